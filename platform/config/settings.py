@@ -1,0 +1,212 @@
+"""Every setting of the platform, in one file.
+
+Values come from the environment and, failing that, from `var/stack.env`, which `make run` writes:
+so that any `manage.py` command reaches the running stack without further settings.
+"""
+
+import os
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
+
+BASE_DIR = Path(__file__).resolve().parents[2]
+VAR_DIR = Path(os.environ.get("VAR_DIR", BASE_DIR / "var"))
+
+
+def _stack_env() -> dict[str, str]:
+    path = VAR_DIR / "stack.env"
+    if not path.is_file():
+        return {}
+    lines = (line.split("=", 1) for line in path.read_text().splitlines() if "=" in line)
+    return {name.strip(): value.strip() for name, value in lines}
+
+
+_STACK = _stack_env()
+
+
+def _env(name: str, default: str = "") -> str:
+    return os.environ.get(name) or _STACK.get(name) or default
+
+
+def _flag(name: str, default: bool = False) -> bool:
+    return _env(name, "1" if default else "0").lower() in {"1", "true", "yes", "on"}
+
+
+def _database(url: str) -> dict[str, Any]:
+    parts = urlsplit(url)
+    query = dict(parse_qsl(parts.query))
+    return {
+        "ENGINE": "django_tenants.postgresql_backend",
+        "NAME": unquote(parts.path.lstrip("/")),
+        "USER": unquote(parts.username or ""),
+        "PASSWORD": unquote(parts.password or ""),
+        "HOST": query.pop("host", "") or unquote(parts.hostname or ""),
+        "PORT": str(parts.port or query.pop("port", "")),
+        "OPTIONS": {
+            **query,
+            "pool": {"min_size": 0, "max_size": int(_env("DATABASE_POOL", "8")), "timeout": 10},
+        },
+    }
+
+
+def _redis_database(url: str, number: int) -> str:
+    return urlunsplit(urlsplit(url)._replace(path=f"/{number}"))
+
+
+# Security
+
+DEBUG = _flag("DEBUG")
+PRODUCTION = _flag("PRODUCTION")
+SECRET_KEY = _env("SECRET_KEY", "" if PRODUCTION else "development-only-and-never-in-production")
+KEY_PEPPER = _env("KEY_PEPPER", SECRET_KEY)
+"""Keys the hash under which API keys are stored; changing it voids every key."""
+ALLOWED_HOSTS = _env("ALLOWED_HOSTS", "*" if not PRODUCTION else "").split(",")
+CSRF_TRUSTED_ORIGINS = [origin for origin in _env("CSRF_TRUSTED_ORIGINS").split(",") if origin]
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SECURE_SSL_REDIRECT = PRODUCTION
+SECURE_HSTS_SECONDS = 31_536_000 if PRODUCTION else 0
+SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = PRODUCTION
+SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if PRODUCTION else None
+X_FRAME_OPTIONS = "DENY"
+BODY_LIMIT = 2 * 1024 * 1024
+"""The largest request body the API reads, in bytes."""
+DATA_UPLOAD_MAX_MEMORY_SIZE = BODY_LIMIT
+PASSWORD_HASHERS = ["django.contrib.auth.hashers.Argon2PasswordHasher"]
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": f"django.contrib.auth.password_validation.{name}"}
+    for name in (
+        "UserAttributeSimilarityValidator",
+        "MinimumLengthValidator",
+        "CommonPasswordValidator",
+        "NumericPasswordValidator",
+    )
+]
+
+# Data
+
+DATABASES = {
+    "default": _database(_env("DATABASE_URL", "postgresql://postgres@127.0.0.1:5432/platform"))
+}
+ORIGINAL_BACKEND = "django_prometheus.db.backends.postgresql"
+DATABASE_ROUTERS = ("django_tenants.routers.TenantSyncRouter",)
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+REDIS_URL = _env("REDIS_URL", "redis://127.0.0.1:6379/0")
+"""State: append-only file on, `noeviction`."""
+CACHE_URL = _env("CACHE_URL", _redis_database(REDIS_URL, 1))
+BROKER_URL = _env("BROKER_URL", REDIS_URL)
+CACHES = {
+    "default": {"BACKEND": "django_redis.cache.RedisCache", "LOCATION": CACHE_URL},
+}
+
+# Tenancy: an organization is a schema
+
+TENANT_MODEL = "tenants.Organization"
+TENANT_DOMAIN_MODEL = "tenants.Domain"
+PUBLIC_SCHEMA_NAME = "public"
+SHARED_APPS = [
+    "django_tenants",
+    "tenants",
+    "billing",
+    "inference.catalog",
+    "config.apps.PlatformConfig",
+    "unfold",
+    "unfold.contrib.filters",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.humanize",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "django_celery_results",
+    "django_prometheus",
+    "channels",
+    "rest_framework",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
+    "analytics",
+]
+TENANT_APPS = ["inference"]
+INSTALLED_APPS = [*SHARED_APPS, *(app for app in TENANT_APPS if app not in SHARED_APPS)]
+AUTH_USER_MODEL = "tenants.User"
+
+# Web
+
+ROOT_URLCONF = "config.urls"
+ASGI_APPLICATION = "config.asgi.application"
+MIDDLEWARE = [
+    "config.middleware.Observed",
+    "config.portal.Security",
+    "config.portal.WhiteNoise",
+    "config.portal.Session",
+    "config.portal.Csrf",
+    "config.portal.Authentication",
+    "config.portal.Messages",
+    "config.portal.ClickJacking",
+]
+API_PATHS = ("/v1/", "/api/", "/health", "/metrics")
+"""Where the portal's middleware (sessions, CSRF, messages) does not run."""
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
+    }
+]
+STATIC_URL = "/static/"
+STATIC_ROOT = VAR_DIR / "static"
+STATICFILES_DIRS = [BASE_DIR / "static"]
+LOGIN_URL = "/login"
+LOGIN_REDIRECT_URL = "/"
+LOGOUT_REDIRECT_URL = "/"
+LANGUAGE_CODE = "en-us"
+TIME_ZONE = "UTC"
+USE_TZ = True
+
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": [],
+    "DEFAULT_PERMISSION_CLASSES": [],
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "UNAUTHENTICATED_USER": None,
+}
+SPECTACULAR_SETTINGS = {
+    "TITLE": "AI Inference Platform",
+    "DESCRIPTION": "Language models over REST, server-sent events and WebSockets, by the token.",
+    "VERSION": "1.0.0",
+    "SERVE_INCLUDE_SCHEMA": False,
+    "SWAGGER_UI_DIST": "SIDECAR",
+    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+    "REDOC_DIST": "SIDECAR",
+}
+
+# Work
+
+REGION = _env("REGION", "local")
+DEVICE = _env("DEVICE", "cpu")
+MODELS_DIR = Path(_env("MODELS_DIR", str(VAR_DIR / "models")))
+DEFAULT_MODEL = _env("DEFAULT_MODEL", "smollm2-135m-instruct")
+ENGINE_SLOTS = int(_env("ENGINE_SLOTS", "32"))
+DRAIN_SECONDS = float(_env("DRAIN_SECONDS", "20"))
+METRICS_DIR = Path(_env("PROMETHEUS_MULTIPROC_DIR", str(VAR_DIR / "run" / "metrics")))
+
+# Logs: JSON in production, readable in development
+
+LOG_JSON = _flag("LOG_JSON", PRODUCTION)
+LOG_LEVEL = _env("LOG_LEVEL", "INFO")
+LOGGING_CONFIG = "kit.logs.configure"
+LOGGING: dict[str, Any] = {"json": LOG_JSON, "level": LOG_LEVEL}
+
+UNFOLD = {
+    "SITE_TITLE": "AI Inference Platform",
+    "SITE_HEADER": "AI Inference Platform",
+    "SITE_URL": "/",
+}

@@ -1,0 +1,39 @@
+"""The one hierarchy of refusals: what a caller did that we will not do, and how to mend it.
+
+A refusal stands beside the code that refuses; each edge (OpenAI's error body on /v1, problem+json
+on /api, WebSocket messages) renders every subclass with one function.
+"""
+
+from typing import ClassVar
+
+
+class Refused(Exception):
+    """A request that is answered with an error of the caller's making (or of our state).
+
+    Subclasses set `status` (an HTTP status) and `code` (a stable, machine-readable word). The
+    message says what was wrong, which value, and what to do. `param` names the offending field.
+    `retry_after` is in seconds and true: a retry after it can succeed.
+    """
+
+    status: ClassVar[int] = 400
+    code: ClassVar[str] = "invalid_request"
+
+    def __init__(
+        self, message: str, *, param: str | None = None, retry_after: float | None = None
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.retry_after = retry_after
+
+
+class Invalid(Refused):
+    """A value that does not fit; `param` names the field."""
+
+    status, code = 400, "invalid_value"
+
+
+class Unavailable(Refused):
+    """A part of the platform that cannot answer now; nothing was charged."""
+
+    status, code = 503, "unavailable"

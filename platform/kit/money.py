@@ -1,0 +1,53 @@
+"""Money as integers: nanos, that is 10⁻⁹ of the currency unit. No float ever holds money."""
+
+from collections.abc import Sequence
+
+NANOS = 1_000_000_000
+PRICE_UNIT = 1_000_000
+"""A price is nanos for so many units."""
+
+_EXPONENTS = {"JPY": 0, "KRW": 0, "KWD": 3, "BHD": 3, "OMR": 3, "TND": 3}
+"""ISO 4217 minor-unit exponents that are not 2."""
+
+
+def amount(units: int, nanos_per_million: int) -> int:
+    """What `units` cost, in nanos, rounded half to even."""
+    return _half_even(units * nanos_per_million, PRICE_UNIT)
+
+
+def minor_exponent(currency: str) -> int:
+    """How many decimals the currency's minor unit has (EUR 2, JPY 0, KWD 3)."""
+    return _EXPONENTS.get(currency.upper(), 2)
+
+
+def to_minor(nanos: Sequence[int], currency: str) -> list[int]:
+    """Lines in nanos as lines in minor units that add up to the rounded total.
+
+    The total is rounded half to even once; the lines are floored and the units that are left go
+    to the largest remainders (largest remainder method), the earlier line first on a tie.
+    """
+    unit = 10 ** (9 - minor_exponent(currency))
+    lines = [value // unit for value in nanos]
+    left = _half_even(sum(nanos), unit) - sum(lines)
+    by_remainder = sorted(range(len(nanos)), key=lambda i: (-(nanos[i] % unit), i))
+    for index in by_remainder[:left]:
+        lines[index] += 1
+    return lines
+
+
+def show(nanos: int, currency: str) -> str:
+    """An amount for people, exact: `EUR 0.000012300` loses its trailing zeros past the cents."""
+    sign = "-" if nanos < 0 else ""
+    whole, fraction = divmod(abs(nanos), NANOS)
+    keep = minor_exponent(currency)
+    digits = f"{fraction:09d}"
+    shown = digits[:keep] + digits[keep:].rstrip("0")
+    return f"{currency} {sign}{whole:,}" + (f".{shown}" if shown else "")
+
+
+def _half_even(numerator: int, denominator: int) -> int:
+    quotient, remainder = divmod(numerator, denominator)
+    twice = remainder * 2
+    if twice > denominator or (twice == denominator and quotient % 2):
+        quotient += 1
+    return quotient

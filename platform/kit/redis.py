@@ -1,0 +1,112 @@
+"""The state Redis: clients, and Lua scripts kept in files beside the module that owns them.
+
+State (streams, leases, limits, credit) lives here and must survive a restart; caches use
+`settings.CACHES` and may vanish.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from functools import cache
+from hashlib import sha1
+from pathlib import Path
+from typing import Any, ClassVar
+from weakref import WeakKeyDictionary
+
+import redis
+import redis.asyncio
+from django.conf import settings
+from redis.exceptions import NoScriptError
+
+_TIMEOUTS = {"socket_connect_timeout": 2.0, "socket_timeout": 5.0}
+
+_by_loop: WeakKeyDictionary[asyncio.AbstractEventLoop, redis.asyncio.Redis] = WeakKeyDictionary()
+
+Argument = str | bytes | int
+
+
+@cache
+def state() -> redis.Redis:
+    """The blocking client, for workers and commands; thread safe. Replies are bytes."""
+    return redis.Redis.from_url(settings.REDIS_URL, health_check_interval=30, **_TIMEOUTS)
+
+
+def async_state() -> redis.asyncio.Redis:
+    """The asyncio client of the running event loop. Replies are bytes."""
+    loop = asyncio.get_running_loop()
+    client = _by_loop.get(loop)
+    if client is None:
+        client = redis.asyncio.Redis.from_url(
+            settings.REDIS_URL, health_check_interval=30, max_connections=256, **_TIMEOUTS
+        )
+        _by_loop[loop] = client
+    return client
+
+
+def listener() -> redis.Redis:
+    """A client of its own whose connection may wait for messages without end."""
+    return redis.Redis.from_url(settings.REDIS_URL, socket_connect_timeout=2.0, socket_timeout=None)
+
+
+class Lua:
+    """One script, sent by its hash; Redis is given the source when it has lost it.
+
+    Scripts are atomic and idempotent, so that a pipeline which met a Redis without them can be
+    sent again whole.
+    """
+
+    known: ClassVar[list["Lua"]] = []
+
+    def __init__(self, path: Path) -> None:
+        self.source = path.read_text()
+        self.sha = sha1(self.source.encode(), usedforsecurity=False).hexdigest()
+        Lua.known.append(self)
+
+    def __call__(self, keys: Sequence[str], args: Sequence[Argument]) -> Any:
+        """Run now, on the blocking client."""
+        try:
+            return state().evalsha(self.sha, len(keys), *keys, *args)
+        except NoScriptError:
+            return state().eval(self.source, len(keys), *keys, *args)
+
+    async def arun(self, keys: Sequence[str], args: Sequence[Argument]) -> Any:
+        """Run now, on the asyncio client."""
+        try:
+            return await async_state().evalsha(self.sha, len(keys), *keys, *args)
+        except NoScriptError:
+            return await async_state().eval(self.source, len(keys), *keys, *args)
+
+    def add(self, pipe: Any, keys: Sequence[str], args: Sequence[Argument]) -> None:
+        """Queue the call on a pipeline that `pipeline` or `async_pipeline` sends."""
+        pipe.evalsha(self.sha, len(keys), *keys, *args)
+
+
+def pipeline(build: Callable[[Any], None]) -> list[Any]:
+    """Send what `build` queues in one round trip; one more where Redis had lost the scripts."""
+    try:
+        return _once(build)
+    except NoScriptError:
+        for lua in Lua.known:
+            state().script_load(lua.source)
+        return _once(build)
+
+
+async def async_pipeline(build: Callable[[Any], None]) -> list[Any]:
+    """`pipeline` on the asyncio client."""
+    try:
+        return await _async_once(build)
+    except NoScriptError:
+        for lua in Lua.known:
+            await async_state().script_load(lua.source)
+        return await _async_once(build)
+
+
+def _once(build: Callable[[Any], None]) -> list[Any]:
+    with state().pipeline(transaction=False) as pipe:
+        build(pipe)
+        return pipe.execute()
+
+
+async def _async_once(build: Callable[[Any], None]) -> list[Any]:
+    async with async_state().pipeline(transaction=False) as pipe:
+        build(pipe)
+        return await pipe.execute()

@@ -1,0 +1,66 @@
+"""Small tables that every request reads (prices, the catalog), held in memory.
+
+A reader never waits for the database: it gets what is there, and an old value is renewed in the
+background. Only the first read of a process loads while its caller waits.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from threading import Lock
+from typing import Generic, TypeVar
+
+from django.db import close_old_connections
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+
+class Snapshot(Generic[T]):
+    """What `load` returned, at most `seconds` old plus the time a renewal takes."""
+
+    def __init__(self, load: Callable[[], T], *, seconds: float) -> None:
+        self._load = load
+        self._seconds = seconds
+        self._value: T | None = None
+        self._loaded_at = float("-inf")
+        self._lock = Lock()
+        self._renewal: asyncio.Task[None] | None = None
+
+    def get(self) -> T:
+        """The value, for threads: an old one is loaded again first."""
+        if self._value is None or self._is_old():
+            with self._lock:
+                if self._value is None or self._is_old():
+                    self._renew()
+        assert self._value is not None  # noqa: S101  _renew has set it or raised
+        return self._value
+
+    async def aget(self) -> T:
+        """The value, for the event loop: an old one is renewed behind the caller's back."""
+        if self._value is None:
+            return await asyncio.to_thread(self.get)
+        if self._is_old() and (self._renewal is None or self._renewal.done()):
+            self._renewal = asyncio.create_task(self._renew_quietly())
+        return self._value
+
+    def forget(self) -> None:
+        """Load anew at the next read."""
+        self._value, self._loaded_at = None, float("-inf")
+
+    def _is_old(self) -> bool:
+        return time.monotonic() - self._loaded_at > self._seconds
+
+    def _renew(self) -> None:
+        try:
+            self._value = self._load()
+            self._loaded_at = time.monotonic()
+        finally:
+            close_old_connections()
+
+    async def _renew_quietly(self) -> None:
+        try:
+            await asyncio.to_thread(self._renew)
+        except Exception:
+            log.exception("a snapshot could not be renewed; the old one serves on")
