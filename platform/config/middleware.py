@@ -1,0 +1,59 @@
+"""The one middleware every request passes: its id, its log line, its metrics."""
+
+import time
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+
+import structlog
+from asgiref.sync import iscoroutinefunction, markcoroutinefunction
+from django.http import HttpRequest, HttpResponseBase
+
+from kit import metrics
+from kit.ids import request_id
+
+log = structlog.get_logger("http")
+
+_LONGEST_LABEL = 128
+
+
+class Observed:
+    """Gives a request its server-made id and its caller's label, and reports how it went."""
+
+    sync_capable = False
+    async_capable = True
+
+    def __init__(self, get_response: Callable[[HttpRequest], Awaitable[HttpResponseBase]]) -> None:
+        self.get_response = get_response
+        if iscoroutinefunction(get_response):
+            markcoroutinefunction(self)
+
+    async def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        """Pass the request on, between two readings of the clock."""
+        started = time.perf_counter()
+        request.id = request_id(datetime.now(UTC))  # type: ignore[attr-defined]
+        request.label = label(request.headers.get("X-Request-ID", ""))  # type: ignore[attr-defined]
+        structlog.contextvars.bind_contextvars(request_id=str(request.id))  # type: ignore[attr-defined]
+        response = await self.get_response(request)
+        self._report(request, response, time.perf_counter() - started)
+        response["X-Request-ID"] = str(request.id)  # type: ignore[attr-defined]
+        if request.label:  # type: ignore[attr-defined]
+            response["X-Client-Request-ID"] = request.label  # type: ignore[attr-defined]
+        return response
+
+    def _report(self, request: HttpRequest, response: HttpResponseBase, seconds: float) -> None:
+        match = request.resolver_match
+        route = match.route if match else "unmatched"
+        metrics.REQUESTS.labels(route, request.method or "", str(response.status_code)).inc()
+        metrics.SECONDS.labels(route).observe(seconds)
+        log.info(
+            "answered",
+            method=request.method,
+            path=request.path,
+            status=response.status_code,
+            ms=round(seconds * 1000, 1),
+        )
+
+
+def label(value: str) -> str:
+    """The caller's own id of a request, cut and cleaned: a label, never our key."""
+    return "".join(c for c in value[:_LONGEST_LABEL] if c.isascii() and c.isprintable())

@@ -1,0 +1,206 @@
+"""What every HTTP endpoint of the API shares: async dispatch, strict bodies, one error renderer.
+
+OpenAI's error body answers under /v1, problem+json (RFC 9457) elsewhere.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, TypeVar
+
+import orjson
+import structlog
+from django.conf import settings
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from pydantic import BaseModel, ValidationError
+from rest_framework.views import APIView
+
+from kit.errors import Invalid, Refused
+
+Body = TypeVar("Body", bound=BaseModel)
+log = structlog.get_logger()
+
+_DEEPEST_JSON = 32
+
+
+class MethodNotAllowed(Refused):
+    """The path exists, the method does not."""
+
+    status, code = 405, "method_not_allowed"
+
+
+class NotFound(Refused):
+    """Nothing is here, or nothing that this caller may see."""
+
+    status, code = 404, "not_found"
+
+
+class TooLarge(Refused):
+    """A body above the limit."""
+
+    status, code = 413, "request_too_large"
+
+
+class Broken(Refused):
+    """Our own fault; the log has the reason under the request id."""
+
+    status, code = 500, "internal_error"
+
+
+class Json(HttpResponse):
+    """A JSON answer."""
+
+    def __init__(
+        self, data: Any, *, status: int = 200, headers: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(
+            orjson.dumps(data),
+            status=status,
+            content_type="application/json",
+            headers=dict(headers or {}),
+        )
+
+
+class Endpoint(APIView):
+    """An async view: subclasses write `async def get(self, request, …)`, `post`, and so on.
+
+    `before` runs first (authentication). Any `Refused` is rendered in the edge's own form.
+    """
+
+    async def before(self, request: HttpRequest) -> None:
+        """Refuse the request, or note who makes it."""
+
+    async def dispatch(  # type: ignore[override]
+        self, request: HttpRequest, *args: Any, **kwargs: Any
+    ) -> HttpResponseBase:
+        """Answer, whatever happens."""
+        self.args, self.kwargs = args, kwargs
+        try:
+            handler = self._handler(request.method or "")
+            await self.before(request)
+            return await handler(request, *args, **kwargs)
+        except Refused as refusal:
+            return refused(request, refusal)
+        except Exception:
+            log.exception("a request broke")
+            return refused(request, Broken("Something broke on our side; nothing was charged."))
+
+    def _handler(self, method: str) -> Callable[..., Awaitable[HttpResponseBase]]:
+        handler = getattr(self, method.lower(), None) if method in self.allowed_methods else None
+        if handler is None:
+            allowed = ", ".join(m for m in self.allowed_methods if m != "OPTIONS")
+            raise MethodNotAllowed(f"{method} is not served here; use {allowed}.")
+        return handler  # type: ignore[no-any-return]
+
+    async def options(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:  # type: ignore[override]
+        """The methods served here."""
+        return HttpResponse(status=204, headers={"Allow": ", ".join(self.allowed_methods)})
+
+
+async def body(request: HttpRequest, form: type[Body]) -> Body:
+    """The request's JSON as `form`, or a refusal that names the first field at fault."""
+    raw = request.body
+    if len(raw) > 65_536:
+        return await asyncio.to_thread(parse, raw, form)
+    return parse(raw, form)
+
+
+def parse(raw: bytes | str, form: type[Body]) -> Body:
+    """JSON text as `form`; raises `Invalid` with the field and the fix."""
+    try:
+        data = orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        raise Invalid(f"The body is not JSON: {error}.", param="body") from error
+    if not isinstance(data, dict):
+        raise Invalid('The body must be a JSON object, like {"model": …}.', param="body")
+    if _deeper_than(data, _DEEPEST_JSON):
+        raise Invalid(f"The body nests deeper than {_DEEPEST_JSON} levels.", param="body")
+    return check(data, form)
+
+
+def check(data: Mapping[str, Any], form: type[Body]) -> Body:
+    """Decoded JSON as `form`; raises `Invalid` with the field and the fix."""
+    try:
+        return form.model_validate(data)
+    except ValidationError as error:
+        raise _invalid(error) from error
+
+
+def refused(request: HttpRequest, refusal: Refused) -> HttpResponse:
+    """A refusal as a response in the form of the path's edge."""
+    request_id = str(getattr(request, "id", ""))
+    status, headers, content = rendered(request.path, refusal, request_id)
+    return HttpResponse(content, status=status, headers=headers)
+
+
+def rendered(path: str, refusal: Refused, request_id: str) -> tuple[int, dict[str, str], bytes]:
+    """Status, headers and body of a refusal, also for answers made outside Django."""
+    headers = {"Content-Type": "application/json"}
+    if refusal.retry_after is not None:
+        headers["Retry-After"] = str(max(1, -int(-refusal.retry_after // 1)))
+    if path.startswith("/v1"):
+        return refusal.status, headers, orjson.dumps(openai_body(refusal))
+    headers["Content-Type"] = "application/problem+json"
+    return refusal.status, headers, orjson.dumps(problem_body(refusal, request_id))
+
+
+def openai_body(refusal: Refused) -> dict[str, Any]:
+    """OpenAI's error object (platform.openai.com/docs/guides/error-codes)."""
+    return {
+        "error": {
+            "message": refusal.message,
+            "type": _openai_type(refusal),
+            "param": refusal.param,
+            "code": refusal.code,
+        }
+    }
+
+
+def problem_body(refusal: Refused, request_id: str) -> dict[str, Any]:
+    """RFC 9457's problem object, with our code, field and request id as extensions."""
+    problem = {
+        "type": "about:blank",
+        "title": refusal.code.replace("_", " ").capitalize(),
+        "status": refusal.status,
+        "detail": refusal.message,
+        "code": refusal.code,
+        "request_id": request_id,
+    }
+    return problem | ({"param": refusal.param} if refusal.param else {})
+
+
+def _openai_type(refusal: Refused) -> str:
+    if refusal.status >= 500:
+        return "server_error"
+    kinds = {401: "authentication_error", 402: "insufficient_quota", 403: "permission_error"}
+    kinds[429] = "rate_limit_error"
+    return kinds.get(refusal.status, "invalid_request_error")
+
+
+def _invalid(error: ValidationError) -> Invalid:
+    first = error.errors(include_url=False, include_context=False)[0]
+    field = ".".join(str(part) for part in first["loc"]) or "body"
+    if first["type"] == "extra_forbidden":
+        return Invalid(f"Unknown field {field!r}; remove it or check its spelling.", param=field)
+    if first["type"] == "missing":
+        return Invalid(f"The field {field!r} is required.", param=field)
+    message = str(first["msg"]).removeprefix("Value error, ")
+    return Invalid(f"{field}: {message} (got {_shown(first.get('input'))}).", param=field)
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}…"
+
+
+def _deeper_than(value: Any, levels: int) -> bool:
+    if not isinstance(value, dict | list):
+        return False
+    if levels == 0:
+        return True
+    inner = value.values() if isinstance(value, dict) else value
+    return any(_deeper_than(each, levels - 1) for each in inner)
+
+
+def too_large(size: int) -> TooLarge:
+    """A refusal of a body of at least `size` bytes."""
+    return TooLarge(f"The body has {size:,} bytes or more; {settings.BODY_LIMIT:,} is the limit.")
