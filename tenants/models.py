@@ -1,0 +1,212 @@
+"""Organizations, the people in them, and the keys their programs use."""
+
+from typing import Any, ClassVar
+
+from django.contrib.auth.models import AbstractUser, BaseUserManager
+from django.contrib.postgres.fields import ArrayField
+from django.core.validators import RegexValidator
+from django.db import models
+from django.db.models.functions import Lower
+from django_tenants.models import DomainMixin, TenantMixin
+
+from tenants.scoping import OwnedQuerySet
+
+
+class Priority(models.IntegerChoices):
+    """Who goes first where requests wait."""
+
+    HIGH = 0
+    NORMAL = 1
+    LOW = 2
+
+
+class Role(models.TextChoices):
+    """What a member may do in an organization."""
+
+    OWNER = "owner"
+    ADMIN = "admin"
+    DEVELOPER = "developer"
+    BILLING = "billing"
+    VIEWER = "viewer"
+
+
+class Environment(models.TextChoices):
+    """Part of a key's text, so that a test key in production is seen at a glance."""
+
+    LIVE = "live"
+    TEST = "test"
+
+
+class Scope(models.TextChoices):
+    """What a key may be used for."""
+
+    INFERENCE = "inference"
+    USAGE = "usage"
+
+
+class Limited(models.Model):
+    """Rates of one minute, and how many requests may run at once; 0 is no limit."""
+
+    requests_per_minute = models.PositiveIntegerField(default=0, help_text="0: no limit")
+    tokens_per_minute = models.PositiveIntegerField(default=0, help_text="0: no limit")
+    concurrent_requests = models.PositiveIntegerField(default=0, help_text="0: no limit")
+
+    class Meta:
+        abstract = True
+
+
+class Organization(Limited, TenantMixin):  # type: ignore[misc,django-manager-missing]
+    """A customer. Its data lives in a schema of its own, made when the row is first saved."""
+
+    auto_create_schema = True
+    schema_name: str
+
+    name = models.CharField(max_length=120)
+    slug = models.CharField(
+        max_length=40,
+        unique=True,
+        validators=[
+            RegexValidator(
+                r"^[a-z0-9]+(-[a-z0-9]+)*\Z", "Lower-case letters, digits and single hyphens."
+            )
+        ],
+        help_text="In addresses and commands; names the schema, so it stays as it is.",
+    )
+    priority = models.PositiveSmallIntegerField(choices=Priority.choices, default=Priority.NORMAL)
+    created_at = models.DateTimeField(auto_now_add=True)
+    suspended_at = models.DateTimeField(null=True, blank=True)
+    suspended_reason = models.CharField(
+        max_length=200, blank=True, help_text="Shown to callers while suspended."
+    )
+
+    class Meta:
+        ordering = ("name",)
+
+    def __str__(self) -> str:
+        return self.name
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        """Save, and make the schema of a new organization."""
+        self.schema_name = self.schema_name or f"org_{self.slug.replace('-', '_')}"
+        kwargs.setdefault("verbosity", 0)
+        super().save(*args, **kwargs)
+
+
+class Domain(DomainMixin):  # type: ignore[misc]
+    """A host of an organization's own for its portal."""
+
+
+class UserManager(BaseUserManager["User"]):
+    """Users are known by their e-mail address, in lower case."""
+
+    @classmethod
+    def normalize_email(cls, email: str | None) -> str:
+        """One spelling an address."""
+        return (email or "").strip().lower()
+
+    def get_by_natural_key(self, username: str | None) -> "User":
+        """Log-in, however the address is typed."""
+        return self.get(email=self.normalize_email(username))
+
+    def create_user(self, email: str, password: str | None = None, **fields: Any) -> "User":
+        """A person without operator rights."""
+        user = self.model(email=self.normalize_email(email), **fields)
+        user.set_password(password)
+        user.save(using=self._db)
+        return user
+
+    def create_superuser(self, email: str, password: str | None = None, **fields: Any) -> "User":
+        """An operator with every right."""
+        return self.create_user(email, password, is_staff=True, is_superuser=True, **fields)
+
+
+class User(AbstractUser):
+    """A person. Operators are staff; everyone else is what their memberships say."""
+
+    username = None  # type: ignore[assignment]
+    email = models.EmailField("e-mail address", unique=True)
+
+    USERNAME_FIELD = "email"
+    REQUIRED_FIELDS: ClassVar[list[str]] = []
+
+    objects = UserManager()  # type: ignore[assignment,misc]
+
+    class Meta:
+        ordering = ("email",)
+        constraints = (
+            models.CheckConstraint(
+                condition=models.Q(email=Lower("email")), name="user_email_lower"
+            ),
+        )
+
+    def __str__(self) -> str:
+        return self.email
+
+
+class Membership(models.Model):
+    """A person's place in an organization."""
+
+    user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="memberships")
+    organization = models.ForeignKey(
+        Organization, on_delete=models.CASCADE, related_name="memberships"
+    )
+    role = models.CharField(max_length=10, choices=Role.choices, default=Role.DEVELOPER)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    objects = OwnedQuerySet["Membership"].as_manager()
+
+    class Meta:
+        ordering = ("organization", "user")
+        constraints = (
+            models.UniqueConstraint(fields=("user", "organization"), name="one_membership_a_pair"),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.user} · {self.organization} · {self.role}"
+
+
+def every_scope() -> list[str]:
+    """A new key may do everything."""
+    return [Scope.INFERENCE.value, Scope.USAGE.value]
+
+
+class ApiKey(Limited):
+    """A program's way in. The secret is shown once; what is kept is its keyed hash."""
+
+    id = models.CharField(max_length=16, primary_key=True, editable=False)
+    organization = models.ForeignKey(
+        Organization, on_delete=models.CASCADE, related_name="api_keys"
+    )
+    name = models.CharField(max_length=120)
+    environment = models.CharField(
+        max_length=4, choices=Environment.choices, default=Environment.LIVE
+    )
+    secret_hash = models.CharField(max_length=64, editable=False)
+    scopes = ArrayField(models.CharField(max_length=20, choices=Scope.choices), default=every_scope)
+    created_by = models.ForeignKey(
+        User, on_delete=models.SET_NULL, null=True, blank=True, related_name="+"
+    )
+    created_at = models.DateTimeField(auto_now_add=True)
+    expires_at = models.DateTimeField(null=True, blank=True)
+    revoked_at = models.DateTimeField(null=True, blank=True)
+    models = ArrayField(
+        models.CharField(max_length=200),
+        default=list,
+        blank=True,
+        help_text="Names, separated by commas; none: every model.",
+    )
+
+    objects = OwnedQuerySet["ApiKey"].as_manager()
+
+    class Meta:
+        verbose_name = "API key"
+        verbose_name_plural = "API keys"
+        ordering = ("-created_at",)
+        constraints = (
+            models.CheckConstraint(
+                condition=models.Q(environment__in=Environment.values), name="api_key_environment"
+            ),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.name} (aip_{self.environment}_{self.id}_…)"
