@@ -1,0 +1,56 @@
+"""What every test may use. Servers are started by `tests.servers`, once a run."""
+
+from collections.abc import Iterator
+
+import pytest
+from django.conf import settings
+from django.db import connection
+from django_tenants.utils import get_tenant_model, schema_context
+from pytest_django import DjangoDbBlocker
+from redis import Redis
+
+from kit.redis import state
+
+SCHEMAS = ("org_acme", "org_globex")
+"""Tenant schemas made once a run: creating one takes all of its migrations."""
+
+
+@pytest.fixture(scope="session")
+def django_db_setup(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> None:
+    """The test database: the public schema migrated, and the schemas of acme and globex.
+
+    Their organizations' rows are each test's own: saving one finds its schema there already.
+    """
+    with django_db_blocker.unblock():
+        for name in SCHEMAS:
+            get_tenant_model()(schema_name=name).create_schema(check_if_exists=True, verbosity=0)
+
+
+@pytest.fixture(autouse=True)
+def _public_schema() -> Iterator[None]:
+    """Each test begins and ends on the public schema, whichever it visited."""
+    with schema_context(settings.PUBLIC_SCHEMA_NAME):
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _empty_tenant_tables(request: pytest.FixtureRequest) -> Iterator[None]:
+    """After a test with real transactions Django empties public; this empties the tenants'."""
+    yield
+    if "transactional_db" in request.fixturenames:
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT format('%%I.%%I', schemaname, tablename) FROM pg_tables"
+                " WHERE schemaname = ANY(%s) AND tablename <> 'django_migrations'",
+                [list(SCHEMAS)],
+            )
+            if tables := ", ".join(name for (name,) in cursor.fetchall()):
+                cursor.execute(f"TRUNCATE {tables}")
+
+
+@pytest.fixture
+def redis() -> Iterator[Redis]:
+    """The state Redis, empty."""
+    state().flushdb()
+    yield state()
+    state().flushdb()
