@@ -1,0 +1,46 @@
+"""What comes out of the engine: a step's new tokens of one request, and how it ended."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class FinishReason(StrEnum):
+    """Why a request ended."""
+
+    stop = "stop"
+    length = "length"
+    cancelled = "cancelled"
+    failed = "failed"
+    handed_over = "handed_over"
+    timeout = "timeout"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The end of a request, said once.
+
+    `completion_tokens` counts every token sampled or replayed: the end-of-text token and those of
+    a stop string included, so that it equals the tokens of all deltas of all attempts.
+    `cached_tokens` are the prompt's tokens that needed no computing.
+    """
+
+    reason: FinishReason
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """One step of one request.
+
+    `position` is the index, in the whole completion, of the first of `tokens`. `text` may be empty
+    though there are tokens: half a character, or what may yet become a stop string, is held back.
+    """
+
+    id: str
+    position: int
+    tokens: tuple[int, ...]
+    text: str
+    outcome: Outcome | None = None

@@ -1,0 +1,246 @@
+"""The engine: one thread that steps all requests together."""
+
+import logging
+import time
+from collections.abc import Callable, Iterable
+from collections.abc import Sequence as Many
+from dataclasses import dataclass
+from threading import Condition
+
+from inference.engine.delta import Delta, FinishReason
+from inference.engine.runner import Logits, Runner
+from inference.engine.sampler import sample
+from inference.engine.scheduler import Scheduler
+from inference.engine.sequence import Sequence
+from inference.engine.slots import Slots
+from inference.engine.text import Text
+from inference.engine.work import ContextOverflow, Work
+
+log = logging.getLogger(__name__)
+
+Publish = Callable[[Many[Delta]], None]
+
+
+class EngineClosed(Exception):
+    """The engine takes no more work; another worker must."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStats:
+    """Now running and waiting; the others count since the start."""
+
+    running: int
+    waiting: int
+    prompt_tokens: int
+    cached_tokens: int
+    generated_tokens: int
+    steps: int
+
+
+class Engine:
+    """Continuous batching over one runner.
+
+    `submit`, `cancel`, `stop`, `stats` and `free_slots` may be called from any thread; `run` owns
+    the calling thread. `step_tokens` bounds the tokens computed in a step, `chunk` those of one
+    prompt between two decodes.
+    """
+
+    def __init__(
+        self,
+        runner: Runner,
+        text: Text,
+        *,
+        slots: int | None = None,
+        step_tokens: int = 64,
+        chunk: int = 32,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        slots = runner.slots if slots is None else slots
+        if slots > runner.slots:
+            raise ValueError(f"{slots} slots asked of a runner that has {runner.slots}")
+        self.text = text
+        self._runner = runner
+        self._slots = slots
+        self._clock = clock
+        self._scheduler = Scheduler(Slots(slots), step_tokens=step_tokens, chunk=chunk)
+        self._changed = Condition()
+        self._held: set[str] = set()
+        self._arrived: list[Work] = []
+        self._cancels: dict[str, FinishReason] = {}
+        self._closed = False
+        self._prompt_tokens = self._generated_tokens = self._steps = 0
+
+    def submit(self, work: Work) -> None:
+        """Take a work. Raises EngineClosed, ContextOverflow, ValueError (no prompt; id in use)."""
+        limit = min(self.text.context, self._runner.context)
+        if not work.prompt:
+            raise ValueError("a prompt needs at least one token")
+        if len(work.prompt) >= limit:
+            raise ContextOverflow(len(work.prompt), limit)
+        with self._changed:
+            if self._closed:
+                raise EngineClosed("the engine is stopping")
+            if work.id in self._held:
+                raise ValueError(f"work {work.id} is already in the engine")
+            self._held.add(work.id)
+            self._arrived.append(work)
+            self._changed.notify()
+
+    def cancel(self, identifier: str, reason: FinishReason = FinishReason.cancelled) -> None:
+        """End a work within a step, for `reason`; nothing if the engine does not hold it."""
+        with self._changed:
+            if identifier in self._held:
+                self._cancels[identifier] = reason
+                self._changed.notify()
+
+    def stop(self) -> None:
+        """Take no more work; `run` hands over what is left and returns after this step."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+
+    @property
+    def free_slots(self) -> int:
+        """How many more works would run at once."""
+        return max(0, self._slots - len(self._held))
+
+    def stats(self) -> EngineStats:
+        """What the engine does and has done."""
+        running = self._scheduler.running
+        return EngineStats(
+            running=running,
+            waiting=max(0, len(self._held) - running),
+            prompt_tokens=self._prompt_tokens,
+            cached_tokens=0,
+            generated_tokens=self._generated_tokens,
+            steps=self._steps,
+        )
+
+    def run(self, publish: Publish) -> None:
+        """Step until `stop`, handing each step's deltas to `publish` in this thread.
+
+        A step that raises fails the works it concerns; the others go on. What `publish` raises
+        ends the run: tokens that nobody took must not be followed by more.
+        """
+        try:
+            while not self._wait():
+                deltas = self.step()
+                if deltas:
+                    publish(deltas)
+            left = self._hand_over()
+            if left:
+                publish(left)
+        finally:
+            self.stop()
+
+    def step(self) -> list[Delta]:
+        """One step: arrivals, cancels and deadlines; then every decode, then chunks of prefill."""
+        deltas = [*self._take_orders(), *self._take_deadlines()]
+        step = self._scheduler.plan()
+        if step.decodes:
+            deltas += self._decode(step.decodes)
+        for sequence, chunk in step.prefills:
+            deltas += self._prefill(sequence, chunk)
+        if step.decodes or step.prefills:
+            self._steps += 1
+        return deltas
+
+    def check(self) -> None:
+        """Raise if the engine's own books disagree; for tests and debugging."""
+        self._scheduler.check()
+
+    def _wait(self) -> bool:
+        """Sleep while there is nothing to do; whether to stop."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or self._held)
+            return self._closed
+
+    def _take_orders(self) -> list[Delta]:
+        with self._changed:
+            arrived, self._arrived = self._arrived, []
+            cancels, self._cancels = self._cancels, {}
+        deltas = [delta for work in arrived if (delta := self._enter(work))]
+        found = ((self._scheduler.find(one), reason) for one, reason in cancels.items())
+        return deltas + [self._end(sequence, reason) for sequence, reason in found if sequence]
+
+    def _enter(self, work: Work) -> Delta | None:
+        sequence = Sequence(work, self.text)
+        self._scheduler.add(sequence)
+        return self._leave(sequence, sequence.replayed()) if sequence.end else None
+
+    def _take_deadlines(self) -> list[Delta]:
+        now = self._clock()
+        late = [
+            sequence
+            for sequence in self._scheduler.all()
+            if sequence.work.deadline is not None and sequence.work.deadline <= now
+        ]
+        return [self._end(sequence, FinishReason.timeout) for sequence in late]
+
+    def _hand_over(self) -> list[Delta]:
+        return self._take_orders() + [
+            self._end(sequence, FinishReason.handed_over) for sequence in self._scheduler.all()
+        ]
+
+    def _decode(self, sequences: list[Sequence]) -> Iterable[Delta]:
+        """A token for each; if the batch raises, each is tried alone, so that one fails alone."""
+        try:
+            logits = self._runner.decode(
+                [_slot(sequence) for sequence in sequences],
+                [sequence.tokens[-1] for sequence in sequences],
+                [sequence.computed for sequence in sequences],
+            )
+            tokens = self._sample(logits, sequences)
+        except Exception as error:
+            if len(sequences) == 1:
+                return [self._fail(sequences[0], error)]
+            log.warning("a decode of %d raised; each is tried alone", len(sequences), exc_info=True)
+            return [delta for sequence in sequences for delta in self._decode([sequence])]
+        for sequence in sequences:
+            sequence.computed += 1
+        return [self._accept(*pair) for pair in zip(sequences, tokens, strict=True)]
+
+    def _prefill(self, sequence: Sequence, chunk: list[int]) -> Iterable[Delta]:
+        try:
+            logits = self._runner.prefill(_slot(sequence), chunk, sequence.computed)
+            last = sequence.computed + len(chunk) == len(sequence.tokens)
+            tokens = self._sample(logits, [sequence]) if last else []
+        except Exception as error:
+            return [self._fail(sequence, error)]
+        sequence.computed += len(chunk)
+        self._prompt_tokens += len(chunk)
+        return [self._accept(sequence, token) for token in tokens]
+
+    def _sample(self, logits: Logits, sequences: list[Sequence]) -> list[int | None]:
+        return sample(
+            logits,
+            [sequence.work.sampling for sequence in sequences],
+            [sequence.completion for sequence in sequences],
+        )
+
+    def _accept(self, sequence: Sequence, token: int | None) -> Delta:
+        if token is None:
+            return self._fail(sequence, ArithmeticError("the model's logits are not numbers"))
+        self._generated_tokens += 1
+        delta = sequence.accept(token)
+        return self._leave(sequence, delta) if delta.outcome else delta
+
+    def _fail(self, sequence: Sequence, error: Exception) -> Delta:
+        log.error("work %s failed in the engine", sequence.work.id, exc_info=error)
+        return self._end(sequence, FinishReason.failed, f"{type(error).__name__}: {error}")
+
+    def _end(self, sequence: Sequence, reason: FinishReason, error: str = "") -> Delta:
+        return self._leave(sequence, sequence.finish(reason, error))
+
+    def _leave(self, sequence: Sequence, delta: Delta) -> Delta:
+        self._scheduler.remove(sequence)
+        with self._changed:
+            self._held.discard(sequence.work.id)
+            self._cancels.pop(sequence.work.id, None)
+        return delta
+
+
+def _slot(sequence: Sequence) -> int:
+    if sequence.slot is None:
+        raise RuntimeError(f"work {sequence.work.id} runs without a slot")
+    return sequence.slot

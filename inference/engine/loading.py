@@ -1,0 +1,35 @@
+"""From a prepared model's folder to an engine."""
+
+import os
+from pathlib import Path
+
+from inference.engine.echo import EchoRunner
+from inference.engine.engine import Engine
+from inference.engine.manifest import Manifest, NotPrepared, read_manifest
+from inference.engine.runner import Runner
+from inference.engine.text import load_text
+
+
+def load_engine(folder: Path, *, slots: int = 32, threads: int | None = None) -> Engine:
+    """An engine over the model in `folder`, which its manifest's backend runs.
+
+    `slots` is how many requests run at once; `threads` how many compute (default: one for each
+    CPU this process may use). Raises NotPrepared.
+    """
+    manifest = read_manifest(folder)
+    runner = _runner(folder, manifest, slots, threads or len(os.sched_getaffinity(0)))
+    return Engine(runner, load_text(folder), slots=slots)
+
+
+def _runner(folder: Path, manifest: Manifest, slots: int, threads: int) -> Runner:
+    match manifest.backend:
+        case "echo":
+            return EchoRunner(slots=slots, context=manifest.context)
+        case "onnx":
+            from inference.engine.onnx import OnnxRunner
+
+            return OnnxRunner(
+                folder / "model.onnx", slots=slots, context=manifest.context, threads=threads
+            )
+        case other:
+            raise NotPrepared(f"{folder} needs the backend {other!r}, which this version lacks")

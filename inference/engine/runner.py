@@ -1,0 +1,35 @@
+"""What the engine asks of a model."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Logits = NDArray[np.float32]
+"""[rows, vocabulary]; valid until the runner's next call."""
+
+
+class Runner(Protocol):
+    """A model with room for `slots` sequences of up to `context` tokens each.
+
+    A call writes the keys and values of its tokens at their positions in the slot and nothing else
+    the engine can see: a call that raised can be made again, and a slot is reused by starting at
+    position 0. A row's logits never depend on the other rows.
+    """
+
+    @property
+    def slots(self) -> int: ...
+
+    @property
+    def context(self) -> int: ...
+
+    def prefill(self, slot: int, tokens: Sequence[int], start: int) -> Logits:
+        """Run one slot's `tokens` at positions from `start`; [1, vocabulary] after the last."""
+        ...
+
+    def decode(
+        self, slots: Sequence[int], tokens: Sequence[int], positions: Sequence[int]
+    ) -> Logits:
+        """Run one token in each of the slots at its position; [len(slots), vocabulary]."""
+        ...

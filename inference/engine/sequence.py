@@ -1,0 +1,87 @@
+"""One request on its way through the engine."""
+
+from inference.engine.delta import Delta, FinishReason, Outcome
+from inference.engine.stops import Stops
+from inference.engine.text import Text
+from inference.engine.work import Work
+
+
+class Sequence:
+    """A work's tokens, how far its slot has computed them, and how its text ends.
+
+    `computed` tokens from the front are in the slot's cache. The text delivered is a function of
+    the completion's tokens alone: that is why replaying `work.emitted` restores it exactly.
+    """
+
+    def __init__(self, work: Work, text: Text) -> None:
+        self.work = work
+        self.tokens = [*work.prompt]
+        self.computed = 0
+        self.slot: int | None = None
+        self.end: FinishReason | None = None
+        self.error = ""
+        self._eos = text.eos
+        self._room = min(work.sampling.max_tokens, text.context - len(work.prompt))
+        self._detokenizer = text.stream()
+        self._stops = Stops(work.sampling.stop)
+        for token in work.emitted:
+            if self.end is None:
+                self._accept(token)
+        self._delivered = self.completion
+
+    @property
+    def completion(self) -> int:
+        """How many tokens have been sampled or replayed."""
+        return len(self.tokens) - len(self.work.prompt)
+
+    @property
+    def decoding(self) -> bool:
+        """Whether all but the last sampled token is in the cache."""
+        return self.completion > 0 and self.computed == len(self.tokens) - 1
+
+    def chunk(self, size: int) -> list[int]:
+        """The next at most `size` tokens to prefill.
+
+        Chunks of the prompt begin at multiples of `size` and end with it, so that neither the
+        neighbours nor an earlier attempt change how it is computed.
+        """
+        prompt = len(self.work.prompt)
+        border = prompt if self.computed < prompt else len(self.tokens)
+        return self.tokens[self.computed : min(self.computed + size, border)]
+
+    def accept(self, token: int) -> Delta:
+        """Take a sampled token; what it delivers, and the outcome if it was the last."""
+        text = self._accept(token)
+        return self._delta(text)
+
+    def finish(self, reason: FinishReason, error: str = "") -> Delta:
+        """End from outside. Held-back text stays undelivered: it is no token's yet."""
+        self.end, self.error = reason, error
+        return self._delta("")
+
+    def replayed(self) -> Delta:
+        """The outcome of a sequence that the emitted tokens had already ended."""
+        return self._delta("")
+
+    def _accept(self, token: int) -> str:
+        self.tokens.append(token)
+        if token in self._eos:
+            self.end = FinishReason.stop
+            return self._stops.flush()
+        text, stopped = self._stops.push(self._detokenizer.push(token))
+        if stopped:
+            self.end = FinishReason.stop
+        elif self.completion >= self._room:
+            self.end = FinishReason.length
+            text += self._stops.flush()
+        return text
+
+    def _delta(self, text: str) -> Delta:
+        position, self._delivered = self._delivered, self.completion
+        tokens = tuple(self.tokens[len(self.work.prompt) + position :])
+        return Delta(self.work.id, position, tokens, text, self._outcome())
+
+    def _outcome(self) -> Outcome | None:
+        if self.end is None:
+            return None
+        return Outcome(self.end, len(self.work.prompt), 0, self.completion, self.error)
