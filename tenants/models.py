@@ -9,6 +9,7 @@ from django.db import models
 from django.db.models.functions import Lower
 from django_tenants.models import DomainMixin, TenantMixin
 
+from tenants.records import changing
 from tenants.scoping import OwnedQuerySet
 
 
@@ -55,9 +56,32 @@ class Limited(models.Model):
         abstract = True
 
 
-class Organization(Limited, TenantMixin):  # type: ignore[misc,django-manager-missing]
+class Remembered(models.Model):
+    """A row that callers are checked against; see `tenants.records`. Change it by `save`."""
+
+    kind: ClassVar[str]
+
+    class Meta:
+        abstract = True
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        """Save, and let every process know."""
+        if self.pk is None:
+            super().save(*args, **kwargs)
+            return
+        with changing(self.kind, self.pk):
+            super().save(*args, **kwargs)
+
+    def delete(self, *args: Any, **kwargs: Any) -> tuple[int, dict[str, int]]:
+        """Delete, and let every process know."""
+        with changing(self.kind, self.pk):
+            return super().delete(*args, **kwargs)
+
+
+class Organization(Remembered, Limited, TenantMixin):  # type: ignore[misc,django-manager-missing]
     """A customer. Its data lives in a schema of its own, made when the row is first saved."""
 
+    kind = "organization"
     auto_create_schema = True
     schema_name: str
 
@@ -170,8 +194,10 @@ def every_scope() -> list[str]:
     return [Scope.INFERENCE.value, Scope.USAGE.value]
 
 
-class ApiKey(Limited):
+class ApiKey(Remembered, Limited):
     """A program's way in. The secret is shown once; what is kept is its keyed hash."""
+
+    kind = "key"
 
     id = models.CharField(max_length=16, primary_key=True, editable=False)
     organization = models.ForeignKey(

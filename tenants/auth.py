@@ -1,0 +1,195 @@
+"""Who calls: an API key as a `Caller`, without the database while records are warm."""
+
+import time
+from dataclasses import dataclass
+
+from django.db import DatabaseError
+from django_tenants.utils import schema_exists
+from redis.exceptions import RedisError
+
+from kit.errors import Refused, Unavailable
+from tenants import keys
+from tenants.keys import Unauthenticated
+from tenants.models import ApiKey, Limited, Organization
+from tenants.records import Fields, Records
+
+__all__ = ["Caller", "Forbidden", "Limits", "Suspended", "Unauthenticated", "authenticate"]
+
+_LONGEST_HEADER = 256
+
+
+class Forbidden(Refused):
+    """Known, but not allowed this."""
+
+    status, code = 403, "insufficient_scope"
+
+
+class Suspended(Refused):
+    """The organization is shut out until an operator lifts it."""
+
+    status, code = 403, "organization_suspended"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Rates of one minute, and requests at once; 0 is no limit."""
+
+    requests_per_minute: int = 0
+    tokens_per_minute: int = 0
+    concurrent_requests: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who makes a request, for whom, and within what bounds.
+
+    `organization` is its primary key, `schema` where its data lives, `key` the API key's public
+    id. `models` are the names the key may use; none means every model. `priority` is 0 for first.
+    """
+
+    organization: int
+    slug: str
+    schema: str
+    key: str
+    scopes: frozenset[str]
+    models: frozenset[str]
+    limits: Limits
+    key_limits: Limits
+    priority: int
+
+    def require(self, scope: str) -> None:
+        """Raise `Forbidden` unless the key has the scope."""
+        if scope not in self.scopes:
+            has = ", ".join(sorted(self.scopes)) or "none"
+            raise Forbidden(
+                f"This needs the scope {scope!r}; the API key has: {has}. Use a key that has it."
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class _Key:
+    organization: int
+    secret_hash: str
+    scopes: frozenset[str]
+    models: frozenset[str]
+    limits: Limits
+    expires_at: float | None
+    revoked: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Organization:
+    slug: str
+    schema: str
+    ready: bool
+    suspended: str | None
+    limits: Limits
+    priority: int
+
+
+async def authenticate(authorization: str | None) -> Caller:
+    """The caller whom an `Authorization` header names.
+
+    Raises `Unauthenticated` (no key, or none that is valid), `Suspended`, and `Unavailable` where
+    neither Redis nor PostgreSQL can tell.
+    """
+    presented = keys.parse(_bearer(authorization))
+    try:
+        key = await _keys.get(presented.id)
+        _refuse_dead(key, presented)
+        organization = await _organizations.get(str(key.organization)) if key else None
+    except (RedisError, DatabaseError) as error:
+        raise Unavailable("API keys cannot be checked right now; try again.") from error
+    if key is None or organization is None:
+        raise Unauthenticated("The organization of this API key no longer exists.")
+    _refuse_shut(organization)
+    return Caller(
+        organization=key.organization,
+        slug=organization.slug,
+        schema=organization.schema,
+        key=presented.id,
+        scopes=key.scopes,
+        models=key.models,
+        limits=organization.limits,
+        key_limits=key.limits,
+        priority=organization.priority,
+    )
+
+
+def _bearer(authorization: str | None) -> str:
+    """The token of a Bearer header (RFC 6750 §2.1). A message never repeats what was sent."""
+    if authorization is None or not authorization.strip():
+        raise Unauthenticated(
+            "No API key was sent. Send it in a header: 'Authorization: Bearer aip_live_…'."
+        )
+    if len(authorization) > _LONGEST_HEADER or not authorization.isascii():
+        raise Unauthenticated(
+            f"The Authorization header must be ASCII and at most {_LONGEST_HEADER} characters."
+        )
+    scheme, _, token = authorization.strip().partition(" ")
+    if scheme.lower() != "bearer" or not token.strip():
+        raise Unauthenticated("The Authorization header must read 'Bearer ' and then the API key.")
+    return token.strip()
+
+
+def _refuse_dead(key: _Key | None, presented: keys.Presented) -> None:
+    if key is None or not presented.is_of(key.secret_hash):
+        raise Unauthenticated("Incorrect API key. Check it, or make another in the portal.")
+    if key.revoked:
+        raise Unauthenticated("This API key was revoked. Make another in the portal.")
+    if key.expires_at is not None and key.expires_at <= time.time():
+        raise Unauthenticated("This API key has expired. Make another in the portal.")
+
+
+def _refuse_shut(organization: _Organization) -> None:
+    if organization.suspended is not None:
+        because = f": {organization.suspended}" if organization.suspended else "."
+        raise Suspended(f"The organization {organization.slug!r} is suspended{because}")
+    if not organization.ready:
+        raise Unavailable(f"The data of the organization {organization.slug!r} is not in place.")
+
+
+def _load_key(identifier: str) -> Fields | None:
+    key = ApiKey.objects.across_organizations().filter(pk=identifier).first()
+    if key is None:
+        return None
+    return {
+        "organization": key.organization_id,
+        "secret_hash": key.secret_hash,
+        "scopes": key.scopes,
+        "models": key.models,
+        "limits": _limits(key),
+        "expires_at": key.expires_at and key.expires_at.timestamp(),
+        "revoked": key.revoked_at is not None,
+    }
+
+
+def _load_organization(identifier: str) -> Fields | None:
+    organization = Organization.objects.filter(pk=identifier).first()
+    if organization is None:
+        return None
+    return {
+        "slug": organization.slug,
+        "schema": organization.schema_name,
+        "ready": schema_exists(organization.schema_name),
+        "suspended": organization.suspended_reason if organization.suspended_at else None,
+        "limits": _limits(organization),
+        "priority": organization.priority,
+    }
+
+
+def _limits(row: Limited) -> list[int]:
+    return [row.requests_per_minute, row.tokens_per_minute, row.concurrent_requests]
+
+
+def _shape_key(fields: Fields) -> _Key:
+    sets = {name: frozenset(fields[name]) for name in ("scopes", "models")}
+    return _Key(**{**fields, **sets, "limits": Limits(*fields["limits"])})
+
+
+def _shape_organization(fields: Fields) -> _Organization:
+    return _Organization(**{**fields, "limits": Limits(*fields["limits"])})
+
+
+_keys = Records(ApiKey.kind, load=_load_key, shape=_shape_key)
+_organizations = Records(Organization.kind, load=_load_organization, shape=_shape_organization)
