@@ -1,0 +1,150 @@
+"""What an organization may still spend: counted in Redis, refilled from PostgreSQL.
+
+A request holds the most it can cost from admission to its end; then what it did cost is counted
+as spent. `spent` is always the sum of the ledger's unpaid rows: each rebuild begins a new epoch
+under the account's lock, booking reads the epoch under the same lock, and a settlement counts only
+what was booked in the counters' own epoch or later.
+"""
+
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from django.db import close_old_connections, transaction
+from django.db.models import Sum
+
+from billing.models import Account, Invoice, LedgerEntry
+from kit.errors import Refused
+from kit.money import show
+from kit.redis import Lua, state
+
+_LUA = Path(__file__).parent / "lua"
+_reserve = Lua(_LUA / "credit_reserve.lua")
+_settle = Lua(_LUA / "credit_settle.lua")
+_load = Lua(_LUA / "credit_load.lua")
+_confirm = Lua(_LUA / "credit_confirm.lua")
+
+_OWED_NO_MORE = (Invoice.Status.PAID, Invoice.Status.VOID)
+
+
+class OutOfCredit(Refused):
+    """What is left of the credit can't pay for the request, whatever others do."""
+
+    status, code = 402, "insufficient_quota"
+
+
+class CreditReserved(Refused):
+    """The credit would pay, were it not held for requests that run now."""
+
+    status, code = 429, "credit_reserved"
+
+
+class NoAccount(Refused):
+    """An organization that nobody has opened an account for."""
+
+    status, code = 402, "no_billing_account"
+
+
+class CreditMissing(Exception):
+    """Redis lacks the counters: `rebuild` them (in a thread) and send the pipeline again."""
+
+
+def reserve(pipe: Any, *, ticket: str, organization: int, request: UUID, amount: int) -> None:
+    """Queue the hold of `amount` nanos; hand its reply to `reserved`.
+
+    It acts only where the ticket says that the limits let the request pass, and then says on the
+    ticket that credit did. Repeating it holds once.
+    """
+    _reserve.add(pipe, [ticket, *_keys(organization)], [str(request), amount])
+
+
+def reserved(reply: list[bytes]) -> None:
+    """Raise what a reservation's reply means: `OutOfCredit`, `CreditReserved`, `CreditMissing`."""
+    word = reply[0]
+    if word in (b"ok", b"skipped"):
+        return
+    if word == b"missing":
+        raise CreditMissing
+    amount, spent, limit = (int(number) for number in reply[1:4])
+    currency = reply[4].decode()
+    cost, left = show(amount, currency), show(max(0, limit - spent), currency)
+    if word == b"insufficient":
+        raise OutOfCredit(
+            f"This request can cost up to {cost}, but of your credit of {show(limit, currency)} "
+            f"only {left} is left. Lower max_tokens, or have the credit raised."
+        )
+    raise CreditReserved(
+        f"This request can cost up to {cost}; your credit has {left} left, but other requests "
+        "that run now hold it. Try again when they have ended.",
+        retry_after=1,
+    )
+
+
+def settle(pipe: Any, *, organization: int, request: UUID, amount: int, epoch: int) -> None:
+    """Queue the end of a hold, and `amount` nanos as spent.
+
+    `epoch` is what `ledger.book` gave for the request. Repeating it counts once.
+    """
+    _settle.add(pipe, _keys(organization), [str(request), amount, epoch])
+
+
+def release(pipe: Any, *, organization: int, request: UUID) -> None:
+    """Queue the end of a hold that nothing came of."""
+    _settle.add(pipe, _keys(organization), [str(request), 0, 0])
+
+
+def renew(organization: int) -> None:
+    """Have Redis learn what has changed in PostgreSQL: a credit limit, a payment.
+
+    To be called after that change is committed.
+    """
+    rebuild(organization, only_missing=False)
+
+
+def rebuild(organization: int, *, only_missing: bool = True) -> None:
+    """Fill the counters in Redis from the ledger, if they are missing; holds are kept.
+
+    Many may call it at once: the account's lock lets one do it, the others find it done. Raises
+    `NoAccount`.
+    """
+    try:
+        epoch = _refill(organization, only_missing)
+    finally:
+        close_old_connections()
+    if epoch is not None:
+        _confirm([_keys(organization)[0]], [epoch])
+
+
+def _refill(organization: int, only_missing: bool) -> int | None:
+    """The new epoch, whose counters still want confirming once this has been committed.
+
+    Should we die before the commit, or after it and before the confirmation, the counters stay
+    unconfirmed, and the next reservation calls for a rebuild.
+    """
+    with transaction.atomic():
+        account = Account.objects.select_for_update().filter(organization=organization).first()
+        if account is None:
+            raise NoAccount("Your organization has no billing account yet. Ask the operator.")
+        if only_missing and _is_current(account):
+            return None
+        account.credit_epoch += 1
+        account.save(update_fields=["credit_epoch"])
+        figures = [account.credit_limit, owed(organization), account.credit_epoch]
+        _load(_keys(organization), [*figures, account.currency])
+        return account.credit_epoch
+
+
+def owed(organization: int) -> int:
+    """The sum of the ledger's rows, in nanos, of all months but those whose invoice is settled."""
+    settled = Invoice.objects.for_org(organization).filter(status__in=_OWED_NO_MORE)
+    rows = LedgerEntry.objects.for_org(organization).exclude(month__in=settled.values("month"))
+    return int(rows.aggregate(sum=Sum("amount"))["sum"] or 0)
+
+
+def _is_current(account: Account) -> bool:
+    epoch, pending = state().hmget(_keys(account.organization_id)[0], ["epoch", "pending"])
+    return pending is None and epoch is not None and int(epoch) == account.credit_epoch
+
+
+def _keys(organization: int) -> list[str]:
+    return [f"credit:{organization}", f"credit:{organization}:held"]

@@ -1,0 +1,250 @@
+"""The ledger: one row a request, written once, in the transaction that records its history."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from uuid import UUID
+
+import orjson
+from django.db import connection, transaction
+from django.db.models import BigIntegerField, Count, Sum
+from django.db.models.fields.json import KT
+from django.db.models.functions import Cast
+
+from billing import partitions
+from billing.models import Account, LedgerEntry, Meter, State
+from billing.months import month_after, month_of
+
+_ACCOUNTS = """
+SELECT organization_id, credit_epoch, currency FROM public.billing_account
+WHERE organization_id = ANY(%s) ORDER BY organization_id FOR SHARE
+"""
+_PERIODS = """
+SELECT organization_id, closed_at IS NOT NULL FROM public.billing_period
+WHERE organization_id = ANY(%s) AND month = %s ORDER BY organization_id FOR SHARE
+"""
+_MISSING_PERIODS = """
+INSERT INTO public.billing_period (organization_id, month)
+SELECT organization, %s FROM unnest(%s::bigint[]) AS missing (organization) ORDER BY organization
+ON CONFLICT DO NOTHING
+"""
+_ROWS = """
+INSERT INTO public.billing_ledgerentry (
+    request, organization_id, key, model, month, state, units, amounts, amount, currency,
+    price_version_id, region, label, credit_epoch, created_at
+)
+SELECT request, organization, key, model, month, state, units, amounts, amount, currency,
+    price_version, region, label, epoch, %s
+FROM unnest(
+    %s::uuid[], %s::bigint[], %s::text[], %s::text[], %s::date[], %s::text[], %s::jsonb[],
+    %s::jsonb[], %s::bigint[], %s::text[], %s::bigint[], %s::text[], %s::text[], %s::bigint[]
+) AS row (
+    request, organization, key, model, month, state, units, amounts, amount, currency,
+    price_version, region, label, epoch
+)
+ORDER BY request
+ON CONFLICT DO NOTHING
+RETURNING request
+"""
+_EARLIER = """
+SELECT request, credit_epoch, month FROM public.billing_ledgerentry WHERE request = ANY(%s)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What a request used and costs, as sealed: units and nanos by meter.
+
+    Raises ValueError where the parts aren't the whole, or where a failed request costs something.
+    """
+
+    request: UUID
+    organization: int
+    key: str
+    model: str
+    state: State
+    currency: str
+    price_version: int | None
+    region: str
+    units: Mapping[str, int]
+    amounts: Mapping[str, int]
+    amount: int
+    label: str = ""
+
+    def __post_init__(self) -> None:
+        if sum(self.amounts.values()) != self.amount:
+            raise ValueError(f"{self.request}: {self.amounts} do not add up to {self.amount}.")
+        if not set(self.amounts) <= set(self.units) <= {meter.value for meter in Meter}:
+            raise ValueError(f"{self.request}: {self.units} and {self.amounts} don't fit meters.")
+        if self.state == State.FAILED and self.amount:
+            raise ValueError(f"{self.request}: a failed request costs nothing, not {self.amount}.")
+
+
+@dataclass(frozen=True, slots=True)
+class Booked:
+    """Where a row stands: the credit epoch it was booked in, and the month."""
+
+    epoch: int
+    month: date
+
+
+class CannotBook(Exception):
+    """An entry whose organization has no account in its currency."""
+
+
+def book(entries: Sequence[Entry], *, now: datetime) -> dict[UUID, Booked]:
+    """Write the rows that are not there yet, and say where each of `entries` stands.
+
+    Called once in the caller's transaction, on whichever schema. Rows go to the month of `now`
+    (UTC), or the next whose period is open; both it and the account stay locked FOR SHARE until
+    the transaction ends, so that neither a closing nor a rebuild can miss them. Locks are taken
+    in one order (accounts, then periods by month and organization, then rows), so that batches
+    can't block each other. Raises `CannotBook`.
+    """
+    if not connection.in_atomic_block:
+        raise transaction.TransactionManagementError("book belongs in its caller's transaction")
+    if not entries:
+        return {}
+    epochs = _lock_accounts(entries)
+    months = _lock_periods({entry.organization for entry in entries}, month_of(now))
+    placed = {
+        entry.request: Booked(epochs[entry.organization], months[entry.organization])
+        for entry in entries
+    }
+    written = _insert(entries, placed, now)
+    return placed | _earlier(placed.keys() - written)
+
+
+def _lock_accounts(entries: Sequence[Entry]) -> dict[int, int]:
+    with connection.cursor() as cursor:
+        cursor.execute(_ACCOUNTS, [list({entry.organization for entry in entries})])
+        accounts = {row[0]: row[1:] for row in cursor.fetchall()}
+    for entry in entries:
+        _, currency = accounts.get(entry.organization, (0, None))
+        if entry.currency != currency:
+            raise CannotBook(
+                f"{entry.request} is charged in {entry.currency}; the account of organization "
+                f"{entry.organization} is {f'in {currency}' if currency else 'missing'}."
+            )
+    return {organization: epoch for organization, (epoch, _) in accounts.items()}
+
+
+def _lock_periods(organizations: set[int], month: date) -> dict[int, date]:
+    found: dict[int, date] = {}
+    while organizations:
+        closed_or_not = _lock_month(organizations, month)
+        if missing := organizations - closed_or_not.keys():
+            with connection.cursor() as cursor:
+                cursor.execute(_MISSING_PERIODS, [month, sorted(missing)])
+            closed_or_not |= _lock_month(missing, month)
+        found |= {organization: month for organization, shut in closed_or_not.items() if not shut}
+        organizations = organizations - found.keys()
+        month = month_after(month)
+    return found
+
+
+def _lock_month(organizations: Iterable[int], month: date) -> dict[int, bool]:
+    with connection.cursor() as cursor:
+        cursor.execute(_PERIODS, [list(organizations), month])
+        return dict(cursor.fetchall())
+
+
+def _insert(entries: Sequence[Entry], placed: Mapping[UUID, Booked], now: datetime) -> set[UUID]:
+    rows = [
+        (
+            entry.request,
+            entry.organization,
+            entry.key,
+            entry.model,
+            placed[entry.request].month,
+            str(entry.state),
+            orjson.dumps(entry.units).decode(),
+            orjson.dumps(entry.amounts).decode(),
+            entry.amount,
+            entry.currency,
+            entry.price_version,
+            entry.region,
+            entry.label,
+            placed[entry.request].epoch,
+        )
+        for entry in entries
+    ]
+    with connection.cursor() as cursor:
+        cursor.execute(_ROWS, [now, *map(list, zip(*rows, strict=True))])
+        return {row[0] for row in cursor.fetchall()}
+
+
+def _earlier(requests: Iterable[UUID]) -> dict[UUID, Booked]:
+    if not (sought := list(requests)):
+        return {}
+    with connection.cursor() as cursor:
+        cursor.execute(_EARLIER, [sought])
+        return {request: Booked(epoch, month) for request, epoch, month in cursor.fetchall()}
+
+
+def make_partitions(now: datetime) -> list[str]:
+    """Make the partitions of this month and the next three that are missing; their names."""
+    return partitions.make(now)
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """What was used of one model, in all: units and nanos by meter."""
+
+    model: str
+    requests: int
+    units: Mapping[str, int]
+    amounts: Mapping[str, int]
+    amount: int
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """A month of an organization's, by model."""
+
+    organization: int
+    month: date
+    currency: str
+    models: tuple[Use, ...] = field(default=())
+
+    @property
+    def requests(self) -> int:
+        """Of all models, however they ended."""
+        return sum(use.requests for use in self.models)
+
+    @property
+    def amount(self) -> int:
+        """Of all models, in nanos."""
+        return sum(use.amount for use in self.models)
+
+    def units(self, meter: Meter) -> int:
+        """Of all models."""
+        return sum(use.units[meter.value] for use in self.models)
+
+
+def summary(organization: int, month: date) -> Summary:
+    """What the ledger has for a month, in one statement and so of one moment."""
+    sums = {}
+    for meter in Meter:
+        for column in ("units", "amounts"):
+            number = Cast(KT(f"{column}__{meter.value}"), BigIntegerField())
+            sums[f"{column}_{meter.value}"] = Sum(number, default=0)
+    rows = (
+        LedgerEntry.objects.for_org(organization)
+        .filter(month=month)
+        .order_by("model")
+        .values("model")
+        .annotate(requests=Count("request"), total=Sum("amount"), **sums)
+    )
+    currency = Account.objects.for_org(organization).values_list("currency", flat=True).first()
+    uses = tuple(
+        Use(
+            model=row["model"],
+            requests=row["requests"],
+            units={meter.value: int(row[f"units_{meter.value}"]) for meter in Meter},
+            amounts={meter.value: int(row[f"amounts_{meter.value}"]) for meter in Meter},
+            amount=int(row["total"]),
+        )
+        for row in rows
+    )
+    return Summary(organization, month, currency or "", uses)

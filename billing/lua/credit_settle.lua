@@ -1,0 +1,33 @@
+-- Free a request's hold, and count what it came to as spent.
+--
+-- KEYS  1 credit:{org}  2 credit:{org}:held
+-- ARGV  1 request id  2 amount in nanos  3 the credit epoch it was booked in
+-- Reply {"ok"}, {"missing"} (no counters: a rebuild reads the ledger, and so this amount),
+--       {"unknown"} (see below).
+--
+-- An amount booked in an earlier epoch is in the rebuilt sum already. One of this epoch whose
+-- request holds nothing was either counted before (a repeated settlement) or lost its hold with
+-- Redis's data (then it was never counted): the ledger knows, so the counters are thrown away and
+-- the next reservation has them rebuilt.
+
+local hold = redis.call('HGET', KEYS[2], ARGV[1])
+local epoch = redis.call('HGET', KEYS[1], 'epoch')
+
+if hold then
+  redis.call('HDEL', KEYS[2], ARGV[1])
+  if epoch then
+    redis.call('HINCRBY', KEYS[1], 'reserved', '-' .. hold)
+  end
+end
+if not epoch then
+  return {'missing'}
+end
+if tonumber(ARGV[2]) == 0 or tonumber(ARGV[3]) < tonumber(epoch) then
+  return {'ok'}
+end
+if not hold then
+  redis.call('DEL', KEYS[1])
+  return {'unknown'}
+end
+redis.call('HINCRBY', KEYS[1], 'spent', ARGV[2])
+return {'ok'}

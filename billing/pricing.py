@@ -1,0 +1,113 @@
+"""What use costs: effective-dated price lists, held in memory."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from django.utils import timezone
+
+from billing.models import Meter, PriceVersion
+from kit import money
+from kit.errors import Unavailable
+from kit.snapshot import Snapshot
+
+_SECONDS = 5.0
+
+
+class NoPrice(Unavailable):
+    """A model that nobody has priced is not served: what it costs would be anyone's guess."""
+
+    code = "no_price"
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """One version of a model's price list; `rates` are nanos for a million units of a meter."""
+
+    version: int
+    model: str
+    currency: str
+    effective_from: datetime
+    rates: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """What a request costs, in nanos: the amount, and its parts by meter."""
+
+    amount: int
+    amounts: Mapping[str, int]
+
+
+async def price_of(model: str, *, currency: str | None = None) -> Price:
+    """The price of `model` in force now, without waiting for the database.
+
+    Without a `currency` the model has to be priced in one alone. Raises `NoPrice`.
+    """
+    return _in_force(await _prices.aget(), model, currency, timezone.now())
+
+
+def price_for(model: str, at: datetime, *, currency: str | None = None) -> Price:
+    """`price_of` at a moment, for threads."""
+    return _in_force(_prices.get(), model, currency, at)
+
+
+def price_version(version: int) -> Price:
+    """The price list a request was admitted under, for threads. Raises `NoPrice`."""
+    for attempt in range(2):
+        for price in _prices.get():
+            if price.version == version:
+                return price
+        if attempt == 0:
+            _prices.forget()
+    raise NoPrice(f"There is no price version {version}.")
+
+
+def charge(price: Price, units: Mapping[str, int]) -> Charge:
+    """What `units` by meter cost: each meter is rounded half to even, to the nano.
+
+    A meter that the price list leaves out is free. Raises ValueError on a meter that doesn't exist
+    and on negative units.
+    """
+    amounts = {}
+    for meter, count in units.items():
+        if count < 0:
+            raise ValueError(f"{meter}: {count} units were used; there can't be less than none.")
+        amounts[Meter(meter).value] = money.amount(count, price.rates.get(meter, 0))
+    return Charge(amount=sum(amounts.values()), amounts=amounts)
+
+
+def most(price: Price, **units: int) -> int:
+    """The most a request that uses no more than `units` can cost, in nanos."""
+    return charge(price, units).amount
+
+
+def forget() -> None:
+    """Read the price lists anew at the next request of this process."""
+    _prices.forget()
+
+
+def _load() -> tuple[Price, ...]:
+    rows = PriceVersion.objects.order_by("effective_from", "pk")
+    return tuple(
+        Price(row.pk, row.model, row.currency, row.effective_from, row.rates) for row in rows
+    )
+
+
+_prices = Snapshot(_load, seconds=_SECONDS)
+
+
+def _in_force(prices: tuple[Price, ...], model: str, currency: str | None, at: datetime) -> Price:
+    begun = [
+        price
+        for price in prices
+        if price.model == model
+        and price.effective_from <= at
+        and currency in (None, price.currency)
+    ]
+    currencies = sorted({price.currency for price in begun})
+    if len(currencies) == 1:
+        return begun[-1]
+    if currencies:
+        raise NoPrice(f"{model} is priced in {', '.join(currencies)}: one has to be named.")
+    raise NoPrice(f"{model} has no price yet{f' in {currency}' if currency else ''}.")
