@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
+from typing import Any
 from uuid import UUID
 
 import orjson
@@ -62,7 +63,7 @@ class Entry:
     organization: int
     key: str
     model: str
-    state: State
+    state: str
     currency: str
     price_version: int | None
     region: str
@@ -76,7 +77,7 @@ class Entry:
             raise ValueError(f"{self.request}: {self.amounts} do not add up to {self.amount}.")
         if not set(self.amounts) <= set(self.units) <= {meter.value for meter in Meter}:
             raise ValueError(f"{self.request}: {self.units} and {self.amounts} don't fit meters.")
-        if self.state == State.FAILED and self.amount:
+        if State(self.state) is State.FAILED and self.amount:
             raise ValueError(f"{self.request}: a failed request costs nothing, not {self.amount}.")
 
 
@@ -157,7 +158,7 @@ def _insert(entries: Sequence[Entry], placed: Mapping[UUID, Booked], now: dateti
             entry.key,
             entry.model,
             placed[entry.request].month,
-            str(entry.state),
+            State(entry.state).value,
             orjson.dumps(entry.units).decode(),
             orjson.dumps(entry.amounts).decode(),
             entry.amount,
@@ -229,7 +230,7 @@ def summary(organization: int, month: date) -> Summary:
         for column in ("units", "amounts"):
             number = Cast(KT(f"{column}__{meter.value}"), BigIntegerField())
             sums[f"{column}_{meter.value}"] = Sum(number, default=0)
-    rows = (
+    rows: Iterable[dict[str, Any]] = (
         LedgerEntry.objects.for_org(organization)
         .filter(month=month)
         .order_by("model")

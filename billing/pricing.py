@@ -33,8 +33,9 @@ class Price:
 
 @dataclass(frozen=True, slots=True)
 class Charge:
-    """What a request costs, in nanos: the amount, and its parts by meter."""
+    """What a request costs, in nanos of a currency: the amount, and its parts by meter."""
 
+    currency: str
     amount: int
     amounts: Mapping[str, int]
 
@@ -52,29 +53,30 @@ def price_for(model: str, at: datetime, *, currency: str | None = None) -> Price
     return _in_force(_prices.get(), model, currency, at)
 
 
-def price_version(version: int) -> Price:
+def version(number: int) -> Price:
     """The price list a request was admitted under, for threads. Raises `NoPrice`."""
     for attempt in range(2):
         for price in _prices.get():
-            if price.version == version:
+            if price.version == number:
                 return price
         if attempt == 0:
             _prices.forget()
-    raise NoPrice(f"There is no price version {version}.")
+    raise NoPrice(f"There is no price version {number}.")
 
 
-def charge(price: Price, units: Mapping[str, int]) -> Charge:
+def charge(price: Price, units: Mapping[str, int], *, free: bool = False) -> Charge:
     """What `units` by meter cost: each meter is rounded half to even, to the nano.
 
-    A meter that the price list leaves out is free. Raises ValueError on a meter that doesn't exist
-    and on negative units.
+    A meter that the price list leaves out costs nothing; so does everything if `free`. Raises
+    ValueError on a meter that doesn't exist and on negative units.
     """
     amounts = {}
     for meter, count in units.items():
         if count < 0:
             raise ValueError(f"{meter}: {count} units were used; there can't be less than none.")
-        amounts[Meter(meter).value] = money.amount(count, price.rates.get(meter, 0))
-    return Charge(amount=sum(amounts.values()), amounts=amounts)
+        rate = 0 if free else price.rates.get(meter, 0)
+        amounts[Meter(meter).value] = money.amount(count, rate)
+    return Charge(price.currency, sum(amounts.values()), amounts)
 
 
 def most(price: Price, **units: int) -> int:

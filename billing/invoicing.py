@@ -1,0 +1,172 @@
+"""Closing a month: its ledger rows become an invoice, once, to the nano."""
+
+from dataclasses import dataclass
+from datetime import date, datetime
+
+from django.db import transaction
+
+from billing.ledger import Summary, summary
+from billing.models import Invoice, InvoiceLine, Period
+from billing.months import month_of
+from kit.errors import Refused
+from kit.money import to_minor
+
+
+class MonthStillRunning(Refused):
+    """The month has not ended."""
+
+    status, code = 409, "month_still_running"
+
+
+class MonthNotBegun(Refused):
+    """The month lies ahead."""
+
+    status, code = 409, "month_not_begun"
+
+
+class MonthClosed(Refused):
+    """The month has its invoice."""
+
+    status, code = 409, "month_closed"
+
+
+class NotInvoiceable(Refused):
+    """An organization without an account owes nothing in any currency."""
+
+    status, code = 409, "no_billing_account"
+
+
+class Unbalanced(Exception):
+    """A month's lines are not the sum of its rows: a defect; nothing was closed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A model's use of one meter, in nanos and in the currency's minor unit."""
+
+    model: str
+    meter: str
+    units: int
+    nanos: int
+    minor: int
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """What an invoice would say now; its lines add up to both totals."""
+
+    organization: int
+    month: date
+    currency: str
+    lines: tuple[Line, ...]
+    subtotal: int
+    total_minor: int
+
+
+def preview(*, organization: int, month: date, now: datetime) -> Draft:
+    """A month's bill as it stands; changes nothing.
+
+    Raises `MonthNotBegun`, `MonthClosed` and `NotInvoiceable`.
+    """
+    _require_begun(month, now)
+    period = Period.objects.for_org(organization).filter(month=month).first()
+    if period is not None:
+        _require_open(period)
+    return _draft(organization, month)
+
+
+def close_month(*, organization: int, month: date, now: datetime, early: bool = False) -> Invoice:
+    """Close a month for good and make its invoice, in one transaction.
+
+    Raises `MonthStillRunning` unless `early`, after which the rest of the month's usage is booked
+    to the next; `MonthNotBegun`; `MonthClosed`; `NotInvoiceable`. Waits for bookings under way:
+    they hold the period's row FOR SHARE, and those that come later find it closed.
+    """
+    _require_begun(month, now)
+    if month == month_of(now) and not early:
+        raise MonthStillRunning(
+            f"{month:%Y-%m} still runs. Look at it with --preview, or close it now with --early: "
+            "what is used later is then booked to the next month."
+        )
+    with transaction.atomic():
+        new = Period(organization_id=organization, month=month)
+        Period.objects.bulk_create([new], ignore_conflicts=True)
+        period = Period.objects.for_org(organization).select_for_update().get(month=month)
+        _require_open(period)
+        invoice = _write(_draft(organization, month), now)
+        period.closed_at = now
+        period.save(update_fields=["closed_at"])
+    return invoice
+
+
+def as_draft(invoice: Invoice) -> Draft:
+    """What a stored invoice says."""
+    return Draft(
+        organization=invoice.organization_id,
+        month=invoice.month,
+        currency=invoice.currency,
+        lines=tuple(
+            Line(line.model, line.meter, line.units, line.nanos, line.minor)
+            for line in invoice.lines.all()
+        ),
+        subtotal=invoice.subtotal,
+        total_minor=invoice.total_minor,
+    )
+
+
+def _require_begun(month: date, now: datetime) -> None:
+    if month > month_of(now):
+        raise MonthNotBegun(f"{month:%Y-%m} has not begun; it is {now:%Y-%m-%d} UTC.")
+
+
+def _require_open(period: Period) -> None:
+    if period.closed_at is not None:
+        raise MonthClosed(
+            f"{period.month:%Y-%m} was closed on {period.closed_at:%Y-%m-%d at %H:%M} UTC; "
+            "its invoice stands."
+        )
+
+
+def _draft(organization: int, month: date) -> Draft:
+    used = summary(organization, month)
+    if not used.currency:
+        raise NotInvoiceable(f"Organization {organization} has no billing account.")
+    rows = _rows(used)
+    minors = to_minor([nanos for *_, nanos in rows], used.currency)
+    lines = tuple(Line(*row, minor) for row, minor in zip(rows, minors, strict=True))
+    if sum(line.nanos for line in lines) != used.amount:
+        raise Unbalanced(f"{organization}, {month:%Y-%m}: the lines are not the {used.amount} due.")
+    return Draft(organization, month, used.currency, lines, used.amount, sum(minors))
+
+
+def _rows(used: Summary) -> list[tuple[str, str, int, int]]:
+    return [
+        (use.model, meter, units, use.amounts[meter])
+        for use in used.models
+        for meter, units in sorted(use.units.items())
+        if units or use.amounts[meter]
+    ]
+
+
+def _write(draft: Draft, now: datetime) -> Invoice:
+    invoice = Invoice.objects.create(
+        organization_id=draft.organization,
+        month=draft.month,
+        currency=draft.currency,
+        subtotal=draft.subtotal,
+        total_minor=draft.total_minor,
+        status=Invoice.Status.OPEN,
+        closed_at=now,
+    )
+    InvoiceLine.objects.bulk_create(
+        InvoiceLine(
+            invoice=invoice,
+            model=line.model,
+            meter=line.meter,
+            units=line.units,
+            nanos=line.nanos,
+            minor=line.minor,
+        )
+        for line in draft.lines
+    )
+    return invoice
