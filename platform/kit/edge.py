@@ -12,9 +12,10 @@ import structlog
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from pydantic import BaseModel, ValidationError
+from redis.exceptions import RedisError
 from rest_framework.views import APIView
 
-from kit.errors import Invalid, Refused
+from kit.errors import Invalid, Refused, Unavailable
 
 Body = TypeVar("Body", bound=BaseModel)
 log = structlog.get_logger()
@@ -38,6 +39,12 @@ class TooLarge(Refused):
     """A body above the limit."""
 
     status, code = 413, "request_too_large"
+
+
+class TooSlow(Refused):
+    """A body that took too long to arrive."""
+
+    status, code = 408, "request_timeout"
 
 
 class Broken(Refused):
@@ -80,6 +87,9 @@ class Endpoint(APIView):
             return await handler(request, *args, **kwargs)
         except Refused as refusal:
             return refused(request, refusal)
+        except RedisError as error:
+            log.warning("Redis does not answer", error=str(error))
+            return refused(request, Unavailable("The platform's state does not answer; try again."))
         except Exception:
             log.exception("a request broke")
             return refused(request, Broken("Something broke on our side; nothing was charged."))

@@ -45,6 +45,13 @@ def show(nanos: int, currency: str) -> str:
     return f"{currency} {sign}{whole:,}" + (f".{shown}" if shown else "")
 
 
+def decimal(nanos: int) -> str:
+    """An amount for programs, exact: `0.000012300`, always nine decimals."""
+    sign = "-" if nanos < 0 else ""
+    whole, fraction = divmod(abs(nanos), NANOS)
+    return f"{sign}{whole}.{fraction:09d}"
+
+
 def _half_even(numerator: int, denominator: int) -> int:
     quotient, remainder = divmod(numerator, denominator)
     twice = remainder * 2

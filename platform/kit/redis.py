@@ -47,6 +47,28 @@ def listener() -> redis.Redis:
     return redis.Redis.from_url(settings.REDIS_URL, socket_connect_timeout=2.0, socket_timeout=None)
 
 
+def async_listener() -> redis.asyncio.Redis:
+    """`listener` on asyncio."""
+    return redis.asyncio.Redis.from_url(
+        settings.REDIS_URL, socket_connect_timeout=2.0, socket_timeout=None
+    )
+
+
+class UnsafeState(Exception):
+    """The state Redis could forget what it was told."""
+
+
+def check_state() -> None:
+    """Raise `UnsafeState` unless the state Redis keeps what it is given."""
+    config = state().config_get("appendonly", "maxmemory-policy")
+    if config.get("appendonly") != "yes" or config.get("maxmemory-policy") != "noeviction":
+        raise UnsafeState(
+            "The Redis at REDIS_URL holds streams and credit and must not lose them: set "
+            "`appendonly yes` and `maxmemory-policy noeviction` there (a cache may be elsewhere, "
+            "at CACHE_URL)."
+        )
+
+
 class Lua:
     """One script, sent by its hash; Redis is given the source when it has lost it.
 

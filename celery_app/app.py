@@ -1,0 +1,45 @@
+"""Broker, delivery and schedule.
+
+Inference tasks acknowledge early and are never prefetched: the lease in Redis, not the broker, is
+the promise that a request finishes.
+"""
+
+from celery import Celery
+from celery.schedules import crontab
+from django.conf import settings
+
+MAINTENANCE = "maintenance"
+"""The queue of everything that is not inference."""
+
+app = Celery("platform")
+app.conf.update(
+    broker_url=settings.BROKER_URL,
+    broker_connection_retry_on_startup=True,
+    broker_transport_options={"visibility_timeout": 3600},
+    result_backend="django-db",
+    result_extended=True,
+    result_expires=30 * 86400,
+    task_serializer="json",
+    result_serializer="json",
+    accept_content=["json"],
+    task_default_queue=MAINTENANCE,
+    task_create_missing_queues=True,
+    task_acks_late=False,
+    worker_prefetch_multiplier=1,
+    worker_disable_prefetch=True,
+    worker_hijack_root_logger=False,
+    worker_redirect_stdouts=False,
+    worker_send_task_events=False,
+    timezone="UTC",
+    beat_schedule={
+        "ledger partitions": {
+            "task": "billing.make_partitions",
+            "schedule": crontab(hour=3, minute=17),
+        },
+        "close the month that ended": {
+            "task": "billing.close_months",
+            "schedule": crontab(day_of_month=1, hour=1, minute=5),
+        },
+    },
+)
+app.autodiscover_tasks(["inference", "billing"])

@@ -1,0 +1,158 @@
+"""Letting a request in: limits, credit and a place in line, in one round trip to Redis.
+
+Three scripts of three rooms go in one pipeline, chained by a ticket: each acts only if the one
+before it has let the request pass. No PostgreSQL, but to rebuild counters that Redis has lost.
+"""
+
+import asyncio
+import time
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from django.conf import settings
+
+from billing import credit, pricing
+from inference import jobs
+from inference.announce import announce
+from inference.catalog.offers import Offer
+from inference.engine import Sampling
+from inference.jobs import Job
+from kit.errors import Refused
+from kit.redis import async_pipeline
+from tenants import limits
+from tenants.auth import Caller
+
+_CREDIT_WAIT = 2.0
+"""How long a request waits for others' reservations to be settled, in seconds."""
+
+
+class ContextOverflow(Refused):
+    """Prompt and answer do not fit the model's context."""
+
+    status, code = 400, "context_length_exceeded"
+
+
+class EmptyPrompt(Refused):
+    """Nothing to answer."""
+
+    status, code = 400, "empty_prompt"
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What a caller wants: a prompt in tokens, run by a model."""
+
+    offer: Offer
+    prompt: tuple[int, ...]
+    sampling: Sampling
+    endpoint: str
+    label: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """A request in line, and where its caller stands with the limits."""
+
+    job: Job
+    standing: limits.Standing
+
+
+def room_for(offer: Offer, *, prompt: int, max_tokens: int | None, param: str) -> int:
+    """The most tokens the answer may have; raises `EmptyPrompt` or `ContextOverflow`.
+
+    Without `max_tokens` the model's default applies, cut to what the context has left.
+    """
+    if prompt == 0:
+        raise EmptyPrompt(f"{param} is empty; say something to the model.", param=param)
+    left = offer.context - prompt
+    wanted = min(offer.default_max_tokens, left) if max_tokens is None else max_tokens
+    if wanted > left or left < 1:
+        raise ContextOverflow(
+            f"{offer.name} has a context of {offer.context:,} tokens, but this asks for "
+            f"{prompt + max(wanted, 1):,} ({prompt:,} in the prompt, {max(wanted, 1):,} for the "
+            f"answer). Shorten the prompt or lower max_tokens.",
+            param=param,
+        )
+    return wanted
+
+
+async def admit(*, caller: Caller, wish: Wish, request: UUID, web: str, now: datetime) -> Admitted:
+    """Reserve what the request can cost at most, put it in line, and tell the workers.
+
+    Raises the refusals of `tenants.limits`, `billing.credit` and `inference.jobs`; then nothing
+    is counted or held.
+    """
+    price = await pricing.price_of(wish.offer.name)
+    job = _job(caller, wish, request, price)
+    most = pricing.most(
+        price, input_tokens=len(job.prompt), output_tokens=job.sampling.max_tokens
+    )
+    standing = await _enter(caller, job, most, web)
+    announce(model=job.model, queue=wish.offer.queue, request=str(request))
+    return Admitted(job=job, standing=standing)
+
+
+async def _enter(caller: Caller, job: Job, most: int, web: str) -> limits.Standing:
+    try:
+        return await _try_until_paid(caller, job, most, web)
+    except Refused:
+        await withdraw(job)
+        raise
+
+
+async def _try_until_paid(caller: Caller, job: Job, most: int, web: str) -> limits.Standing:
+    give_up = time.monotonic() + _CREDIT_WAIT
+    while True:
+        replies = await async_pipeline(lambda pipe: _scripts(pipe, caller, job, most, web))
+        try:
+            standing = limits.admitted(replies[0])
+            credit.reserved(replies[1])
+            jobs.submitted(replies[2])
+        except credit.CreditMissing:
+            await asyncio.to_thread(credit.rebuild, job.organization)
+        except credit.CreditReserved:
+            if time.monotonic() > give_up:
+                raise
+            await asyncio.sleep(0.05)
+        else:
+            return standing
+
+
+async def withdraw(job: Job) -> None:
+    """Count and hold nothing for a request that did not get in."""
+
+    def scripts(pipe: Any) -> None:
+        limits.withdraw(pipe, organization=job.organization, key=job.key, request=job.id)
+        credit.release(pipe, organization=job.organization, request=job.id)
+
+    await async_pipeline(scripts)
+
+
+def _scripts(pipe: Any, caller: Caller, job: Job, most: int, web: str) -> None:
+    ticket = f"ticket:{job.id}"
+    limits.admit(pipe, ticket=ticket, caller=caller, request=job.id, tokens=job.cost)
+    credit.reserve(
+        pipe, ticket=ticket, organization=job.organization, request=job.id, amount=most
+    )
+    jobs.submit(pipe, ticket=ticket, job=job, web=web)
+
+
+def _job(caller: Caller, wish: Wish, request: UUID, price: pricing.Price) -> Job:
+    return Job(
+        id=request,
+        organization=caller.organization,
+        schema=caller.schema,
+        key=caller.key,
+        model=wish.offer.name,
+        model_version=wish.offer.version,
+        priority=caller.priority,
+        prompt=wish.prompt,
+        sampling=wish.sampling,
+        price_version=price.version,
+        currency=price.currency,
+        endpoint=wish.endpoint,
+        label=wish.label,
+        region=settings.REGION,
+    )

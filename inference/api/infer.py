@@ -1,0 +1,122 @@
+"""POST /api/v1/infer and /api/v1/infer/stream: one prompt, one answer, and what it cost."""
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from typing import Any
+
+import structlog
+from django.http import HttpRequest, HttpResponseBase
+from drf_spectacular.utils import OpenApiTypes, extend_schema
+
+from inference.admission import Wish, room_for
+from inference.api import prompts, sse
+from inference.api.access import InferenceEndpoint, headers
+from inference.api.forms import InferForm
+from inference.catalog.offers import offer
+from inference.generation import Generation
+from inference.stream import Ended
+from kit.edge import Broken, Json, body, problem_body
+from kit.errors import Refused
+from kit.money import decimal
+from tenants.auth import Caller
+
+log = structlog.get_logger()
+
+
+class Infer(InferenceEndpoint):
+    """The whole answer at once."""
+
+    @extend_schema(
+        operation_id="infer",
+        summary="Answer a prompt",
+        tags=["Inference"],
+        request=InferForm,
+        responses={200: OpenApiTypes.OBJECT},
+    )
+    async def post(self, request: HttpRequest) -> HttpResponseBase:
+        """Text, usage and cost."""
+        started = time.perf_counter()
+        form = await body(request, InferForm)
+        wish = await prompt_wish(self.caller, form, endpoint="infer", label=_label(request))
+        async with self.generation(request, wish) as run:
+            answer = await run.whole()
+        data = {
+            "request_id": str(run.job.id),
+            "model": run.job.model,
+            "text": answer.text,
+            "finish_reason": answer.ended.reason,
+            **bill(answer.ended),
+            "latency_ms": round((time.perf_counter() - started) * 1000, 1),
+        }
+        return Json(data, headers=headers(run))
+
+
+class InferStream(InferenceEndpoint):
+    """The answer as server-sent events: `token` …, then `done` (or `error`)."""
+
+    @extend_schema(
+        operation_id="infer_stream",
+        summary="Answer a prompt as server-sent events",
+        tags=["Inference"],
+        request=InferForm,
+        responses={(200, "text/event-stream"): OpenApiTypes.STR},
+    )
+    async def post(self, request: HttpRequest) -> HttpResponseBase:
+        """The stream."""
+        form = await body(request, InferForm)
+        wish = await prompt_wish(self.caller, form, endpoint="infer.stream", label=_label(request))
+        async with AsyncExitStack() as stack:
+            run = await stack.enter_async_context(self.generation(request, wish))
+            return sse.response(_events(run, stack.pop_all()), headers(run))
+
+
+async def prompt_wish(caller: Caller, form: InferForm, *, endpoint: str, label: str) -> Wish:
+    """A prompt as one user turn in the model's chat template."""
+    model = await offer(form.model, allowed=caller.models)
+    turns = [{"role": "user", "content": form.prompt}]
+    prompt = await prompts.tokens(model, turns, param="prompt")
+    room = room_for(model, prompt=len(prompt), max_tokens=form.max_tokens, param="prompt")
+    sampling = form.sampling(model, max_tokens=room)
+    return Wish(offer=model, prompt=prompt, sampling=sampling, endpoint=endpoint, label=label)
+
+
+def bill(ended: Ended) -> dict[str, Any]:
+    """Usage and cost, as booked."""
+    return {
+        "usage": {
+            "prompt_tokens": ended.prompt_tokens,
+            "cached_tokens": ended.cached_tokens,
+            "completion_tokens": ended.completion_tokens,
+            "total_tokens": ended.total_tokens,
+        },
+        "cost": {
+            "amount": decimal(ended.amount),
+            "amount_nanos": ended.amount,
+            "currency": ended.currency,
+        },
+    }
+
+
+async def _events(run: Generation, stack: AsyncExitStack) -> AsyncIterator[bytes]:
+    request = str(run.job.id)
+    async with stack:
+        try:
+            yield sse.event({"request_id": request, "model": run.job.model}, name="start")
+            async for piece in run.pieces():
+                if piece.text:
+                    token = {"text": piece.text, "position": piece.position}
+                    yield sse.event(token, name="token", entry=piece.entry)
+            ended = run.ended
+            done = {"request_id": request, "finish_reason": ended.reason, **bill(ended)}
+            yield sse.event(done, name="done", entry=ended.entry)
+        except Refused as refusal:
+            yield sse.event(problem_body(refusal, request), name="error")
+        except Exception:
+            log.exception("a stream broke")
+            broken = Broken("Something broke on our side.")
+            yield sse.event(problem_body(broken, request), name="error")
+
+
+def _label(request: HttpRequest) -> str:
+    return request.label  # type: ignore[attr-defined,no-any-return]

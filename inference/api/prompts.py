@@ -1,0 +1,27 @@
+"""From messages to tokens, off the event loop where the text is long."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+
+from inference.admission import EmptyPrompt
+from inference.catalog.offers import Offer
+from inference.engine import ChatRefused
+from kit.errors import Invalid
+
+_LONG = 8_192
+"""Characters that are tokenized in about a millisecond."""
+
+
+async def tokens(
+    offer: Offer, turns: Sequence[Mapping[str, str]], *, param: str
+) -> tuple[int, ...]:
+    """The chat in the model's own template; raises `EmptyPrompt` or `Invalid`."""
+    if not any(turn["content"].strip() for turn in turns):
+        raise EmptyPrompt(f"{param} is empty; say something to the model.", param=param)
+    length = sum(len(turn["content"]) for turn in turns)
+    try:
+        if length > _LONG:
+            return tuple(await asyncio.to_thread(offer.text.chat, turns))
+        return tuple(offer.text.chat(turns))
+    except ChatRefused as error:
+        raise Invalid(str(error), param=param) from error

@@ -1,0 +1,105 @@
+"""What is on offer, as the request path reads it: from memory, never from the database."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from functools import lru_cache
+from pathlib import Path
+
+from django.conf import settings
+
+from inference.catalog.models import Model
+from inference.engine import Text, load_text
+from kit.errors import Refused
+from kit.snapshot import Snapshot
+
+
+class UnknownModel(Refused):
+    """No published model has this name, or the key may not use it."""
+
+    status, code = 404, "model_not_found"
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A published model."""
+
+    name: str
+    title: str
+    owner: str
+    backend: str
+    folder: Path
+    version: str
+    device: str
+    queue: str
+    context: int
+    default_max_tokens: int
+    default_temperature: float
+    default_top_p: float
+    created_at: datetime
+
+    @property
+    def text(self) -> Text:
+        """Its tokenizer and chat template; read from disk once a process."""
+        return _text(self.folder, self.version)
+
+
+async def offer(name: str | None, *, allowed: frozenset[str]) -> Offer:
+    """The model called `name` (the default one if None), for a key that may use `allowed`.
+
+    An empty `allowed` means every model. Raises `UnknownModel`.
+    """
+    wanted = settings.DEFAULT_MODEL if name is None else name
+    found = (await _published.aget()).get(wanted)
+    if found is None or (allowed and wanted not in allowed):
+        raise UnknownModel(
+            f"The model {wanted[:80]!r} does not exist or this key may not use it; "
+            "GET /v1/models lists those it may.",
+            param="model",
+        )
+    return found
+
+
+async def offers(*, allowed: frozenset[str]) -> list[Offer]:
+    """Every published model that a key restricted to `allowed` may use."""
+    found = await _published.aget()
+    return [each for each in found.values() if not allowed or each.name in allowed]
+
+
+def published() -> Mapping[str, Offer]:
+    """Every published model by name, for threads."""
+    return _published.get()
+
+
+def forget() -> None:
+    """Read the catalog anew at the next request of this process."""
+    _published.forget()
+
+
+def _load() -> Mapping[str, Offer]:
+    return {
+        row.name: Offer(
+            name=row.name,
+            title=row.title,
+            owner=row.owner,
+            backend=row.backend,
+            folder=settings.MODELS_DIR / row.folder,
+            version=row.version,
+            device=row.device,
+            queue=row.queue,
+            context=row.context,
+            default_max_tokens=row.default_max_tokens,
+            default_temperature=row.default_temperature,
+            default_top_p=row.default_top_p,
+            created_at=row.created_at,
+        )
+        for row in Model.objects.filter(published=True)
+    }
+
+
+@lru_cache(maxsize=32)
+def _text(folder: Path, version: str) -> Text:
+    return load_text(folder)
+
+
+_published: Snapshot[Mapping[str, Offer]] = Snapshot(_load, seconds=5)

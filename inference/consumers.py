@@ -1,0 +1,161 @@
+"""The WebSocket at /ws/v1/infer: many requests at once over one connection.
+
+To us: {"type": "auth", "key": …} where the Authorization header can't be set,
+       {"type": "infer", "id": …, "prompt": …, …}, {"type": "cancel", "id": …}, {"type": "ping"}
+To the client: ready, then for each request: started, token …, usage, done; or error. pong.
+"""
+
+import asyncio
+from datetime import UTC, datetime
+from typing import Any, Literal
+from uuid import UUID
+
+import orjson
+import structlog
+from channels.generic.websocket import AsyncWebsocketConsumer
+from pydantic import Field
+from redis.exceptions import RedisError
+
+from inference.api.access import INFERENCE
+from inference.api.forms import InferForm
+from inference.api.infer import bill, prompt_wish
+from inference.generation import Generation, generation
+from kit.edge import Broken, parse, problem_body
+from kit.errors import Invalid, Refused, Unavailable
+from kit.ids import request_id
+from tenants.auth import Caller, authenticate
+
+_MOST_OPEN = 64
+_AUTH_SECONDS = 10
+_UNAUTHENTICATED = 4401
+
+log = structlog.get_logger()
+
+
+class AnyMessage(InferForm):
+    """A message of any type; what else it may hold depends on the type."""
+
+    type: Literal["auth", "infer", "cancel", "ping"]
+    id: str | None = Field(None, min_length=1, max_length=64)
+    key: str | None = None
+    prompt: str = ""
+
+
+class InferConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
+    """One connection: a caller, and the requests it has open."""
+
+    async def connect(self) -> None:
+        """Accept; a key that comes with the handshake is checked at once."""
+        self._authorization: str | None = None
+        self._open: dict[str, asyncio.Task[None]] = {}
+        self._runs: dict[str, Generation] = {}
+        self._no_key = asyncio.get_running_loop().call_later(_AUTH_SECONDS, self._give_up)
+        self._closing: asyncio.Task[None] | None = None
+        await self.accept()
+        headers = dict(self.scope["headers"])
+        if b"authorization" in headers:
+            await self._authenticate(headers[b"authorization"].decode("latin1"))
+
+    async def disconnect(self, code: int) -> None:
+        """Whoever leaves wants no more answers."""
+        self._no_key.cancel()
+        for task in list(self._open.values()):
+            task.cancel()
+
+    async def receive(
+        self, text_data: str | None = None, bytes_data: bytes | None = None
+    ) -> None:
+        """One message. A bad one is answered with an error; the connection stays."""
+        identifier: str | None = None
+        try:
+            message = parse(text_data if text_data is not None else bytes_data or b"", AnyMessage)
+            identifier = message.id
+            await self._obey(message)
+        except Refused as refusal:
+            await self._error(refusal, identifier)
+
+    async def _obey(self, message: AnyMessage) -> None:
+        match message.type:
+            case "auth":
+                await self._authenticate(f"Bearer {message.key or ''}")
+            case "ping":
+                await self._say(type="pong")
+            case "infer":
+                await self._infer(message)
+            case "cancel":
+                await self._cancel(message.id)
+
+    async def _authenticate(self, authorization: str) -> None:
+        try:
+            caller = await authenticate(authorization)
+            caller.require(INFERENCE)
+        except Refused as refusal:
+            await self._error(refusal, None)
+            await self.close(code=_UNAUTHENTICATED)
+            return
+        self._no_key.cancel()
+        self._authorization = authorization
+        await self._say(type="ready", organization=caller.slug)
+
+    def _give_up(self) -> None:
+        self._closing = asyncio.create_task(self.close(code=_UNAUTHENTICATED))
+
+    async def _infer(self, message: AnyMessage) -> None:
+        caller = await self._caller()
+        request = request_id(datetime.now(UTC))
+        name = message.id or str(request)
+        if name in self._open:
+            raise Invalid(f"id: {name!r} is running on this connection already.", param="id")
+        if len(self._open) >= _MOST_OPEN:
+            raise Invalid(f"This connection has {_MOST_OPEN} open requests, the most it may.")
+        form = parse(message.model_dump_json(include=set(InferForm.model_fields)), InferForm)
+        task = asyncio.create_task(self._run(caller, form, name, request))
+        self._open[name] = task
+        task.add_done_callback(lambda _: self._open.pop(name, None))
+
+    async def _caller(self) -> Caller:
+        """Checked at each request, so that a revoked key ends here too."""
+        caller = await authenticate(self._authorization)
+        caller.require(INFERENCE)
+        return caller
+
+    async def _cancel(self, name: str | None) -> None:
+        run = self._runs.get(name or "")
+        if run is None:
+            raise Invalid(f"id: no request {name!r} is open on this connection.", param="id")
+        await run.cancel()
+
+    async def _run(self, caller: Caller, form: InferForm, name: str, request: UUID) -> None:
+        structlog.contextvars.bind_contextvars(request_id=str(request))
+        try:
+            wish = await prompt_wish(caller, form, endpoint="ws.infer", label=name)
+            now = datetime.now(UTC)
+            async with generation(caller=caller, wish=wish, request=request, now=now) as run:
+                self._runs[name] = run
+                await self._tell(run, name)
+        except Refused as refusal:
+            await self._error(refusal, name, str(request))
+        except RedisError:
+            await self._error(Unavailable("The platform's state does not answer."), name)
+        except Exception:
+            log.exception("a request on a socket broke")
+            await self._error(Broken("Something broke on our side."), name, str(request))
+        finally:
+            self._runs.pop(name, None)
+
+    async def _tell(self, run: Generation, name: str) -> None:
+        request = str(run.job.id)
+        await self._say(type="started", id=name, request_id=request, model=run.job.model)
+        async for piece in run.pieces():
+            if piece.text:
+                await self._say(type="token", id=name, text=piece.text, position=piece.position)
+        await self._say(type="usage", id=name, **bill(run.ended))
+        reason = run.ended.reason
+        await self._say(type="done", id=name, request_id=request, finish_reason=reason)
+
+    async def _error(self, refusal: Refused, name: str | None, request: str = "") -> None:
+        await self._say(type="error", id=name, error=problem_body(refusal, request))
+
+    async def _say(self, **message: Any) -> None:
+        await self.send(text_data=orjson.dumps(message).decode())
+

@@ -1,0 +1,222 @@
+"""Booking sealed requests: history and ledger in one transaction, then the terminal events.
+
+Every step may be repeated: rows are unique by request id, and the scripts that settle and end do
+nothing the second time. So whoever finds a seal without a terminal event calls `finish`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from django.db import transaction
+
+from billing import credit, ledger, pricing
+from billing.ledger import Booked
+from billing.models import State
+from billing.pricing import Charge
+from inference import history, metrics, stream
+from inference.jobs import SEALED, Job
+from inference.stream import Ended
+from kit.redis import pipeline, state
+from tenants import limits
+
+_STATES = {"failed": "failed", "cancelled": "cancelled"}
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """A request that delivered all it ever will."""
+
+    job: Job
+    reason: str
+    error: str
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+    attempts: int
+    created_at: datetime
+    started_at: datetime | None
+    first_token_at: datetime | None
+    sealed_at: datetime
+
+    @property
+    def state(self) -> str:
+        """finished, cancelled or failed."""
+        return _STATES.get(self.reason, "finished")
+
+    @property
+    def units(self) -> dict[str, int]:
+        """What was used, by meter."""
+        return {"input_tokens": self.prompt_tokens, "output_tokens": self.completion_tokens}
+
+    @property
+    def is_free(self) -> bool:
+        """Failures cost nothing, nor does what was stopped before its first token."""
+        return self.state == "failed" or (
+            self.state == "cancelled" and self.completion_tokens == 0
+        )
+
+
+def finish(requests: Sequence[UUID], *, now: datetime) -> None:
+    """Book these requests and end their streams. Those that are not sealed are passed over.
+
+    All in one transaction; raises what the database raises, and then nothing is booked.
+    """
+    found = [each for each in _read(requests) if each is not None]
+    if not found:
+        return
+    charges = [_charge(each) for each in found]
+    with transaction.atomic():
+        booked = ledger.book(
+            [_entry(each, charge) for each, charge in zip(found, charges, strict=True)], now=now
+        )
+        history.write(
+            (each.job.schema, _row(each, charge))
+            for each, charge in zip(found, charges, strict=True)
+        )
+    _settle(found, charges, booked)
+    _measure(found, charges)
+
+
+def overdue(*, older_than_ms: int, most: int) -> list[UUID]:
+    """Sealed requests whose finisher seems to have died."""
+    seconds, micros = state().time()
+    border = seconds * 1000 + micros // 1000 - older_than_ms
+    found = state().zrangebyscore(SEALED, "-inf", border, start=0, num=most)
+    return [UUID(each.decode()) for each in found]
+
+
+def _settle(found: list[Sealed], charges: list[Charge], booked: dict[UUID, Booked]) -> None:
+    def scripts(pipe: Any) -> None:
+        for each, charge in zip(found, charges, strict=True):
+            job = each.job
+            limits.settle(
+                pipe,
+                organization=job.organization,
+                key=job.key,
+                request=job.id,
+                tokens=each.prompt_tokens + each.completion_tokens,
+            )
+            credit.settle(
+                pipe,
+                organization=job.organization,
+                request=job.id,
+                amount=charge.amount,
+                epoch=booked[job.id].epoch,
+            )
+            stream.end(pipe, request=job.id, event=_ended(each, charge))
+
+    pipeline(scripts)
+
+
+def _read(requests: Sequence[UUID]) -> list[Sealed | None]:
+    def reads(pipe: Any) -> None:
+        for request in requests:
+            pipe.hgetall(f"job:{request}")
+
+    return [_sealed(fields) for fields in pipeline(reads)]
+
+
+def _sealed(fields: dict[bytes, bytes]) -> Sealed | None:
+    if fields.get(b"state") != b"sealed":
+        return None
+    job = Job.load(fields[b"spec"])
+    started = b"started" in fields
+    return Sealed(
+        job=job,
+        reason=fields[b"reason"].decode(),
+        error=fields[b"error"].decode(),
+        prompt_tokens=int(fields.get(b"prompt_tokens", len(job.prompt) if started else 0)),
+        cached_tokens=int(fields.get(b"cached_tokens", 0)),
+        completion_tokens=int(fields[b"position"]),
+        attempts=int(fields[b"attempt"]),
+        created_at=_moment(fields[b"created"]),
+        started_at=_moment(fields[b"started"]) if started else None,
+        first_token_at=_moment(fields[b"first"]) if b"first" in fields else None,
+        sealed_at=_moment(fields[b"sealed"]),
+    )
+
+
+def _charge(each: Sealed) -> Charge:
+    price = pricing.price_version(each.job.price_version)
+    if each.is_free:
+        return Charge(amount=0, amounts=dict.fromkeys(each.units, 0))
+    return pricing.charge(price, each.units)
+
+
+def _entry(each: Sealed, charge: Charge) -> ledger.Entry:
+    job = each.job
+    return ledger.Entry(
+        request=job.id,
+        organization=job.organization,
+        key=job.key,
+        model=job.model,
+        state=State(each.state),
+        units=each.units,
+        amounts=charge.amounts,
+        amount=charge.amount,
+        currency=job.currency,
+        price_version=job.price_version,
+        region=job.region,
+        label=job.label,
+    )
+
+
+def _row(each: Sealed, charge: Charge) -> history.Row:
+    job = each.job
+    return history.Row(
+        id=job.id,
+        state=each.state,
+        reason=each.reason,
+        error=each.error[:500],
+        endpoint=job.endpoint,
+        model=job.model,
+        model_version=job.model_version,
+        key=job.key,
+        label=job.label,
+        region=job.region,
+        prompt_tokens=each.prompt_tokens,
+        cached_tokens=each.cached_tokens,
+        completion_tokens=each.completion_tokens,
+        amount=charge.amount,
+        currency=job.currency,
+        attempts=each.attempts,
+        created_at=each.created_at,
+        started_at=each.started_at,
+        first_token_at=each.first_token_at,
+        finished_at=each.sealed_at,
+    )
+
+
+def _ended(each: Sealed, charge: Charge) -> Ended:
+    return Ended(
+        entry="",
+        reason=each.reason,
+        prompt_tokens=each.prompt_tokens,
+        cached_tokens=each.cached_tokens,
+        completion_tokens=each.completion_tokens,
+        amount=charge.amount,
+        currency=each.job.currency,
+        error=each.error,
+    )
+
+
+def _measure(found: list[Sealed], charges: list[Charge]) -> None:
+    for each, charge in zip(found, charges, strict=True):
+        model = each.job.model
+        metrics.REQUESTS.labels(model, each.state).inc()
+        metrics.TOKENS.labels(model, "input").inc(each.prompt_tokens)
+        metrics.TOKENS.labels(model, "output").inc(each.completion_tokens)
+        metrics.NANOS.labels(model).inc(charge.amount)
+        if each.started_at:
+            waited = (each.started_at - each.created_at).total_seconds()
+            metrics.QUEUE_SECONDS.labels(model).observe(waited)
+        if each.first_token_at:
+            waited = (each.first_token_at - each.created_at).total_seconds()
+            metrics.FIRST_TOKEN_SECONDS.labels(model).observe(waited)
+
+
+def _moment(milliseconds: bytes) -> datetime:
+    return datetime.fromtimestamp(int(milliseconds) / 1000, UTC)

@@ -1,0 +1,64 @@
+"""Writing history: rows of many organizations in few statements."""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import astuple, dataclass, fields
+from datetime import datetime
+from uuid import UUID
+
+from django.db import connection
+from psycopg import sql
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A finished request, as `inference.models.Request` keeps it."""
+
+    id: UUID
+    state: str
+    reason: str
+    error: str
+    endpoint: str
+    model: str
+    model_version: str
+    key: str
+    label: str
+    region: str
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+    amount: int
+    currency: str
+    attempts: int
+    created_at: datetime
+    started_at: datetime | None
+    first_token_at: datetime | None
+    finished_at: datetime
+
+
+_COLUMNS = tuple(field.name for field in fields(Row))
+
+
+def write(rows: Iterable[tuple[str, Row]]) -> None:
+    """Insert (schema, row) pairs, one statement a schema; a row that stands already stays.
+
+    The schema is named in the statement, so the connection's search path is left alone.
+    """
+    by_schema: dict[str, list[Row]] = defaultdict(list)
+    for schema, row in rows:
+        by_schema[schema].append(row)
+    with connection.cursor() as cursor:
+        for schema, some in by_schema.items():
+            values = [value for row in some for value in astuple(row)]
+            cursor.execute(_insert(schema, len(some)), values)
+
+
+def _insert(schema: str, rows: int) -> sql.Composed:
+    row = sql.SQL("({})").format(sql.SQL(", ").join(sql.Placeholder() * len(_COLUMNS)))
+    return sql.SQL(
+        "INSERT INTO {table} ({columns}) VALUES {rows} ON CONFLICT (id) DO NOTHING"
+    ).format(
+        table=sql.Identifier(schema, "inference_request"),
+        columns=sql.SQL(", ").join(map(sql.Identifier, _COLUMNS)),
+        rows=sql.SQL(", ").join([row] * rows),
+    )

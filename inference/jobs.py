@@ -1,0 +1,181 @@
+"""A request on its way: waiting in its organization's line, leased to a worker, sealed, done.
+
+The state machine lives in Redis and moves in Lua alone (lua/*.lua), so that every move is atomic
+and fenced by the attempt's number:
+
+    waiting → running → sealed → done        a lease that expires leads from running to waiting
+    waiting → sealed                         cancelled before a worker took it
+
+Time is Redis's own.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import orjson
+
+from inference.engine import Sampling
+from kit.errors import Refused
+from kit.redis import Argument, Lua, state
+
+LEASE_MS = 6_000
+"""How long a worker that fell silent keeps its requests."""
+MOST_CRASHES = 3
+"""After so many dead workers a request is taken for the cause, and fails."""
+MOST_WAITING = 10_000
+"""Waiting requests a model; beyond them, admission refuses."""
+PRIORITIES = 3
+
+_LUA = Path(__file__).parent / "lua"
+_SUBMIT, _CLAIM, _RENEW = (Lua(_LUA / f"{n}.lua") for n in ("submit", "claim", "renew"))
+_REQUEUE, _CANCEL = (Lua(_LUA / f"{n}.lua") for n in ("requeue", "cancel"))
+
+LEASES, SEALED = "leases", "sealed"
+
+
+class QueueFull(Refused):
+    """The model has more waiting requests than it may; nothing was charged."""
+
+    status, code = 503, "queue_full"
+
+
+class Verdict(StrEnum):
+    """What Redis says of a request that a worker believes to hold."""
+
+    OK = "ok"
+    LOST = "lost"
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """All that a worker needs to run a request and to book it."""
+
+    id: UUID
+    organization: int
+    schema: str
+    key: str
+    model: str
+    model_version: str
+    priority: int
+    prompt: tuple[int, ...]
+    sampling: Sampling
+    price_version: int
+    currency: str
+    endpoint: str
+    label: str
+    region: str
+
+    @property
+    def cost(self) -> int:
+        """The most tokens it can take."""
+        return len(self.prompt) + self.sampling.max_tokens
+
+    def dump(self) -> bytes:
+        """As stored in Redis."""
+        return orjson.dumps(asdict(self))
+
+    @classmethod
+    def load(cls, stored: bytes) -> "Job":
+        """From Redis; fields that this version does not know are dropped."""
+        data: dict[str, Any] = {
+            name: value
+            for name, value in orjson.loads(stored).items()
+            if name in cls.__dataclass_fields__
+        }
+        data["id"] = UUID(data["id"])
+        data["prompt"] = tuple(data["prompt"])
+        sampling = data["sampling"]
+        data["sampling"] = Sampling(**sampling | {"stop": tuple(sampling["stop"])})
+        return cls(**data)
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A leased request: `attempt` fences it, `position` tokens were delivered before."""
+
+    job: Job
+    attempt: int
+    position: int
+
+
+def submit(pipe: Any, *, ticket: str, job: Job, web: str) -> None:
+    """Queue the script that accepts the request, on behalf of the web process `web`."""
+    _SUBMIT.add(
+        pipe,
+        [ticket, f"job:{job.id}", f"queue:{job.model}"],
+        [
+            str(job.id),
+            job.organization,
+            job.model,
+            job.priority,
+            job.cost,
+            web,
+            job.dump(),
+            MOST_WAITING,
+        ],
+    )
+
+
+def submitted(reply: Sequence[Any]) -> None:
+    """Check the script's reply; raises `QueueFull`."""
+    if reply[0] == b"full":
+        raise QueueFull(
+            f"{int(reply[1]):,} requests wait for this model already; try again shortly.",
+            retry_after=max(1.0, int(reply[2]) / 1000),
+        )
+
+
+def claim(*, model: str, worker: str) -> Claim | None:
+    """Lease the next waiting request for `model`, if there is one."""
+    found = _CLAIM([f"queue:{model}", LEASES], [worker, LEASE_MS, PRIORITIES])
+    if not found:
+        return None
+    _, attempt, position, spec = found
+    return Claim(job=Job.load(spec), attempt=attempt, position=position)
+
+
+def renew(held: Sequence[tuple[UUID, int]]) -> list[str]:
+    """Prolong leases on (request, attempt); a `Verdict` or the reason to cancel for each."""
+    if not held:
+        return []
+    arguments: list[Argument] = [LEASE_MS]
+    for request, attempt in held:
+        arguments += [str(request), attempt]
+    return [reply.decode() for reply in _RENEW([LEASES], arguments)]
+
+
+def unclaimed(model: str, *, older_than_ms: int) -> int:
+    """How many requests have waited longer than that for a worker."""
+    seconds, micros = state().time()
+    border = seconds * 1000 + micros // 1000 - older_than_ms
+    return int(state().zcount(f"queue:{model}", "-inf", border))
+
+
+def requeue_expired(*, most: int = 100) -> list[str]:
+    """Put requests of dead workers back in line; the models that have work again."""
+    return _models(_REQUEUE([LEASES, SEALED], ["expired", most, MOST_CRASHES]))
+
+
+def give_back(held: Iterable[tuple[UUID, int]]) -> list[str]:
+    """Put requests that this worker will not finish back in line; the models concerned."""
+    arguments: list[Argument] = ["given"]
+    for request, attempt in held:
+        arguments += [str(request), attempt]
+    return _models(_REQUEUE([LEASES, SEALED], arguments)) if len(arguments) > 1 else []
+
+
+async def cancel(*, request: UUID, organization: int, reason: str) -> bool:
+    """Stop a request of this organization; False if there is none in flight.
+
+    A waiting one ends at once, a running one within a step of its worker.
+    """
+    reply = await _CANCEL.arun([f"job:{request}", SEALED], [str(request), organization, reason])
+    return reply in (b"sealed", b"told")
+
+
+def _models(reply: Sequence[bytes]) -> list[str]:
+    return [name.decode() for name in reply]

@@ -1,0 +1,162 @@
+"""The web process's side of the streams: one connection to Redis, however many are open.
+
+A follower gets its pieces live. Where a live message was missed (the position jumps, or nothing
+came for a while) it reads the durable stream; so the live channel is only ever a short cut.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from types import TracebackType
+from typing import ClassVar, Self
+from uuid import UUID, uuid4
+from weakref import WeakKeyDictionary
+
+import redis.asyncio
+import structlog
+
+from inference.stream import Ended, Event, Piece, decode
+from kit import redis as kit_redis
+from kit.errors import Unavailable
+
+_QUIET_SECONDS = 2.0
+_GAP = ("", b"")
+"""Handed to every follower after a break: messages may have been missed."""
+
+log = structlog.get_logger()
+
+
+class Lost(Unavailable):
+    """The request's state is gone (Redis lost its data); it failed and costs nothing."""
+
+    code = "request_lost"
+
+
+class Listener:
+    """Hands this event loop's live messages to the followers. One a loop, made when needed."""
+
+    _by_loop: ClassVar[WeakKeyDictionary[asyncio.AbstractEventLoop, "Listener"]] = (
+        WeakKeyDictionary()
+    )
+
+    def __init__(self) -> None:
+        self.id = uuid4().hex
+        self._open: dict[str, asyncio.Queue[tuple[str, bytes]]] = {}
+        self._subscribed = asyncio.Event()
+        self._task = asyncio.create_task(self._listen())
+
+    @classmethod
+    async def here(cls) -> Self:
+        """The running loop's listener, subscribed."""
+        loop = asyncio.get_running_loop()
+        listener = cls._by_loop.get(loop)
+        if listener is None or listener._task.done():
+            listener = cls._by_loop[loop] = cls()
+        await asyncio.wait_for(listener._subscribed.wait(), 5)
+        return listener  # type: ignore[return-value]
+
+    def open(self, request: UUID) -> asyncio.Queue[tuple[str, bytes]]:
+        """From now on, live (entry, payload) pairs of this request land in the queue."""
+        return self._open.setdefault(str(request), asyncio.Queue())
+
+    def close(self, request: UUID) -> None:
+        """Drop what still comes."""
+        self._open.pop(str(request), None)
+
+    async def _listen(self) -> None:
+        while True:
+            try:
+                async with kit_redis.async_listener() as client, client.pubsub() as channel:
+                    await channel.subscribe(f"web:{self.id}")
+                    async for message in channel.listen():
+                        self._hand_out(message)
+            except redis.asyncio.RedisError as error:
+                log.warning("the live channel broke; followers read the streams", error=str(error))
+                await asyncio.sleep(0.5)
+
+    def _hand_out(self, message: dict[str, object]) -> None:
+        if message["type"] == "subscribe":
+            self._subscribed.set()
+            for queue in self._open.values():
+                queue.put_nowait(_GAP)
+            return
+        data = message["data"]
+        assert isinstance(data, bytes)  # noqa: S101  a message's data, by redis-py's contract
+        for line in data.split(b"\n"):
+            request, entry, payload = line.split(b" ", 2)
+            queue = self._open.get(request.decode())
+            if queue is not None:
+                queue.put_nowait((entry.decode(), payload))
+
+
+class Follower:
+    """A reader of one request's stream from its beginning. Open it before submitting.
+
+    `async with Follower(id) as follower: async for event in follower: …` ends after `Ended`;
+    raises `Lost` when Redis has forgotten the request.
+    """
+
+    def __init__(self, request: UUID, listener: Listener) -> None:
+        self.request = request
+        self.ended: Ended | None = None
+        self._listener = listener
+        self._queue = listener.open(request)
+        self._last = "0-0"
+        self._expected = 0
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._listener.close(self.request)
+
+    async def __aiter__(self) -> AsyncIterator[Event]:
+        while self.ended is None:
+            for event in await self._next():
+                yield event
+
+    async def _next(self) -> list[Event]:
+        try:
+            entry, payload = await asyncio.wait_for(self._queue.get(), _QUIET_SECONDS)
+        except TimeoutError:
+            entry, payload = _GAP
+        if (entry, payload) == _GAP:
+            return await self._catch_up()
+        event = decode(entry, payload)
+        if _order(entry) <= _order(self._last):
+            return []
+        follows = (
+            event.position == self._expected
+            if isinstance(event, Piece)
+            else event.completion_tokens == self._expected
+        )
+        if not follows:
+            return await self._catch_up()
+        self._note(event)
+        return [event]
+
+    async def _catch_up(self) -> list[Event]:
+        client = kit_redis.async_state()
+        found = await client.xrange(f"stream:{self.request}", min=f"({self._last}")
+        if not found and not await client.exists(f"job:{self.request}"):
+            raise Lost("The request's state was lost; nothing was charged. Please send it again.")
+        events = [decode(entry.decode(), fields[b"d"]) for entry, fields in found]
+        for event in events:
+            self._note(event)
+        return events
+
+    def _note(self, event: Event) -> None:
+        self._last = event.entry
+        if isinstance(event, Piece):
+            self._expected = event.position + len(event.tokens)
+        else:
+            self.ended = event
+
+
+def _order(entry: str) -> tuple[int, int]:
+    first, _, second = entry.partition("-")
+    return int(first), int(second)

@@ -1,0 +1,55 @@
+-- One engine step: each request's new tokens to its stream, and the seal of those that ended.
+-- Fenced by attempt, placed by position: a worker that lost its lease, or repeats itself, adds
+-- nothing. What was accepted is also told live to the web processes concerned, a message each.
+-- KEYS leases, sealed
+-- ARGV for each request: rid, attempt, position, tokens, payload, reason ("" goes on), error,
+--      prompt tokens, cached tokens
+-- -> for each request: "ok" | "lost" | the reason for which it is to be cancelled
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local replies, live = {}, {}
+
+local function append(rid, attempt, position, count, payload, reason, at)
+  local job = 'job:' .. rid
+  local found = redis.call('HMGET', job, 'state', 'attempt', 'position', 'cancel', 'web')
+  if found[2] ~= attempt then return 'lost' end
+  if found[1] ~= 'running' then
+    return (found[1] == 'sealed' or found[1] == 'done') and reason ~= '' and 'ok' or 'lost'
+  end
+  if tonumber(found[3]) == tonumber(position) then
+    if payload ~= '' then
+      local ends = position + count
+      local entry = string.format('%.0f-%.0f', ends, attempt * 2 + (count == '0' and 1 or 0))
+      redis.call('XADD', 'stream:' .. rid, entry, 'd', payload)
+      redis.call('HSET', job, 'position', string.format('%.0f', ends))
+      redis.call('HSETNX', job, 'first', now)
+      local web = found[5]
+      live[web] = live[web] or {}
+      table.insert(live[web], rid .. ' ' .. entry .. ' ' .. payload)
+    end
+  elseif tonumber(found[3]) < tonumber(position) then
+    return 'lost'
+  end
+  if reason ~= '' then
+    redis.call('HSET', job, 'state', 'sealed', 'reason', reason, 'error', ARGV[at + 6],
+      'prompt_tokens', ARGV[at + 7], 'cached_tokens', ARGV[at + 8], 'sealed', now)
+    redis.call('ZREM', KEYS[1], rid)
+    redis.call('ZADD', KEYS[2], now, rid)
+    local org, model, cost, priority = unpack(redis.call('HMGET', job, 'org', 'model', 'cost', 'priority'))
+    local unused = cost - ARGV[at + 7] - redis.call('HGET', job, 'position')
+    local queue = 'queue:' .. model
+    redis.call('HINCRBY', queue .. ':served', org, string.format('%.0f', -unused))
+    local orgs = queue .. ':' .. priority
+    if redis.call('ZSCORE', orgs, org) then redis.call('ZINCRBY', orgs, -unused, org) end
+  end
+  return found[4] or 'ok'
+end
+
+for at = 1, #ARGV, 9 do
+  table.insert(replies,
+    append(ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4], ARGV[at + 5], at))
+end
+for web, lines in pairs(live) do
+  redis.call('PUBLISH', 'web:' .. web, table.concat(lines, '\n'))
+end
+return replies

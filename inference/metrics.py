@@ -1,0 +1,24 @@
+"""Prometheus metrics of inference. Labels are bounded: models, kinds, states."""
+
+from prometheus_client import Counter, Histogram
+
+REQUESTS = Counter("inference_requests_total", "Requests booked.", ["model", "state"])
+TOKENS = Counter("inference_tokens_total", "Tokens booked.", ["model", "kind"])
+NANOS = Counter("inference_charged_nanos_total", "Amounts booked, in nanos.", ["model"])
+QUEUE_SECONDS = Histogram(
+    "inference_queue_seconds",
+    "From admission to a worker's claim.",
+    ["model"],
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
+)
+FIRST_TOKEN_SECONDS = Histogram(
+    "inference_first_token_seconds",
+    "From admission to the first token.",
+    ["model"],
+    buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
+)
+PUBLISH_SECONDS = Histogram(
+    "inference_publish_seconds",
+    "Writing one step to Redis.",
+    buckets=(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25, 1),
+)

@@ -1,0 +1,42 @@
+"""What an organization asked for: one row a request, in its own schema."""
+
+from django.db import models
+
+
+class Request(models.Model):
+    """A finished request; written once, in the transaction that writes its ledger row."""
+
+    class State(models.TextChoices):
+        """How it came out."""
+
+        FINISHED = "finished"
+        CANCELLED = "cancelled"
+        FAILED = "failed"
+
+    id = models.UUIDField(primary_key=True, editable=False)
+    state = models.CharField(max_length=16, choices=State)
+    reason = models.CharField(max_length=16, help_text="Why it ended: stop, length, cancelled …")
+    error = models.CharField(max_length=500, blank=True)
+    endpoint = models.CharField(max_length=64)
+    model = models.CharField(max_length=64)
+    model_version = models.CharField(max_length=64)
+    key = models.CharField(max_length=32)
+    label = models.CharField(max_length=128, blank=True, help_text="The caller's X-Request-ID.")
+    region = models.CharField(max_length=32)
+    prompt_tokens = models.PositiveIntegerField()
+    cached_tokens = models.PositiveIntegerField(default=0)
+    completion_tokens = models.PositiveIntegerField()
+    amount = models.BigIntegerField(help_text="Nanos, as in the ledger.")
+    currency = models.CharField(max_length=3)
+    attempts = models.PositiveSmallIntegerField()
+    created_at = models.DateTimeField()
+    started_at = models.DateTimeField(null=True)
+    first_token_at = models.DateTimeField(null=True)
+    finished_at = models.DateTimeField()
+
+    class Meta:
+        ordering = ("-id",)
+        indexes = (models.Index(fields=("model", "-id"), name="request_by_model"),)
+
+    def __str__(self) -> str:
+        return str(self.id)

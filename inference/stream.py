@@ -1,0 +1,117 @@
+"""A request's stream: what it delivered, in order, each token once, and one terminal event.
+
+Durable in a Redis Stream a request, whose entry ids are positions (`<tokens so far>-<attempt>`);
+live over one pub/sub channel a web process. Both are written by one script a step.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import orjson
+
+from inference.engine import Delta, Outcome
+from inference.jobs import LEASES, SEALED
+from kit.redis import Argument, Lua, state
+
+KEPT_SECONDS = 3600
+"""How long an ended stream can still be read."""
+
+_LUA = Path(__file__).parent / "lua"
+_APPEND, _END = Lua(_LUA / "append.lua"), Lua(_LUA / "end.lua")
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Tokens of an answer. `entry` orders it in its stream; `position` counts the tokens before."""
+
+    entry: str
+    position: int
+    tokens: tuple[int, ...]
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The terminal event: what the request came to, as booked."""
+
+    entry: str
+    reason: str
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+    amount: int
+    currency: str
+    error: str
+
+    @property
+    def total_tokens(self) -> int:
+        """Prompt and answer."""
+        return self.prompt_tokens + self.completion_tokens
+
+
+Event = Piece | Ended
+
+
+def append(step: Sequence[tuple[int, Delta]]) -> list[str]:
+    """Write one step: (attempt, delta) of each request, sealing those with an outcome.
+
+    Returns for each a `jobs.Verdict`, or the reason for which the request is to be cancelled.
+    """
+    arguments: list[Argument] = []
+    for attempt, delta in step:
+        arguments += [delta.id, attempt, delta.position, len(delta.tokens), _payload(delta)]
+        arguments += _seal(delta.outcome)
+    return [reply.decode() for reply in _APPEND([LEASES, SEALED], arguments)]
+
+
+def end(pipe: Any, *, request: UUID, event: Ended) -> None:
+    """Queue the script that writes the terminal event; once, whoever repeats it."""
+    payload = orjson.dumps(
+        {
+            "reason": event.reason,
+            "prompt_tokens": event.prompt_tokens,
+            "cached_tokens": event.cached_tokens,
+            "completion_tokens": event.completion_tokens,
+            "amount": event.amount,
+            "currency": event.currency,
+            "error": event.error,
+        }
+    )
+    keys = [f"job:{request}", f"stream:{request}", SEALED]
+    _END.add(pipe, keys, [str(request), payload, KEPT_SECONDS])
+
+
+def emitted(request: UUID) -> tuple[int, ...]:
+    """The tokens delivered so far, for the worker that takes over."""
+    tokens: list[int] = []
+    for _, fields in state().xrange(f"stream:{request}"):
+        tokens += orjson.loads(fields[b"d"]).get("t", [])
+    return tuple(tokens)
+
+
+def decode(entry: str, payload: bytes) -> Event:
+    """An entry of the durable stream, or a line of the live channel."""
+    data = orjson.loads(payload)
+    if "reason" in data:
+        return Ended(entry=entry, **data)
+    return Piece(entry=entry, position=data["p"], tokens=tuple(data["t"]), text=data["x"])
+
+
+def _payload(delta: Delta) -> bytes:
+    if not delta.tokens and not delta.text:
+        return b""
+    return orjson.dumps({"p": delta.position, "t": delta.tokens, "x": delta.text})
+
+
+def _seal(outcome: Outcome | None) -> list[Argument]:
+    if outcome is None:
+        return ["", "", 0, 0]
+    return [
+        outcome.reason.value,
+        outcome.error,
+        outcome.prompt_tokens,
+        outcome.cached_tokens,
+    ]

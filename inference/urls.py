@@ -1,0 +1,18 @@
+"""Paths of inference."""
+
+from django.urls import path
+
+from inference.api.chat import ChatCompletions
+from inference.api.infer import Infer, InferStream
+from inference.api.models import ModelInfo, Models, OneModel
+
+openai = [
+    path("chat/completions", ChatCompletions.as_view()),
+    path("models", Models.as_view()),
+    path("models/<str:name>", OneModel.as_view()),
+]
+api = [
+    path("infer", Infer.as_view()),
+    path("infer/stream", InferStream.as_view()),
+    path("model/info", ModelInfo.as_view()),
+]

@@ -1,0 +1,11 @@
+"""The Celery worker's inside: engines, and the threads that carry requests through them.
+
+station     one model: its engine, the engine's thread, and the thread that publishes its steps
+finisher    books sealed requests, many in one transaction
+watch       keeps leases alive, hears cancellations, takes up what dead workers left
+host        all of these, started and drained together
+"""
+
+from inference.worker.host import Host
+
+__all__ = ["Host"]

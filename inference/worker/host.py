@@ -1,0 +1,97 @@
+"""A worker process: its stations and threads, started together and drained together."""
+
+import os
+import socket
+from collections.abc import Mapping, Sequence
+from threading import Event
+from time import monotonic
+from uuid import uuid4
+
+import structlog
+from redis.exceptions import RedisError
+
+from inference import jobs
+from inference.announce import announce
+from inference.catalog.offers import Offer
+from inference.engine import load_engine
+from inference.worker.finisher import Finisher
+from inference.worker.station import Station, requeue
+from inference.worker.watch import Watch
+
+log = structlog.get_logger()
+
+
+class Host:
+    """Serves models until it is drained."""
+
+    def __init__(self, offers: Sequence[Offer], *, slots: int, threads: int | None = None) -> None:
+        self.name = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:6]}"
+        self._finisher = Finisher()
+        self._stations: Mapping[str, Station] = {
+            offer.name: Station(
+                offer,
+                load_engine(offer.folder, slots=slots, threads=threads),
+                slots=slots,
+                sealed=self._finisher.finish,
+            )
+            for offer in offers
+        }
+        self._watch = Watch(
+            worker=self.name,
+            stations=list(self._stations.values()),
+            sealed=self._finisher.finish,
+        )
+        self._draining = Event()
+
+    def start(self) -> None:
+        """Begin; requests left waiting while no worker lived are announced by the watch."""
+        self._finisher.start()
+        for station in self._stations.values():
+            station.start()
+        self._watch.start()
+        log.info("serving", worker=self.name, models=list(self._stations))
+
+    def serve(self, model: str) -> None:
+        """Run waiting requests of a model, one after another, until none waits or none fits.
+
+        A full engine returns at once: whoever leaves a slot claims the next request himself.
+        """
+        station = self._stations.get(model)
+        while station is not None and not self._draining.is_set() and station.take_slot():
+            try:
+                claim = jobs.claim(model=model, worker=self.name)
+                if claim is None:
+                    return
+                with structlog.contextvars.bound_contextvars(request_id=str(claim.job.id)):
+                    log.info("claimed", model=model, attempt=claim.attempt)
+                    station.run(claim)
+            finally:
+                station.free_slot()
+
+    def drain(self, seconds: float) -> None:
+        """Take nothing new; let running requests end for `seconds`, then hand the rest over."""
+        self._draining.set()
+        until = monotonic() + seconds
+        for station in self._stations.values():
+            for held in station.held():
+                held.gone.wait(max(0.0, until - monotonic()))
+        for station in self._stations.values():
+            self._hand_over(station)
+            station.stop()
+        self._finisher.stop()
+        self._watch.stop()
+        log.info("drained", worker=self.name)
+
+    def _hand_over(self, station: Station) -> None:
+        left = station.held()
+        try:
+            models = requeue(left)
+        except RedisError as error:
+            log.warning("could not hand over; the leases will run out", error=str(error))
+            models = []
+        for held in left:
+            station.drop(str(held.claim.job.id))
+        for _ in left if models else []:
+            announce(model=station.offer.name, queue=station.offer.queue)
+        if left:
+            log.info("handed over", model=station.offer.name, requests=len(left))

@@ -1,0 +1,199 @@
+"""One model at work: an engine in its own thread, and a publisher beside it.
+
+The publisher writes a whole step in one script call, so a slow Redis never stops decoding: steps
+that piled up meanwhile go out together.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from queue import Empty, SimpleQueue
+from threading import Event, Lock, Thread
+from time import sleep
+from uuid import UUID
+
+import structlog
+from redis.exceptions import RedisError
+
+from inference import jobs, metrics, stream
+from inference.catalog.offers import Offer
+from inference.engine import Delta, Engine, FinishReason, Outcome, Work
+from inference.jobs import Claim, Verdict
+
+_MOST_AT_ONCE = 512
+"""Deltas in one script call."""
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A request this worker has leased; `gone` is set when it has no more to do with it."""
+
+    claim: Claim
+    gone: Event = field(default_factory=Event)
+
+
+class Station:
+    """Runs claimed requests of one model, as many at once as the engine has slots."""
+
+    def __init__(
+        self, offer: Offer, engine: Engine, *, slots: int, sealed: Callable[[UUID], None]
+    ) -> None:
+        self.offer = offer
+        self.engine = engine
+        self._sealed = sealed
+        self._free = slots
+        self._lock = Lock()
+        self._held: dict[str, Held] = {}
+        self._steps: SimpleQueue[Sequence[Delta] | None] = SimpleQueue()
+        self._threads = [
+            Thread(target=self._decode, name=f"engine {offer.name}", daemon=True),
+            Thread(target=self._publish, name=f"publisher {offer.name}", daemon=True),
+        ]
+
+    def start(self) -> None:
+        """Begin."""
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        """End both threads; what still runs is not waited for."""
+        self.engine.stop()
+        self._threads[0].join(10)
+        self._steps.put(None)
+        self._threads[1].join(10)
+
+    def is_well(self) -> bool:
+        """Whether the engine still runs."""
+        return self._threads[0].is_alive()
+
+    @property
+    def free(self) -> int:
+        """How many more requests fit."""
+        return self._free
+
+    def take_slot(self) -> bool:
+        """Reserve room for one request, if there is any."""
+        with self._lock:
+            if self._free == 0:
+                return False
+            self._free -= 1
+            return True
+
+    def free_slot(self) -> None:
+        """Give it back."""
+        with self._lock:
+            self._free += 1
+
+    def held(self) -> list[Held]:
+        """What is leased now."""
+        return list(self._held.values())
+
+    def run(self, claim: Claim) -> None:
+        """Carry one leased request to its seal, or until it is no longer this worker's."""
+        job = claim.job
+        held = self._held[str(job.id)] = Held(claim)
+        emitted = stream.emitted(job.id) if claim.position else ()
+        work = Work(
+            id=str(job.id),
+            tenant=str(job.organization),
+            prompt=job.prompt,
+            sampling=job.sampling,
+            emitted=emitted,
+            priority=job.priority,
+        )
+        try:
+            self.engine.submit(work)
+        except Exception as error:
+            log.exception("the engine did not take a request")
+            self._steps.put([_failed(claim, error)])
+        held.gone.wait()
+
+    def cancel(self, request: str, reason: str) -> None:
+        """Stop a request within a step, if it is here."""
+        if request in self._held:
+            self.engine.cancel(request, FinishReason(reason))
+
+    def drop(self, request: str) -> None:
+        """Forget a request that is another worker's now."""
+        held = self._held.pop(request, None)
+        if held is not None:
+            self.engine.cancel(request, FinishReason.handed_over)
+            held.gone.set()
+
+    def _decode(self) -> None:
+        try:
+            self.engine.run(self._steps.put)
+        except Exception:
+            log.exception("the engine stopped", model=self.offer.name)
+
+    def _publish(self) -> None:
+        while (deltas := self._next_deltas()) is not None:
+            step = [
+                (held.claim.attempt, delta)
+                for delta in deltas
+                if (held := self._held.get(delta.id)) is not None and not _given_up(delta)
+            ]
+            if step:
+                for (_, delta), verdict in zip(step, self._write(step), strict=True):
+                    self._note(delta, verdict)
+
+    def _next_deltas(self) -> list[Delta] | None:
+        first = self._steps.get()
+        if first is None:
+            return None
+        deltas = list(first)
+        while len(deltas) < _MOST_AT_ONCE:
+            try:
+                more = self._steps.get_nowait()
+            except Empty:
+                break
+            if more is None:
+                self._steps.put(None)
+                break
+            deltas += more
+        return deltas
+
+    def _write(self, step: list[tuple[int, Delta]]) -> list[str]:
+        pause = 0.05
+        while True:
+            try:
+                with metrics.PUBLISH_SECONDS.time():
+                    return stream.append(step)
+            except RedisError as error:
+                log.warning("a step could not be written; trying again", error=str(error))
+                sleep(pause)
+                pause = min(pause * 2, 2.0)
+
+    def _note(self, delta: Delta, verdict: str) -> None:
+        if verdict == Verdict.LOST:
+            self.drop(delta.id)
+        elif delta.outcome is not None:
+            held = self._held.pop(delta.id, None)
+            self._sealed(UUID(delta.id))
+            if held is not None:
+                held.gone.set()
+        elif verdict != Verdict.OK:
+            self.cancel(delta.id, verdict)
+
+
+def _given_up(delta: Delta) -> bool:
+    return delta.outcome is not None and delta.outcome.reason == FinishReason.handed_over
+
+
+def _failed(claim: Claim, error: Exception) -> Delta:
+    outcome = Outcome(
+        reason=FinishReason.failed,
+        prompt_tokens=len(claim.job.prompt),
+        cached_tokens=0,
+        completion_tokens=claim.position,
+        error=str(error)[:400],
+    )
+    return Delta(
+        id=str(claim.job.id), position=claim.position, tokens=(), text="", outcome=outcome
+    )
+
+
+def requeue(held: Sequence[Held]) -> list[str]:
+    """Hand requests over to other workers, tokens kept; the models that have work again."""
+    return jobs.give_back((each.claim.job.id, each.claim.attempt) for each in held)

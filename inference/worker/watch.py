@@ -1,0 +1,142 @@
+"""Watching over requests: leases kept alive, cancellations heard, dead workers' work taken up."""
+
+from collections.abc import Callable, Sequence
+from threading import Event, Thread
+from uuid import UUID
+
+import orjson
+import structlog
+from redis.exceptions import RedisError
+
+from inference import finish, jobs
+from inference.announce import announce
+from inference.catalog.offers import published
+from inference.jobs import Verdict
+from inference.worker.finisher import finish_each
+from inference.worker.station import Station
+from kit import redis as kit_redis
+
+_BEAT_SECONDS = 1.0
+_ALIVE_MS = 5_000
+_OVERDUE_MS = 3_000
+_REAPER_LOCK = "reaper"
+
+log = structlog.get_logger()
+
+
+class Watch:
+    """Two threads: one that beats each second, one that listens for messages to this worker."""
+
+    def __init__(
+        self, *, worker: str, stations: Sequence[Station], sealed: Callable[[UUID], None]
+    ) -> None:
+        self._worker = worker
+        self._stations = stations
+        self._sealed = sealed
+        self._stopped = Event()
+        self._threads = [
+            Thread(target=self._beat, name="watch", daemon=True),
+            Thread(target=self._listen, name="control", daemon=True),
+        ]
+
+    def start(self) -> None:
+        """Begin."""
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        """End; the worker counts as gone at once."""
+        self._stopped.set()
+        self._threads[0].join(5)
+        kit_redis.state().delete(f"worker:{self._worker}")
+        kit_redis.state().srem("workers", self._worker)
+
+    def _beat(self) -> None:
+        while True:
+            try:
+                self._renew()
+                self._report()
+                self._announce_again()
+                if self._is_reaper():
+                    reap()
+            except RedisError as error:
+                log.warning("Redis does not answer the watch", error=str(error))
+            except Exception:
+                log.exception("the watch stumbled")
+            if self._stopped.wait(_BEAT_SECONDS):
+                return
+
+    def _renew(self) -> None:
+        held = [(station, each) for station in self._stations for each in station.held()]
+        verdicts = jobs.renew([(each.claim.job.id, each.claim.attempt) for _, each in held])
+        for (station, each), verdict in zip(held, verdicts, strict=True):
+            request = str(each.claim.job.id)
+            if verdict == Verdict.LOST:
+                station.drop(request)
+            elif verdict != Verdict.OK:
+                station.cancel(request, verdict)
+
+    def _report(self) -> None:
+        report = {station.offer.name: _stats(station) for station in self._stations}
+        with kit_redis.state().pipeline(transaction=False) as pipe:
+            pipe.sadd("workers", self._worker)
+            pipe.set(f"worker:{self._worker}", orjson.dumps(report), px=_ALIVE_MS)
+            pipe.execute()
+
+    def _announce_again(self) -> None:
+        """An announcement can be lost with its process, or with the broker."""
+        for station in self._stations:
+            offer = station.offer
+            waiting = jobs.unclaimed(offer.name, older_than_ms=_OVERDUE_MS)
+            for _ in range(min(waiting, station.free)):
+                announce(model=offer.name, queue=offer.queue)
+
+    def _is_reaper(self) -> bool:
+        """One worker at a time reaps; nobody does until Redis is up for longer than a lease."""
+        client = kit_redis.state()
+        client.set(_REAPER_LOCK, self._worker, nx=True, px=int(_BEAT_SECONDS * 3000))
+        if client.get(_REAPER_LOCK) != self._worker.encode():
+            return False
+        client.pexpire(_REAPER_LOCK, int(_BEAT_SECONDS * 3000))
+        uptime = client.info("server")["uptime_in_seconds"]
+        return int(uptime) * 1000 > jobs.LEASE_MS
+
+    def _listen(self) -> None:
+        while not self._stopped.is_set():
+            try:
+                with kit_redis.listener() as client, client.pubsub() as channel:
+                    channel.subscribe(f"worker:{self._worker}", "workers")
+                    for message in channel.listen():
+                        if message["type"] == "message":
+                            self._obey(message["data"].decode())
+            except RedisError:
+                self._stopped.wait(_BEAT_SECONDS)
+
+    def _obey(self, message: str) -> None:
+        match message.split():
+            case ["cancel", request, reason]:
+                for station in self._stations:
+                    station.cancel(request, reason)
+            case ["finish", request]:
+                self._sealed(UUID(request))
+
+
+def reap() -> None:
+    """Put dead workers' requests back in line, and book what was left sealed."""
+    for model in jobs.requeue_expired():
+        offer = published().get(model)
+        if offer is not None:
+            announce(model=model, queue=offer.queue)
+    overdue = finish.overdue(older_than_ms=_OVERDUE_MS, most=64)
+    if overdue:
+        finish_each(overdue)
+
+
+def _stats(station: Station) -> dict[str, int | bool]:
+    stats = station.engine.stats()
+    return {
+        "well": station.is_well(),
+        "running": stats.running,
+        "prompt_tokens": stats.prompt_tokens,
+        "cached_tokens": stats.cached_tokens,
+    }

@@ -1,0 +1,85 @@
+"""GET /health: 200 only when a request sent now can be served."""
+
+import asyncio
+import time
+from typing import Any
+
+from django.conf import settings
+from django.db import close_old_connections, connection
+from django.http import HttpRequest, HttpResponse
+
+from inference.fleet import Fleet, fleet
+from kit.edge import Json
+from kit.redis import async_state
+
+_PATIENCE = 2.0
+_FRESH_SECONDS = 1.0
+
+
+class Database:
+    """Whether PostgreSQL answers, asked at most once a second however often we are."""
+
+    def __init__(self) -> None:
+        self._answered = False
+        self._asked_at = float("-inf")
+        self._asking = asyncio.Lock()
+
+    async def is_up(self) -> bool:
+        """The last answer, if it is fresh."""
+        async with self._asking:
+            if time.monotonic() - self._asked_at > _FRESH_SECONDS:
+                self._answered = await _within(asyncio.to_thread(_ask_database)) is not None
+                self._asked_at = time.monotonic()
+        return self._answered
+
+
+_database = Database()
+
+
+async def health(request: HttpRequest) -> HttpResponse:
+    """The parts, and whether they make a whole."""
+    redis = await _within(async_state().ping()) is not None
+    database = await _database.is_up()
+    now = await _within(fleet()) if redis else None
+    serving = now.serving(settings.DEFAULT_MODEL) if now else 0
+    well = redis and database and serving > 0
+    return Json(
+        {
+            "status": "ok" if well else "unavailable",
+            "redis": _word(redis),
+            "database": _word(database),
+            "model": _model(serving),
+            "workers": len(now.workers) if now else 0,
+            "cache_hit_rate": round(_hit_rate(now), 4),
+        },
+        status=200 if well else 503,
+        headers={"Cache-Control": "no-store"},
+    )
+
+
+def _model(serving: int) -> dict[str, Any]:
+    return {"name": settings.DEFAULT_MODEL, "status": "ok" if serving else "no worker serves it"}
+
+
+def _hit_rate(now: Fleet | None) -> float:
+    return now.cache_hit_rate if now else 0.0
+
+
+def _word(up: bool) -> str:
+    return "ok" if up else "down"
+
+
+async def _within(asked: Any) -> Any:
+    try:
+        return await asyncio.wait_for(asked, _PATIENCE)
+    except Exception:
+        return None
+
+
+def _ask_database() -> bool:
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT 1")
+        return True
+    finally:
+        close_old_connections()

@@ -1,0 +1,102 @@
+"""Taking in request bodies: whole, within a size and a time, before Django sees the request."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, MutableMapping
+from datetime import UTC, datetime
+from typing import Any
+
+from django.conf import settings
+
+from kit.edge import TooSlow, rendered, too_large
+from kit.errors import Refused
+from kit.ids import request_id
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
+
+_BODY_SECONDS = 30
+
+
+class Gone(Exception):
+    """The client left while it was sending."""
+
+
+class Intake:
+    """Reads the body, then lets the application read it from memory."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        """Pass on a request whose body is here, or refuse it."""
+        try:
+            body = await self._body(scope, receive)
+        except Gone:
+            return
+        except Refused as refusal:
+            await _refuse(scope, send, refusal)
+            return
+        await self._app(scope, _replay(body, receive), send)
+
+    async def _body(self, scope: MutableMapping[str, Any], receive: Receive) -> bytes:
+        announced = _content_length(scope)
+        if announced > settings.BODY_LIMIT:
+            raise too_large(announced)
+        try:
+            async with asyncio.timeout(_BODY_SECONDS):
+                return await _read(receive)
+        except TimeoutError as error:
+            raise TooSlow(
+                f"The body did not arrive within {_BODY_SECONDS} s; send it in one go."
+            ) from error
+
+
+async def _read(receive: Receive) -> bytes:
+    parts, size, more = [], 0, True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise Gone
+        part = message.get("body", b"")
+        more = message.get("more_body", False)
+        size += len(part)
+        if size > settings.BODY_LIMIT:
+            raise too_large(size)
+        parts.append(part)
+    return b"".join(parts)
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    given = False
+
+    async def replay() -> Message:
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return replay
+
+
+def _content_length(scope: MutableMapping[str, Any]) -> int:
+    for name, value in scope["headers"]:
+        if name == b"content-length" and value.isdigit():
+            return int(value)
+    return 0
+
+
+async def _refuse(scope: MutableMapping[str, Any], send: Send, refusal: Refused) -> None:
+    identifier = str(request_id(datetime.now(UTC)))
+    status, headers, content = rendered(scope["path"], refusal, identifier)
+    headers |= {"X-Request-ID": identifier, "Connection": "close"}
+    await send(
+        {
+            "type": "http.response.start",
+            "status": status,
+            "headers": [(k.lower().encode(), v.encode()) for k, v in headers.items()],
+        }
+    )
+    await send({"type": "http.response.body", "body": content})

@@ -1,0 +1,23 @@
+"""Every path of the platform."""
+
+from django.contrib import admin
+from django.urls import include, path, re_path
+from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
+
+import analytics.urls
+import inference.urls
+from config.health import health
+from config.pages import home, nothing_here
+from config.scrape import metrics
+
+urlpatterns = [
+    path("", home),
+    path("health", health),
+    path("metrics", metrics),
+    path("v1/", include(inference.urls.openai)),
+    path("api/v1/", include([*inference.urls.api, *analytics.urls.urlpatterns])),
+    path("api/schema", SpectacularAPIView.as_view(), name="schema"),
+    path("api/docs", SpectacularSwaggerView.as_view(url_name="schema"), name="docs"),
+    path("admin/", admin.site.urls),
+    re_path(r"^(?:v1|api)(?:/|$)", nothing_here),
+]
