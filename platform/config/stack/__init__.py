@@ -1,0 +1,1 @@
+"""The supervisor behind `make run`: servers, preparation, processes, and the way down again."""

@@ -1,0 +1,32 @@
+"""What a killed stack left running: found by its mark, and ended before a new one starts."""
+
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+
+from config.stack.environment import MARK
+
+_SECONDS = 30.0
+
+
+def end(var: Path) -> int:
+    """End the processes of a stack whose supervisor is gone; returns how many there were."""
+    found = list(_marked(var))
+    for process in found:
+        with suppress(psutil.NoSuchProcess):
+            process.terminate()
+    _, stubborn = psutil.wait_procs(found, timeout=_SECONDS)
+    for process in stubborn:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(stubborn, timeout=_SECONDS)
+    return len(found)
+
+
+def _marked(var: Path) -> Iterator[psutil.Process]:
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if process.environ().get(MARK) == str(var):
+                yield process

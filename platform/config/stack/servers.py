@@ -1,0 +1,87 @@
+"""The servers behind the platform: our own, or those that the environment names."""
+
+import os
+from dataclasses import dataclass, field
+
+import psycopg
+import redis
+
+from config.stack import ports
+from config.stack.layout import Layout
+from kit.embedded import Postgres, Server, ServerFailed, Valkey
+
+
+class Unreachable(Exception):
+    """A server that the environment names does not answer."""
+
+
+@dataclass(slots=True)
+class Servers:
+    """PostgreSQL and a Redis, with their addresses."""
+
+    database_url: str
+    redis_url: str
+    own: list[Server] = field(default_factory=list)
+
+    @classmethod
+    def start(cls, layout: Layout) -> "Servers":
+        """Start the servers for which no DATABASE_URL or REDIS_URL is given; check the others."""
+        servers = cls(os.environ.get("DATABASE_URL", ""), os.environ.get("REDIS_URL", ""))
+        try:
+            servers._reach_postgres(layout)
+            servers._reach_redis(layout)
+        except BaseException:
+            servers.stop()
+            raise
+        return servers
+
+    def revive(self) -> list[str]:
+        """Start again those of our own that died; returns their names."""
+        dead = [server for server in self.own if not server.alive()]
+        for server in dead:
+            server.start()
+        return [server.name for server in dead]
+
+    def stop(self) -> None:
+        """Stop our own, the last started first."""
+        while self.own:
+            self.own.pop().stop()
+
+    def _reach_postgres(self, layout: Layout) -> None:
+        if not self.database_url:
+            self.database_url = self._start(
+                Postgres(layout.var / "postgres", port=0), layout, "postgres"
+            )
+            return
+        try:
+            psycopg.connect(self.database_url, connect_timeout=5).close()
+        except psycopg.OperationalError as error:
+            raise Unreachable(f"PostgreSQL at DATABASE_URL does not answer: {error}") from None
+
+    def _reach_redis(self, layout: Layout) -> None:
+        if not self.redis_url:
+            self.redis_url = self._start(Valkey(layout.var / "valkey", port=0), layout, "valkey")
+            return
+        try:
+            with redis.Redis.from_url(self.redis_url, socket_timeout=5.0) as client:
+                client.ping()
+        except (redis.RedisError, OSError) as error:
+            raise Unreachable(f"Redis at REDIS_URL does not answer: {error}") from None
+
+    def _start(self, server: Server, layout: Layout, name: str) -> str:
+        server.end_leftovers()
+        server.port = ports.remembered(layout.ports, name)
+        self.own.append(server)
+        server.start()
+        return server.url
+
+
+def end_leftovers(layout: Layout) -> None:
+    """Stop the servers of a stack that was killed."""
+    for server in (Postgres, Valkey):
+        folder = layout.var / server.__name__.lower()
+        if folder.is_dir():
+            server(folder, port=0).end_leftovers()
+
+
+__all__ = ["ServerFailed", "Servers", "Unreachable", "end_leftovers"]
