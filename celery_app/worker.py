@@ -5,7 +5,7 @@ from threading import Thread
 from typing import Any
 
 import structlog
-from celery import Task, signals
+from celery import signals
 from django.conf import settings
 
 from inference.catalog.offers import Offer, published
@@ -43,7 +43,7 @@ def drain(**_: Any) -> None:
 
 
 @signals.task_prerun.connect
-def bind_log(task_id: str, task: Task, **_: Any) -> None:
+def bind_log(task_id: str, task: Any, **_: Any) -> None:
     """Each log line of a task names it; an announcement's id is its request's."""
     structlog.contextvars.clear_contextvars()
     structlog.contextvars.bind_contextvars(task=task.name, task_id=task_id)

@@ -85,10 +85,8 @@ async def admit(*, caller: Caller, wish: Wish, request: UUID, web: str, now: dat
     is counted or held.
     """
     price = await pricing.price_of(wish.offer.name)
-    job = _job(caller, wish, request, price)
-    most = pricing.most(
-        price, input_tokens=len(job.prompt), output_tokens=job.sampling.max_tokens
-    )
+    job = _job(caller, wish, request, price.version)
+    most = pricing.most(price, input_tokens=len(job.prompt), output_tokens=job.sampling.max_tokens)
     standing = await _enter(caller, job, most, web)
     announce(model=job.model, queue=wish.offer.queue, request=str(request))
     return Admitted(job=job, standing=standing)
@@ -133,13 +131,11 @@ async def withdraw(job: Job) -> None:
 def _scripts(pipe: Any, caller: Caller, job: Job, most: int, web: str) -> None:
     ticket = f"ticket:{job.id}"
     limits.admit(pipe, ticket=ticket, caller=caller, request=job.id, tokens=job.cost)
-    credit.reserve(
-        pipe, ticket=ticket, organization=job.organization, request=job.id, amount=most
-    )
+    credit.reserve(pipe, ticket=ticket, organization=job.organization, request=job.id, amount=most)
     jobs.submit(pipe, ticket=ticket, job=job, web=web)
 
 
-def _job(caller: Caller, wish: Wish, request: UUID, price: pricing.Price) -> Job:
+def _job(caller: Caller, wish: Wish, request: UUID, price_version: int) -> Job:
     return Job(
         id=request,
         organization=caller.organization,
@@ -150,8 +146,7 @@ def _job(caller: Caller, wish: Wish, request: UUID, price: pricing.Price) -> Job
         priority=caller.priority,
         prompt=wish.prompt,
         sampling=wish.sampling,
-        price_version=price.version,
-        currency=price.currency,
+        price_version=price_version,
         endpoint=wish.endpoint,
         label=wish.label,
         region=settings.REGION,

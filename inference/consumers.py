@@ -62,9 +62,7 @@ class InferConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         for task in list(self._open.values()):
             task.cancel()
 
-    async def receive(
-        self, text_data: str | None = None, bytes_data: bytes | None = None
-    ) -> None:
+    async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
         """One message. A bad one is answered with an error; the connection stays."""
         identifier: str | None = None
         try:
@@ -158,4 +156,3 @@ class InferConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
 
     async def _say(self, **message: Any) -> None:
         await self.send(text_data=orjson.dumps(message).decode())
-

@@ -7,7 +7,7 @@ nothing the second time. So whoever finds a seal without a terminal event calls 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 from django.db import transaction
@@ -54,9 +54,7 @@ class Sealed:
     @property
     def is_free(self) -> bool:
         """Failures cost nothing, nor does what was stopped before its first token."""
-        return self.state == "failed" or (
-            self.state == "cancelled" and self.completion_tokens == 0
-        )
+        return self.state == "failed" or (self.state == "cancelled" and self.completion_tokens == 0)
 
 
 def finish(requests: Sequence[UUID], *, now: datetime) -> None:
@@ -84,7 +82,7 @@ def overdue(*, older_than_ms: int, most: int) -> list[UUID]:
     """Sealed requests whose finisher seems to have died."""
     seconds, micros = state().time()
     border = seconds * 1000 + micros // 1000 - older_than_ms
-    found = state().zrangebyscore(SEALED, "-inf", border, start=0, num=most)
+    found = cast("list[bytes]", state().zrangebyscore(SEALED, "-inf", border, start=0, num=most))
     return [UUID(each.decode()) for each in found]
 
 
@@ -140,10 +138,8 @@ def _sealed(fields: dict[bytes, bytes]) -> Sealed | None:
 
 
 def _charge(each: Sealed) -> Charge:
-    price = pricing.price_version(each.job.price_version)
-    if each.is_free:
-        return Charge(amount=0, amounts=dict.fromkeys(each.units, 0))
-    return pricing.charge(price, each.units)
+    price = pricing.version(each.job.price_version)
+    return pricing.charge(price, each.units, free=each.is_free)
 
 
 def _entry(each: Sealed, charge: Charge) -> ledger.Entry:
@@ -157,7 +153,7 @@ def _entry(each: Sealed, charge: Charge) -> ledger.Entry:
         units=each.units,
         amounts=charge.amounts,
         amount=charge.amount,
-        currency=job.currency,
+        currency=charge.currency,
         price_version=job.price_version,
         region=job.region,
         label=job.label,
@@ -181,7 +177,7 @@ def _row(each: Sealed, charge: Charge) -> history.Row:
         cached_tokens=each.cached_tokens,
         completion_tokens=each.completion_tokens,
         amount=charge.amount,
-        currency=job.currency,
+        currency=charge.currency,
         attempts=each.attempts,
         created_at=each.created_at,
         started_at=each.started_at,
@@ -198,7 +194,7 @@ def _ended(each: Sealed, charge: Charge) -> Ended:
         cached_tokens=each.cached_tokens,
         completion_tokens=each.completion_tokens,
         amount=charge.amount,
-        currency=each.job.currency,
+        currency=charge.currency,
         error=each.error,
     )
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import orjson
 
@@ -43,7 +43,7 @@ async def fleet() -> Fleet:
     """Read it, in two round trips."""
     models = [each.name for each in await offers(allowed=frozenset())]
     client = async_state()
-    names = [name.decode() for name in await client.smembers("workers")]
+    names = [name.decode() for name in cast("set[bytes]", await client.smembers("workers"))]
     async with client.pipeline(transaction=False) as pipe:
         for name in names:
             pipe.get(f"worker:{name}")

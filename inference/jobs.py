@@ -64,7 +64,6 @@ class Job:
     prompt: tuple[int, ...]
     sampling: Sampling
     price_version: int
-    currency: str
     endpoint: str
     label: str
     region: str

@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 import redis.asyncio
 import structlog
 
-from inference.stream import Ended, Event, Piece, decode
+from inference.stream import Ended, Event, Piece, decode, entries
 from kit import redis as kit_redis
 from kit.errors import Unavailable
 
@@ -56,7 +56,9 @@ class Listener:
 
     def open(self, request: UUID) -> asyncio.Queue[tuple[str, bytes]]:
         """From now on, live (entry, payload) pairs of this request land in the queue."""
-        return self._open.setdefault(str(request), asyncio.Queue())
+        queue: asyncio.Queue[tuple[str, bytes]] = asyncio.Queue()
+        self._open[str(request)] = queue
+        return queue
 
     def close(self, request: UUID) -> None:
         """Drop what still comes."""
@@ -83,9 +85,9 @@ class Listener:
         assert isinstance(data, bytes)  # noqa: S101  a message's data, by redis-py's contract
         for line in data.split(b"\n"):
             request, entry, payload = line.split(b" ", 2)
-            queue = self._open.get(request.decode())
-            if queue is not None:
-                queue.put_nowait((entry.decode(), payload))
+            follower = self._open.get(request.decode())
+            if follower is not None:
+                follower.put_nowait((entry.decode(), payload))
 
 
 class Follower:
@@ -144,7 +146,7 @@ class Follower:
         found = await client.xrange(f"stream:{self.request}", min=f"({self._last}")
         if not found and not await client.exists(f"job:{self.request}"):
             raise Lost("The request's state was lost; nothing was charged. Please send it again.")
-        events = [decode(entry.decode(), fields[b"d"]) for entry, fields in found]
+        events = [decode(entry.decode(), fields[b"d"]) for entry, fields in entries(found)]
         for event in events:
             self._note(event)
         return events

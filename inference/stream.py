@@ -87,9 +87,14 @@ def end(pipe: Any, *, request: UUID, event: Ended) -> None:
 def emitted(request: UUID) -> tuple[int, ...]:
     """The tokens delivered so far, for the worker that takes over."""
     tokens: list[int] = []
-    for _, fields in state().xrange(f"stream:{request}"):
+    for _, fields in entries(state().xrange(f"stream:{request}")):
         tokens += orjson.loads(fields[b"d"]).get("t", [])
     return tuple(tokens)
+
+
+def entries(reply: Any) -> list[tuple[bytes, dict[bytes, bytes]]]:
+    """XRANGE's reply, typed: our clients give bytes."""
+    return reply or []
 
 
 def decode(entry: str, payload: bytes) -> Event:

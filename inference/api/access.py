@@ -1,6 +1,7 @@
 """What every inference endpoint does first and last: who calls, and what the headers say."""
 
 from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
 
 from django.http import HttpRequest
@@ -24,7 +25,9 @@ class InferenceEndpoint(Endpoint):
         self.caller = await authenticate(request.headers.get("Authorization"))
         self.caller.require(INFERENCE)
 
-    def generation(self, request: HttpRequest, wish: Wish):  # type: ignore[no-untyped-def]  # noqa: ANN201
+    def generation(
+        self, request: HttpRequest, wish: Wish
+    ) -> AbstractAsyncContextManager[Generation]:
         """Admit the wish under the request's own id."""
         return generation(
             caller=self.caller,

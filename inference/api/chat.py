@@ -6,7 +6,8 @@ from typing import Any
 
 import structlog
 from django.http import HttpRequest, HttpResponseBase
-from drf_spectacular.utils import OpenApiTypes, extend_schema
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import extend_schema
 
 from inference.admission import Wish, room_for
 from inference.api import prompts, sse
@@ -59,9 +60,7 @@ class ChatCompletions(InferenceEndpoint):
         )
 
 
-async def _chunks(
-    run: Generation, stack: AsyncExitStack, *, usage: bool
-) -> AsyncIterator[bytes]:
+async def _chunks(run: Generation, stack: AsyncExitStack, *, usage: bool) -> AsyncIterator[bytes]:
     empty: dict[str, Any] = {"usage": None} if usage else {}
     head = _head(run, "chat.completion.chunk")
     async with stack:
@@ -85,7 +84,12 @@ async def _chunks(
 
 
 def _completion(run: Generation, text: str, ended: Ended) -> dict[str, Any]:
-    message = {"role": "assistant", "content": text, "refusal": None, "annotations": []}
+    message: dict[str, Any] = {
+        "role": "assistant",
+        "content": text,
+        "refusal": None,
+        "annotations": [],
+    }
     choice = _choice(message=message, finish_reason=_finish_reason(ended))
     return {**_head(run, "chat.completion"), "choices": [choice], "usage": _usage(ended)}
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import structlog
 from django.http import HttpRequest, HttpResponseBase
-from drf_spectacular.utils import OpenApiTypes, extend_schema
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import extend_schema
 
 from inference.admission import Wish, room_for
 from inference.api import prompts, sse

@@ -1,7 +1,7 @@
 """Taking in request bodies: whole, within a size and a time, before Django sees the request."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,10 +11,11 @@ from kit.edge import TooSlow, rendered, too_large
 from kit.errors import Refused
 from kit.ids import request_id
 
-Message = MutableMapping[str, Any]
+Message = Mapping[str, Any]
+Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
-App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _BODY_SECONDS = 30
 
@@ -29,7 +30,7 @@ class Intake:
     def __init__(self, app: App) -> None:
         self._app = app
 
-    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass on a request whose body is here, or refuse it."""
         try:
             body = await self._body(scope, receive)
@@ -40,7 +41,7 @@ class Intake:
             return
         await self._app(scope, _replay(body, receive), send)
 
-    async def _body(self, scope: MutableMapping[str, Any], receive: Receive) -> bytes:
+    async def _body(self, scope: Scope, receive: Receive) -> bytes:
         announced = _content_length(scope)
         if announced > settings.BODY_LIMIT:
             raise too_large(announced)
@@ -81,14 +82,14 @@ def _replay(body: bytes, receive: Receive) -> Receive:
     return replay
 
 
-def _content_length(scope: MutableMapping[str, Any]) -> int:
+def _content_length(scope: Scope) -> int:
     for name, value in scope["headers"]:
         if name == b"content-length" and value.isdigit():
             return int(value)
     return 0
 
 
-async def _refuse(scope: MutableMapping[str, Any], send: Send, refusal: Refused) -> None:
+async def _refuse(scope: Scope, send: Send, refusal: Refused) -> None:
     identifier = str(request_id(datetime.now(UTC)))
     status, headers, content = rendered(scope["path"], refusal, identifier)
     headers |= {"X-Request-ID": identifier, "Connection": "close"}

@@ -26,7 +26,7 @@ class Security(PortalOnly, SecurityMiddleware):
     """Redirect to HTTPS, HSTS, referrer policy."""
 
 
-class WhiteNoise(PortalOnly, WhiteNoiseMiddleware):
+class WhiteNoise(PortalOnly, WhiteNoiseMiddleware):  # type: ignore[misc]
     """Static files."""
 
 

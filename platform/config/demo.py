@@ -1,0 +1,123 @@
+"""The organization that a fresh installation begins with: people, a key, credit, a priced model."""
+
+import json
+import secrets
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from django.conf import settings
+from django.db import transaction
+
+from billing.models import Account, PriceVersion
+from inference.catalog.models import Model
+from inference.engine.manifest import Manifest, read_manifest
+from kit.embedded import write_private
+from kit.money import NANOS
+from tenants import keys
+from tenants.models import ApiKey, Membership, Organization, Role, User
+
+SLUG = "demo"
+_CREDIT = 100 * NANOS
+_CURRENCY = "EUR"
+_RATES = {"input_tokens": 50_000_000, "output_tokens": 200_000_000}
+"""EUR 0.05 and 0.20 for a million tokens."""
+_BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Demo:
+    """What the banner shows; kept in a file that its owner alone may read."""
+
+    portal: str
+    owner_email: str
+    owner_password: str
+    admin_email: str
+    admin_password: str
+    api_key: str
+
+
+def seed(path: Path) -> Demo:
+    """Make what is missing, and write it to `path`. What stands already stays."""
+    known = _read(path)
+    organization = Organization.objects.filter(slug=SLUG).first()
+    if organization is None:
+        organization = Organization.objects.create(slug=SLUG, name="Demo")
+    with transaction.atomic():
+        owner = _user("owner@demo.example", known.get("owner_password"))
+        admin = _user("operator@demo.example", known.get("admin_password"), operator=True)
+        Membership.objects.for_org(organization).get_or_create(
+            user=owner[0], organization=organization, defaults={"role": Role.OWNER}
+        )
+        Account.objects.for_org(organization).get_or_create(
+            organization=organization,
+            defaults={"currency": _CURRENCY, "credit_limit": _CREDIT},
+        )
+        offer(read_manifest(settings.MODELS_DIR / settings.DEFAULT_MODEL))
+        key = _key(organization, owner[0], known.get("api_key"))
+    demo = Demo("/", owner[0].email, owner[1], admin[0].email, admin[1], key)
+    write_private(path, json.dumps(asdict(demo), indent=1) + "\n")
+    return demo
+
+
+def offer(manifest: Manifest) -> Model:
+    """The prepared model in the catalog, published and priced."""
+    model, _ = Model.objects.update_or_create(
+        name=manifest.name,
+        defaults={
+            "backend": manifest.backend,
+            "folder": manifest.name,
+            "version": manifest.version,
+            "context": manifest.context,
+        },
+        create_defaults={
+            "title": "SmolLM2 135M Instruct",
+            "owner": "HuggingFaceTB",
+            "backend": manifest.backend,
+            "folder": manifest.name,
+            "version": manifest.version,
+            "context": manifest.context,
+            "default_temperature": 0.2,
+            "default_top_p": 0.9,
+            "published": True,
+        },
+    )
+    PriceVersion.objects.get_or_create(
+        model=manifest.name,
+        currency=_CURRENCY,
+        effective_from=_BEGINNING,
+        defaults={"rates": _RATES},
+    )
+    return model
+
+
+def _user(email: str, password: str | None, *, operator: bool = False) -> tuple[User, str]:
+    user = User.objects.filter(email=email).first()
+    if user is not None and password and user.check_password(password):
+        return user, password
+    made = secrets.token_urlsafe(12)
+    if user is None:
+        create = User.objects.create_superuser if operator else User.objects.create_user
+        return create(email, made), made
+    user.set_password(made)
+    user.save(update_fields=["password"])
+    return user, made
+
+
+def _key(organization: Organization, owner: User, text: str | None) -> str:
+    if text:
+        shown = keys.parse(text)
+        row = ApiKey.objects.for_org(organization).filter(pk=shown.id, revoked_at=None).first()
+        if row is not None and shown.is_of(row.secret_hash):
+            return text
+    _, made = keys.mint(organization=organization, name="quickstart", created_by=owner)
+    return made
+
+
+def _read(path: Path) -> Mapping[str, str]:
+    try:
+        found = json.loads(path.read_text())
+    except (FileNotFoundError, json.JSONDecodeError):
+        return {}
+    return found if isinstance(found, dict) else {}
