@@ -9,7 +9,7 @@ from billing.ledger import Summary, summary
 from billing.models import Invoice, InvoiceLine, Period
 from billing.months import month_of
 from kit.errors import Refused
-from kit.money import to_minor
+from kit.money import NANOS, minor_exponent, show, to_minor
 
 
 class MonthStillRunning(Refused):
@@ -112,6 +112,11 @@ def as_draft(invoice: Invoice) -> Draft:
         subtotal=invoice.subtotal,
         total_minor=invoice.total_minor,
     )
+
+
+def shown(minor: int, currency: str) -> str:
+    """An amount in the currency's minor unit, for people."""
+    return show(minor * NANOS // 10 ** minor_exponent(currency), currency)
 
 
 def _require_begun(month: date, now: datetime) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 import orjson
@@ -230,7 +230,7 @@ def summary(organization: int, month: date) -> Summary:
         for column in ("units", "amounts"):
             number = Cast(KT(f"{column}__{meter.value}"), BigIntegerField())
             sums[f"{column}_{meter.value}"] = Sum(number, default=0)
-    rows: Iterable[dict[str, Any]] = (
+    rows = (
         LedgerEntry.objects.for_org(organization)
         .filter(month=month)
         .order_by("model")
@@ -246,6 +246,26 @@ def summary(organization: int, month: date) -> Summary:
             amounts={meter.value: int(row[f"amounts_{meter.value}"]) for meter in Meter},
             amount=int(row["total"]),
         )
-        for row in rows
+        for row in cast(Iterable[dict[str, Any]], rows)
     )
     return Summary(organization, month, currency or "", uses)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A row of the ledger, as its owner sees it."""
+
+    request: UUID
+    model: str
+    state: str
+    units: Mapping[str, int]
+    amount: int
+    label: str
+    created_at: datetime
+
+
+def recent(organization: int, month: date, *, most: int) -> tuple[Row, ...]:
+    """The latest rows booked to a month, the newest request first."""
+    columns = ("request", "model", "state", "units", "amount", "label", "created_at")
+    rows = LedgerEntry.objects.for_org(organization).filter(month=month).order_by("-request")
+    return tuple(Row(*row) for row in rows.values_list(*columns)[:most])

@@ -11,11 +11,11 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from billing.invoicing import Draft, MonthClosed, as_draft, close_month, preview
+from billing.invoicing import Draft, MonthClosed, as_draft, close_month, preview, shown
 from billing.models import Invoice
 from billing.months import month_before, month_of, parse_month
 from kit.errors import Refused
-from kit.money import NANOS, minor_exponent, show
+from kit.money import show
 from tenants.models import Organization
 
 
@@ -108,7 +108,7 @@ def _table(draft: Draft, title: str) -> Table:
         show_footer=True,
         title_justify="left",
     )
-    exact, rounded = show(draft.subtotal, draft.currency), _minor(draft.total_minor, draft.currency)
+    exact, rounded = show(draft.subtotal, draft.currency), shown(draft.total_minor, draft.currency)
     table.add_column("Model", "Total", overflow="fold")
     table.add_column("Meter")
     table.add_column("Units", justify="right")
@@ -120,10 +120,6 @@ def _table(draft: Draft, title: str) -> Table:
             line.meter.replace("_", " "),
             f"{line.units:,}",
             show(line.nanos, draft.currency),
-            _minor(line.minor, draft.currency),
+            shown(line.minor, draft.currency),
         )
     return table
-
-
-def _minor(amount: int, currency: str) -> str:
-    return show(amount * NANOS // 10 ** minor_exponent(currency), currency)

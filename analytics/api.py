@@ -1,0 +1,146 @@
+"""GET /api/v1/usage: what an organization used in a month, and what it comes to."""
+
+from collections.abc import Mapping
+from datetime import date, datetime
+from uuid import UUID
+
+from asgiref.sync import sync_to_async
+from django.http import HttpRequest
+from django.utils import timezone
+from drf_spectacular.utils import OpenApiParameter, extend_schema
+from pydantic import BaseModel, Field
+
+from billing.ledger import Row, Summary, Use, recent, summary
+from billing.models import Meter
+from billing.months import month_of, parse_month
+from kit.edge import Endpoint, Json
+from kit.errors import Invalid
+from kit.money import NANOS
+from tenants.auth import Caller, authenticate
+
+_RECENT = 20
+
+
+class Totals(BaseModel):
+    """Requests, tokens and money. `amount` is exact, in the currency's unit."""
+
+    requests: int
+    input_tokens: int
+    output_tokens: int
+    amount: str = Field(examples=["0.000012300"])
+    amount_nanos: int = Field(description="The amount in 10⁻⁹ of the currency unit.")
+
+
+class ModelTotals(Totals):
+    """The totals of one model."""
+
+    model: str
+
+
+class Entry(BaseModel):
+    """One request, as billed."""
+
+    request: UUID
+    model: str
+    state: str
+    units: Mapping[str, int]
+    amount: str
+    amount_nanos: int
+    label: str = Field(description="The X-Request-ID that the caller sent.")
+    created_at: datetime
+
+
+class UsageReport(BaseModel):
+    """A month of an organization's."""
+
+    organization: str
+    month: str = Field(examples=["2026-11"])
+    currency: str | None
+    totals: Totals
+    models: list[ModelTotals]
+    recent: list[Entry] = Field(description="The last 20 requests.")
+
+
+class Usage(Endpoint):
+    """The caller's organization's usage by calendar month (UTC)."""
+
+    caller: Caller
+
+    async def before(self, request: HttpRequest) -> None:
+        """Keys with the scope `usage`."""
+        self.caller = await authenticate(request.headers.get("Authorization"))
+        self.caller.require("usage")
+
+    @extend_schema(
+        operation_id="usage",
+        tags=["usage"],
+        summary="Usage of a month",
+        description="What your organization used in a month, by model, and what it comes to.",
+        parameters=[
+            OpenApiParameter("month", str, description="YYYY-MM, UTC; default: the running month.")
+        ],
+        responses=UsageReport,
+    )
+    async def get(self, request: HttpRequest) -> Json:
+        """The month's totals, by model, and its last requests."""
+        month = _month(request)
+        organization = self.caller.organization
+        used = await sync_to_async(summary)(organization, month)
+        rows = await sync_to_async(recent)(organization, month, most=_RECENT)
+        return Json(_report(self.caller.slug, used, rows).model_dump())
+
+
+def _month(request: HttpRequest) -> date:
+    text = request.GET.get("month")
+    if text is None:
+        return month_of(timezone.now())
+    try:
+        return parse_month(text)
+    except ValueError as error:
+        raise Invalid(f"month: {error}", param="month") from None
+
+
+def _report(organization: str, used: Summary, rows: tuple[Row, ...]) -> UsageReport:
+    return UsageReport(
+        organization=organization,
+        month=f"{used.month:%Y-%m}",
+        currency=used.currency or None,
+        totals=Totals(
+            requests=used.requests,
+            input_tokens=used.units(Meter.INPUT_TOKENS),
+            output_tokens=used.units(Meter.OUTPUT_TOKENS),
+            amount=_decimal(used.amount),
+            amount_nanos=used.amount,
+        ),
+        models=[_model(use) for use in used.models],
+        recent=[_entry(row) for row in rows],
+    )
+
+
+def _model(use: Use) -> ModelTotals:
+    return ModelTotals(
+        model=use.model,
+        requests=use.requests,
+        input_tokens=use.units[Meter.INPUT_TOKENS],
+        output_tokens=use.units[Meter.OUTPUT_TOKENS],
+        amount=_decimal(use.amount),
+        amount_nanos=use.amount,
+    )
+
+
+def _entry(row: Row) -> Entry:
+    return Entry(
+        request=row.request,
+        model=row.model,
+        state=row.state,
+        units=row.units,
+        amount=_decimal(row.amount),
+        amount_nanos=row.amount,
+        label=row.label,
+        created_at=row.created_at,
+    )
+
+
+def _decimal(nanos: int) -> str:
+    whole, fraction = divmod(abs(nanos), NANOS)
+    return f"{'-' if nanos < 0 else ''}{whole}.{fraction:09d}"

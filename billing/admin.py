@@ -1,0 +1,273 @@
+"""The operators' view of money. Only accounts and prices to come can be changed here."""
+
+from collections.abc import Iterable
+from functools import partial
+from typing import Any
+from uuid import UUID
+
+from django.contrib import admin
+from django.db import transaction
+from django.db.models import Model, Q, QuerySet
+from django.http import HttpRequest
+from django.utils import timezone
+from unfold.admin import ModelAdmin, TabularInline
+from unfold.contrib.filters.admin import AutocompleteSelectFilter, DropdownFilter
+from unfold.paginator import InfinitePaginator
+
+from billing import credit
+from billing.invoicing import shown
+from billing.models import (
+    Account,
+    Invoice,
+    InvoiceLine,
+    LedgerEntry,
+    Period,
+    PriceVersion,
+    State,
+)
+from billing.months import month_after, month_before, month_of, parse_month
+from kit.money import show
+
+_MONTHS_LISTED = 24
+
+
+class ReadOnly:
+    """Mixed in before an admin: look, don't touch."""
+
+    def has_add_permission(self, *args: Any) -> bool:
+        """Nobody."""
+        return False
+
+    def has_change_permission(self, *args: Any) -> bool:
+        """Nobody."""
+        return False
+
+    def has_delete_permission(self, *args: Any) -> bool:
+        """Nobody."""
+        return False
+
+
+class MonthFilter(DropdownFilter):  # type: ignore[misc]
+    """One month, of the last two years."""
+
+    title, parameter_name = "month", "month"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> Iterable[tuple[str, str]]:
+        """The newest first; one ahead, for what an early closing put off."""
+        month = month_after(month_of(timezone.now()))
+        for _ in range(_MONTHS_LISTED):
+            yield f"{month:%Y-%m}", f"{month:%B %Y}"
+            month = month_before(month)
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Model]) -> QuerySet[Model]:
+        """Rows booked to the month."""
+        if not self.value():
+            return queryset
+        return queryset.filter(month=parse_month(str(self.value())))
+
+
+class ModelFilter(DropdownFilter):  # type: ignore[misc]
+    """One of the models that have ever had a price."""
+
+    title, parameter_name = "model", "model"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> Iterable[tuple[str, str]]:
+        """From the small table; the ledger is not searched for its models."""
+        names = PriceVersion.objects.order_by("model").values_list("model", flat=True).distinct()
+        return [(name, name) for name in names]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Model]) -> QuerySet[Model]:
+        """Rows of the model."""
+        return queryset.filter(model=self.value()) if self.value() else queryset
+
+
+class StateFilter(DropdownFilter):  # type: ignore[misc]
+    """How requests ended."""
+
+    title, parameter_name = "state", "state"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> Iterable[tuple[str, str]]:
+        """All there are."""
+        return [(str(value), str(label)) for value, label in State.choices]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Model]) -> QuerySet[Model]:
+        """Rows that ended so."""
+        return queryset.filter(state=self.value()) if self.value() else queryset
+
+
+class Everyones(ModelAdmin):  # type: ignore[misc]
+    """Rows that belong to organizations, of them all."""
+
+    list_select_related = ("organization",)
+    list_filter_submit = True
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        """Operators see across organizations, on purpose."""
+        return super().get_queryset(request).across_organizations()  # type: ignore[no-any-return]
+
+
+@admin.register(Account)
+class AccountAdmin(Everyones):
+    """What an organization may owe."""
+
+    list_display = ("organization", "currency", "limit")
+    search_fields = ("organization__name", "organization__slug")
+    readonly_fields = ("limit", "owed", "credit_epoch")
+
+    @admin.display(description="credit limit", ordering="credit_limit")
+    def limit(self, account: Account) -> str:
+        """For people."""
+        return show(account.credit_limit, account.currency)
+
+    @admin.display(description="owed now")
+    def owed(self, account: Account) -> str:
+        """The ledger's rows that no settled invoice covers."""
+        return show(credit.owed(account.organization_id), account.currency)
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        """Whose account it is, and in what currency, stays as it is."""
+        fixed = ("organization", "currency") if obj else ()
+        return (*fixed, *(self.readonly_fields if obj else ()))
+
+    def save_model(self, request: HttpRequest, obj: Account, form: Any, change: bool) -> None:
+        """Save, and let Redis know."""
+        super().save_model(request, obj, form, change)
+        transaction.on_commit(partial(credit.renew, obj.organization_id))
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """An account outlives everything that was booked to it."""
+        return False
+
+
+@admin.register(PriceVersion)
+class PriceVersionAdmin(ModelAdmin):  # type: ignore[misc]
+    """Price lists; to change a price, add a version."""
+
+    list_display = ("model", "currency", "effective_from", "per_million")
+    list_filter = (ModelFilter, "currency")
+    search_fields = ("model",)
+
+    @admin.display(description="for a million units")
+    def per_million(self, price: PriceVersion) -> str:
+        """For people."""
+        return " · ".join(
+            f"{meter.replace('_', ' ')} {show(nanos, price.currency)}"
+            for meter, nanos in price.rates.items()
+        )
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Until it takes effect."""
+        return super().has_change_permission(request, obj) and not _has_begun(obj)
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Until it takes effect."""
+        return super().has_delete_permission(request, obj) and not _has_begun(obj)
+
+
+@admin.register(LedgerEntry)
+class LedgerEntryAdmin(ReadOnly, Everyones):
+    """Every request that was ever billed. Pages without a count: the table is large."""
+
+    list_display = (
+        "request",
+        "organization",
+        "model",
+        "state",
+        "used",
+        "charged",
+        "month",
+        "label",
+        "created_at",
+    )
+    list_filter = (
+        ("organization", AutocompleteSelectFilter),
+        MonthFilter,
+        ModelFilter,
+        StateFilter,
+    )
+    search_fields = ("request",)
+    search_help_text = "A request's id, its label (X-Request-ID) or an API key's id, whole"
+    paginator = InfinitePaginator
+    show_full_result_count = False
+    ordering = ("-request",)
+    sortable_by = ()
+
+    @admin.display(description="units")
+    def used(self, entry: LedgerEntry) -> str:
+        """For people."""
+        return " · ".join(f"{n:,} {meter.replace('_', ' ')}" for meter, n in entry.units.items())
+
+    @admin.display(description="amount")
+    def charged(self, entry: LedgerEntry) -> str:
+        """For people, exact."""
+        return show(entry.amount, entry.currency)
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
+    ) -> tuple[QuerySet[Any], bool]:
+        """Whole terms, so that indexes answer."""
+        term = search_term.strip()
+        if not term:
+            return queryset, False
+        try:
+            return queryset.filter(request=UUID(term)), False
+        except ValueError:
+            return queryset.filter(Q(label=term) | Q(key=term)), False
+
+
+class InvoiceLineInline(ReadOnly, TabularInline):  # type: ignore[misc]
+    """An invoice's lines."""
+
+    model = InvoiceLine
+    fields = ("model", "meter", "units", "exact", "invoiced")
+    readonly_fields = ("exact", "invoiced")
+    extra = 0
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[InvoiceLine]:
+        """With the invoice, whose currency each line is shown in."""
+        return super().get_queryset(request).select_related("invoice")  # type: ignore[no-any-return]
+
+    @admin.display
+    def exact(self, line: InvoiceLine) -> str:
+        """The ledger's sum."""
+        return show(line.nanos, line.invoice.currency)
+
+    @admin.display
+    def invoiced(self, line: InvoiceLine) -> str:
+        """Rounded to the currency's minor unit."""
+        return shown(line.minor, line.invoice.currency)
+
+
+@admin.register(Invoice)
+class InvoiceAdmin(ReadOnly, Everyones):
+    """Closed months; `close_month` makes them."""
+
+    list_display = ("organization", "month", "exact", "total", "status", "closed_at")
+    list_filter = (("organization", AutocompleteSelectFilter), MonthFilter, "status")
+    search_fields = ("organization__name", "organization__slug")
+    fields = ("organization", "month", "currency", "exact", "total", "status", "closed_at")
+    readonly_fields = ("exact", "total")
+    inlines = (InvoiceLineInline,)
+
+    @admin.display(description="subtotal, exact", ordering="subtotal")
+    def exact(self, invoice: Invoice) -> str:
+        """The ledger's sum."""
+        return show(invoice.subtotal, invoice.currency)
+
+    @admin.display(ordering="total_minor")
+    def total(self, invoice: Invoice) -> str:
+        """Rounded once."""
+        return shown(invoice.total_minor, invoice.currency)
+
+
+@admin.register(Period)
+class PeriodAdmin(ReadOnly, Everyones):
+    """Which months are open."""
+
+    list_display = ("organization", "month", "closed_at")
+    list_filter = (("organization", AutocompleteSelectFilter), MonthFilter)
+    search_fields = ("organization__name", "organization__slug")
+
+
+def _has_begun(price: PriceVersion | None) -> bool:
+    return price is not None and price.is_effective(timezone.now())
