@@ -10,6 +10,8 @@ from pytest_django import DjangoDbBlocker
 from redis import Redis
 
 from kit.redis import state
+from tenants.models import Organization, User
+from tests import factories
 
 SCHEMAS = ("org_acme", "org_globex")
 """Tenant schemas made once a run: creating one takes all of its migrations."""
@@ -54,3 +56,37 @@ def redis() -> Iterator[Redis]:
     state().flushdb()
     yield state()
     state().flushdb()
+
+
+@pytest.fixture
+def acme(db: None) -> Organization:
+    """Alice's organization."""
+    return factories.organization("acme")
+
+
+@pytest.fixture
+def globex(db: None) -> Organization:
+    """Bob's organization."""
+    return factories.organization("globex")
+
+
+@pytest.fixture
+def alice(acme: Organization) -> User:
+    """Owns acme."""
+    alice = factories.user("alice")
+    factories.member(alice, acme)
+    return alice
+
+
+@pytest.fixture
+def bob(globex: Organization) -> User:
+    """Owns globex."""
+    bob = factories.user("bob")
+    factories.member(bob, globex)
+    return bob
+
+
+@pytest.fixture
+def charlie(db: None) -> User:
+    """Belongs to neither."""
+    return factories.user("charlie")
