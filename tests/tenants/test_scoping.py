@@ -1,0 +1,69 @@
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.db.models import Count
+from redis import Redis
+
+from tenants.models import ApiKey, Membership, Organization, User
+from tenants.scoping import Unscoped
+from tests import factories
+
+UNSCOPED: dict[str, Callable[[Any], Any]] = {
+    "iterate": list,
+    "bool": bool,
+    "get": lambda rows: rows.get(pk="x"),
+    "first": lambda rows: rows.first(),
+    "slice": lambda rows: rows[0],
+    "count": lambda rows: rows.count(),
+    "exists": lambda rows: rows.exists(),
+    "contains": lambda rows: rows.contains(ApiKey(pk="x")),
+    "aggregate": lambda rows: rows.aggregate(Count("pk")),
+    "iterator": lambda rows: next(rows.iterator()),
+    "values": lambda rows: list(rows.values("pk")),
+    "in_bulk": lambda rows: rows.in_bulk(["x"]),
+    "update": lambda rows: rows.update(name="x"),
+    "delete": lambda rows: rows.delete(),
+    "union": lambda rows: list(rows.across_organizations().union(rows)),
+    "or": lambda rows: list(rows.across_organizations() | rows),
+    "subquery": lambda rows: list(Organization.objects.filter(api_keys__in=rows)),
+    "raw": lambda rows: list(rows.raw("SELECT * FROM tenants_apikey")),
+    "exclude": lambda rows: list(rows.exclude(organization=1)),
+    "several": lambda rows: list(rows.filter(organization__in=[1, 2])),
+    "nobody": lambda rows: list(rows.filter(organization=None)),
+}
+
+
+@pytest.mark.parametrize("query", UNSCOPED.values(), ids=UNSCOPED)
+def test_an_unscoped_query_raises(db: None, query: Callable[[Any], Any]) -> None:
+    with pytest.raises(Unscoped, match=r"begin with ApiKey\.objects\.for_org"):
+        query(ApiKey.objects.all())
+
+
+def test_a_scope_shows_its_own_rows_alone(
+    redis: Redis, acme: Organization, globex: Organization
+) -> None:
+    ours, _ = factories.api_key(acme)
+    theirs, _ = factories.api_key(globex)
+    assert list(ApiKey.objects.for_org(acme)) == [ours]
+    assert list(ApiKey.objects.for_org(globex.pk)) == [theirs]
+    assert ApiKey.objects.for_org(acme).order_by("name").filter(pk=theirs.pk).count() == 0
+    assert ApiKey.objects.across_organizations().count() == 2
+
+
+def test_an_organizations_own_rows_are_a_scope(alice: User, acme: Organization) -> None:
+    assert [each.user for each in acme.memberships.all()] == [alice]
+
+
+def test_a_persons_memberships_span_organizations_on_purpose(alice: User) -> None:
+    with pytest.raises(Unscoped):
+        alice.memberships.count()
+    assert alice.memberships.across_organizations().count() == 1
+
+
+def test_a_second_membership_of_a_pair_is_found_by_validation(
+    alice: User, acme: Organization
+) -> None:
+    again = Membership(user=alice, organization=acme)
+    with pytest.raises(Exception, match="already exists"):
+        again.full_clean()
