@@ -31,6 +31,10 @@ class EchoRunner:
             self._tokens[slot][position:] = [token]
         return self._logits(slots)
 
+    def release(self, slot: int) -> None:
+        """See Runner."""
+        self._tokens[slot].clear()
+
     def _logits(self, slots: Sequence[int]) -> Logits:
         logits = np.zeros((len(slots), ByteText.END + 1), np.float32)
         logits[range(len(slots)), [_next(self._tokens[slot]) for slot in slots]] = _LIKELY

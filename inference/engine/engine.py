@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterable
 from collections.abc import Sequence as Many
 from dataclasses import dataclass
+from itertools import compress
 from threading import Condition
 
 from inference.engine.delta import Delta, FinishReason
@@ -184,13 +185,14 @@ class Engine:
 
     def _decode(self, sequences: list[Sequence]) -> Iterable[Delta]:
         """A token for each; if the batch raises, each is tried alone, so that one fails alone."""
+        due = [sequence.due for sequence in sequences]
         try:
             logits = self._runner.decode(
                 [_slot(sequence) for sequence in sequences],
-                [sequence.tokens[-1] for sequence in sequences],
+                [sequence.tokens[sequence.computed] for sequence in sequences],
                 [sequence.computed for sequence in sequences],
             )
-            tokens = self._sample(logits, sequences)
+            sampled = self._sample(logits if all(due) else logits[due], compress(sequences, due))
         except Exception as error:
             if len(sequences) == 1:
                 return [self._fail(sequences[0], error)]
@@ -198,25 +200,26 @@ class Engine:
             return [delta for sequence in sequences for delta in self._decode([sequence])]
         for sequence in sequences:
             sequence.computed += 1
-        return [self._accept(*pair) for pair in zip(sequences, tokens, strict=True)]
+        return [self._accept(sequence, token) for sequence, token in sampled]
 
     def _prefill(self, sequence: Sequence, chunk: list[int]) -> Iterable[Delta]:
         try:
             logits = self._runner.prefill(_slot(sequence), chunk, sequence.computed)
             last = sequence.computed + len(chunk) == len(sequence.tokens)
-            tokens = self._sample(logits, [sequence]) if last else []
+            sampled = self._sample(logits, [sequence]) if last else []
         except Exception as error:
             return [self._fail(sequence, error)]
         sequence.computed += len(chunk)
         self._prompt_tokens += len(chunk)
-        return [self._accept(sequence, token) for token in tokens]
+        return [self._accept(sequence, token) for sequence, token in sampled]
 
-    def _sample(self, logits: Logits, sequences: list[Sequence]) -> list[int | None]:
-        return sample(
-            logits,
-            [sequence.work.sampling for sequence in sequences],
-            [sequence.completion for sequence in sequences],
-        )
+    def _sample(
+        self, logits: Logits, sequences: Iterable[Sequence]
+    ) -> list[tuple[Sequence, int | None]]:
+        rows = list(sequences)
+        samplings = [sequence.work.sampling for sequence in rows]
+        tokens = sample(logits, samplings, [sequence.completion for sequence in rows])
+        return list(zip(rows, tokens, strict=True))
 
     def _accept(self, sequence: Sequence, token: int | None) -> Delta:
         if token is None:
@@ -233,6 +236,8 @@ class Engine:
         return self._leave(sequence, sequence.finish(reason, error))
 
     def _leave(self, sequence: Sequence, delta: Delta) -> Delta:
+        if sequence.slot is not None:
+            self._runner.release(sequence.slot)
         self._scheduler.remove(sequence)
         with self._changed:
             self._held.discard(sequence.work.id)

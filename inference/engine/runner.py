@@ -14,8 +14,8 @@ class Runner(Protocol):
     """A model with room for `slots` sequences of up to `context` tokens each.
 
     A call writes the keys and values of its tokens at their positions in the slot and nothing else
-    the engine can see: a call that raised can be made again, and a slot is reused by starting at
-    position 0. A row's logits never depend on the other rows.
+    the engine can see: a call that raised can be made again. A row's logits never depend on the
+    other rows.
     """
 
     @property
@@ -32,4 +32,8 @@ class Runner(Protocol):
         self, slots: Sequence[int], tokens: Sequence[int], positions: Sequence[int]
     ) -> Logits:
         """Run one token in each of the slots at its position; [len(slots), vocabulary]."""
+        ...
+
+    def release(self, slot: int) -> None:
+        """Forget what the slot holds."""
         ...

@@ -36,18 +36,25 @@ class Sequence:
 
     @property
     def decoding(self) -> bool:
-        """Whether all but the last sampled token is in the cache."""
-        return self.completion > 0 and self.computed == len(self.tokens) - 1
+        """Whether the prompt is in the cache and a token of the completion is to be run."""
+        return len(self.work.prompt) <= self.computed < len(self.tokens)
+
+    @property
+    def due(self) -> bool:
+        """Whether the next token run is the last known one, so that another is sampled after it.
+
+        An earlier attempt's tokens are run again one by one, as they were then: a chunk of them
+        would give the same numbers only to the last bits, and so another text now and then.
+        """
+        return self.computed == len(self.tokens) - 1
 
     def chunk(self, size: int) -> list[int]:
-        """The next at most `size` tokens to prefill.
+        """The next at most `size` tokens of the prompt.
 
-        Chunks of the prompt begin at multiples of `size` and end with it, so that neither the
-        neighbours nor an earlier attempt change how it is computed.
+        Chunks begin at multiples of `size`, so that neither neighbours nor an earlier attempt
+        change how a prompt is computed.
         """
-        prompt = len(self.work.prompt)
-        border = prompt if self.computed < prompt else len(self.tokens)
-        return self.tokens[self.computed : min(self.computed + size, border)]
+        return self.tokens[self.computed : min(self.computed + size, len(self.work.prompt))]
 
     def accept(self, token: int) -> Delta:
         """Take a sampled token; what it delivers, and the outcome if it was the last."""

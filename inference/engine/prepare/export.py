@@ -1,0 +1,143 @@
+"""From a transformers checkpoint to the ONNX graph that OnnxRunner runs."""
+
+import logging
+import os
+import subprocess
+import sys
+from collections import deque
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
+
+from inference.engine.prepare.folder import PrepareFailed, Progress
+
+MODEL = "model.onnx"
+_BUILDER = "onnxruntime_genai.models.builder"
+_SEQLENS, _TOTAL = "seqlens_k", "total_sequence_length"
+
+
+def export(checkpoint: Path, folder: Path, *, quantization: str, progress: Progress) -> None:
+    """Write `folder/model.onnx` and its data from a checkpoint folder. Raises PrepareFailed.
+
+    `quantization` is none (fp32) or int8: weights of the linear layers in blocks of 32 with a
+    scale each, activations quantized row by row inside the product (MatMulNBits, level 4), so that
+    a row never depends on its neighbours.
+    """
+    built = checkpoint / "built"
+    _build(checkpoint, built, progress)
+    progress("reshaping the graph", 0.45)
+    model = onnx.load(built / MODEL)
+    reshape(model)
+    if quantization == "int8":
+        progress("quantizing to 8 bit", 0.6)
+        model = _quantize(model)
+    progress("writing the model", 0.9)
+    data = f"{MODEL}.data"
+    onnx.save(model, folder / MODEL, save_as_external_data=True, location=data, size_threshold=1024)
+    for name in (MODEL, data):
+        (folder / name).chmod(0o644)
+
+
+def reshape(model: ModelProto) -> None:
+    """What the builder leaves to be wished, mended in place.
+
+    Lengths become inputs instead of a mask; the embedding a table of its own, as the output
+    layer's weights get quantized; logits are made for the last position alone; the cache's head
+    size is written into its inputs' shapes.
+    """
+    graph = model.graph
+    attentions = [node for node in graph.node if node.op_type == "GroupQueryAttention"]
+    for node in attentions:
+        node.input[5], node.input[6] = _SEQLENS, _TOTAL
+    _replace_input(graph, "attention_mask")
+    _split_embedding(graph)
+    _take_last(graph)
+    rotary = next(one for one in graph.initializer if one.name == attentions[0].input[7])
+    for value in graph.input:
+        if value.name.startswith("past_key_values."):
+            value.type.tensor_type.shape.dim[3].dim_value = 2 * rotary.dims[1]
+    _prune(graph)
+
+
+def _build(checkpoint: Path, built: Path, progress: Progress) -> None:
+    """Run the builder, offline; it reports each layer it reads."""
+    command = [sys.executable, "-m", _BUILDER, "-m", checkpoint.name, "-i", str(checkpoint)]
+    command += ["-o", str(built), "-p", "fp32", "-e", "cpu", "-c", str(built / "cache")]
+    offline = {**os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+    said = deque[str](maxlen=15)
+    progress("exporting to ONNX", 0.0)
+    with subprocess.Popen(
+        command,
+        env=offline,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+    ) as child:
+        try:
+            for line in child.stdout or ():
+                said.append(line.rstrip())
+                if line.startswith("Reading "):
+                    progress(f"exporting to ONNX: {line.strip().lower()}", 0.3)
+        except BaseException:
+            child.kill()
+            raise
+    if child.returncode:
+        raise PrepareFailed("\n  ".join(["The export to ONNX failed; it ends:", *said]))
+
+
+def _quantize(model: ModelProto) -> ModelProto:
+    from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
+
+    logging.getLogger("onnxruntime.quantization").setLevel(logging.WARNING)
+    quantizer = MatMulNBitsQuantizer(
+        model, bits=8, block_size=32, is_symmetric=True, accuracy_level=4
+    )
+    quantizer.process()
+    quantized: ModelProto = quantizer.model.model
+    return quantized
+
+
+def _replace_input(graph: GraphProto, old: str) -> None:
+    graph.input.remove(next(value for value in graph.input if value.name == old))
+    graph.input.append(helper.make_tensor_value_info(_SEQLENS, TensorProto.INT32, ["batch_size"]))
+    graph.input.append(helper.make_tensor_value_info(_TOTAL, TensorProto.INT32, []))
+
+
+def _split_embedding(graph: GraphProto) -> None:
+    """Where embedding and output layer share their weights: a copy, already transposed."""
+    look_up = next(node for node in graph.node if "input_ids" in node.input)
+    made_by = {output: node for node in graph.node for output in node.output}
+    transpose = made_by.get(look_up.input[0])
+    if transpose is None:
+        return
+    shared = next(one for one in graph.initializer if one.name == transpose.input[0])
+    table = np.ascontiguousarray(numpy_helper.to_array(shared).T)
+    graph.initializer.append(numpy_helper.from_array(table, "embed_tokens.weight"))
+    look_up.input[0] = "embed_tokens.weight"
+
+
+def _take_last(graph: GraphProto) -> None:
+    logits = next(value for value in graph.output if value.name == "logits")
+    head = next(node for node in graph.node if "logits" in node.output)
+    graph.initializer.append(numpy_helper.from_array(np.array(-1, np.int64), "last"))
+    last = helper.make_node("Gather", [head.input[0], "last"], ["last_hidden"], axis=1)
+    head.input[0] = "last_hidden"
+    graph.node.insert(list(graph.node).index(head), last)
+    del logits.type.tensor_type.shape.dim[1]
+
+
+def _prune(graph: GraphProto) -> None:
+    """Drop nodes that nothing reads any more."""
+    outputs = {value.name for value in graph.output}
+    while dead := _dead(graph, outputs):
+        for node in dead:
+            graph.node.remove(node)
+
+
+def _dead(graph: GraphProto, outputs: set[str]) -> list[NodeProto]:
+    read = outputs.union(*(node.input for node in graph.node))
+    return [node for node in graph.node if not read.intersection(node.output)]

@@ -1,0 +1,95 @@
+"""Prepare a model for serving."""
+
+import sys
+from argparse import RawDescriptionHelpFormatter
+from typing import Any
+
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from inference.engine.prepare import QUANTIZATIONS, RECIPES, PrepareFailed, prepare
+
+_HELP = """\
+Prepare a model for serving: weights exported to ONNX, quantized and written below MODELS_DIR.
+
+A model that is already there is left alone; a preparation that was cut off starts again; two at
+once wait for each other. Nothing is downloaded: weights come from installed packages.
+
+  manage.py prepare_model                                         the default model, 8 bit
+  manage.py prepare_model smollm2-135m-instruct --quantize none   in full precision
+  manage.py prepare_model echo                                    repeats its prompt; for tests
+"""
+
+
+class Command(BaseCommand):
+    """Shows a bar on a terminal and a line a stage elsewhere."""
+
+    help = _HELP
+    requires_system_checks = ()
+
+    def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
+        """Keep the help's line breaks."""
+        return super().create_parser(
+            prog_name, subcommand, formatter_class=RawDescriptionHelpFormatter, **kwargs
+        )
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        """Which model, and how."""
+        parser.add_argument(
+            "name",
+            nargs="?",
+            default=settings.DEFAULT_MODEL,
+            metavar="NAME",
+            help=f"one of: {', '.join(RECIPES)}; default: {settings.DEFAULT_MODEL}",
+        )
+        parser.add_argument(
+            "--quantize",
+            choices=QUANTIZATIONS,
+            default="int8",
+            help="int8 (default): a quarter of the size and the fastest; none: full precision",
+        )
+        parser.add_argument("--force", action="store_true", help="prepare it anew")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        """Prepare, and say where it is."""
+        console = Console(file=sys.stderr)
+        try:
+            with _shown(console) as bar:
+                task = bar.add_task("starting", total=1.0)
+
+                def show(doing: str, share: float) -> None:
+                    if console.is_terminal:
+                        bar.update(task, description=doing, completed=share)
+                    else:
+                        self.stdout.write(f"{doing} ({share:.0%})")
+                        self.stdout.flush()
+
+                manifest = prepare(
+                    options["name"],
+                    settings.MODELS_DIR,
+                    quantization=options["quantize"],
+                    force=options["force"],
+                    progress=show,
+                )
+        except PrepareFailed as error:
+            raise CommandError(str(error)) from error
+        folder = settings.MODELS_DIR / manifest.name
+        size = sum(file.stat().st_size for file in folder.iterdir()) >> 20
+        self.stdout.write(
+            f"{manifest.name} version {manifest.version}, quantization {manifest.quantization}, "
+            f"{size} MiB, in {folder}"
+        )
+
+
+def _shown(console: Console) -> Progress:
+    return Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TimeElapsedColumn(),
+        console=console,
+        disable=not console.is_terminal,
+        transient=True,
+    )
