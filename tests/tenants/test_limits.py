@@ -47,12 +47,12 @@ def reply_to_admit(caller: Caller, request: UUID, tokens: int, at_ms: int) -> li
 
 
 def settle(caller: Caller, request: UUID, tokens: int) -> None:
-    who = {"organization": caller.organization, "key": caller.key}
+    who: dict[str, Any] = {"organization": caller.organization, "key": caller.key}
     pipeline(lambda pipe: limits.settle(pipe, **who, request=request, tokens=tokens))
 
 
 def withdraw(caller: Caller, request: UUID) -> None:
-    who = {"organization": caller.organization, "key": caller.key}
+    who: dict[str, Any] = {"organization": caller.organization, "key": caller.key}
     pipeline(lambda pipe: limits.withdraw(pipe, **who, request=request))
 
 
