@@ -50,6 +50,33 @@ def _empty_tenant_tables(request: pytest.FixtureRequest) -> Iterator[None]:
                 cursor.execute(f"TRUNCATE {tables}")
 
 
+@pytest.fixture(autouse=True)
+def _emptiable_ledger(request: pytest.FixtureRequest) -> Iterator[None]:
+    """After a test with real transactions Django empties each table; the ledger's would refuse."""
+    mark = request.node.get_closest_marker("django_db")
+    if "transactional_db" not in request.fixturenames and not (
+        mark and mark.kwargs.get("transaction")
+    ):
+        yield
+        return
+    request.getfixturevalue("transactional_db")
+    _let_ledger_be_emptied(False)
+    yield
+    _let_ledger_be_emptied(True)
+
+
+def _let_ledger_be_emptied(may: bool) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT inhrelid::regclass::text FROM pg_inherits"
+            " WHERE inhparent = 'public.billing_ledgerentry'::regclass"
+            " UNION SELECT 'public.billing_ledgerentry'"
+        )
+        for (table,) in cursor.fetchall():
+            verb = "DISABLE" if may else "ENABLE"
+            cursor.execute(f"ALTER TABLE {table} {verb} TRIGGER ALL")
+
+
 @pytest.fixture
 def redis() -> Iterator[Redis]:
     """The state Redis, empty."""

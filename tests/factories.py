@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from billing.models import Account
 from tenants.auth import Caller, Limits
 from tenants.keys import issue
 from tenants.models import ApiKey, Membership, Organization, Role, User
@@ -46,3 +47,8 @@ def caller(**fields: Any) -> Caller:
             **fields,
         }
     )
+
+
+def account(of: Organization, *, credit_limit: int = 10**12, currency: str = "EUR") -> Account:
+    """What an organization may owe."""
+    return Account.objects.create(organization=of, credit_limit=credit_limit, currency=currency)

@@ -8,7 +8,7 @@ from time import monotonic
 from uuid import UUID
 
 import structlog
-from django.db import close_old_connections
+from django.db import close_old_connections, connection
 
 from inference.finish import finish
 
@@ -44,6 +44,7 @@ class Finisher:
             batch, ending = self._gather()
             if batch:
                 finish_each(batch)
+        connection.close()
 
     def _gather(self) -> tuple[list[UUID], bool]:
         first = self._sealed.get()

@@ -189,9 +189,7 @@ def _failed(claim: Claim, error: Exception) -> Delta:
         completion_tokens=claim.position,
         error=str(error)[:400],
     )
-    return Delta(
-        id=str(claim.job.id), position=claim.position, tokens=(), text="", outcome=outcome
-    )
+    return Delta(id=str(claim.job.id), position=claim.position, tokens=(), text="", outcome=outcome)
 
 
 def requeue(held: Sequence[Held]) -> list[str]:

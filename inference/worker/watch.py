@@ -6,6 +6,7 @@ from uuid import UUID
 
 import orjson
 import structlog
+from django.db import connection
 from redis.exceptions import RedisError
 
 from inference import finish, jobs
@@ -63,6 +64,8 @@ class Watch:
                 log.warning("Redis does not answer the watch", error=str(error))
             except Exception:
                 log.exception("the watch stumbled")
+            finally:
+                connection.close()
             if self._stopped.wait(_BEAT_SECONDS):
                 return
 

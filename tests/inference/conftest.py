@@ -1,0 +1,71 @@
+"""The echo model on offer, priced, and a worker's inside that serves it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis import Redis
+
+from billing import pricing
+from billing.models import Account
+from inference.catalog import offers
+from inference.catalog.offers import Offer
+from inference.worker import Host
+from tenants.auth import Caller
+from tenants.models import Organization
+from tests import factories
+from tests.inference.parts import ECHO, add_model
+
+
+@pytest.fixture(autouse=True)
+def _fresh_snapshots() -> Iterator[None]:
+    """Catalog and prices are held in memory; each test has its own."""
+    offers.forget()
+    pricing.forget()
+    yield
+    offers.forget()
+    pricing.forget()
+
+
+@pytest.fixture
+def announced(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The models announced, instead of a broker that nobody consumes."""
+    said: list[str] = []
+
+    def note(*, model: str, queue: str, request: str = "") -> None:
+        said.append(model)
+
+    for module in ("inference.admission", "inference.worker.host", "inference.worker.watch"):
+        monkeypatch.setattr(f"{module}.announce", note)
+    return said
+
+
+@pytest.fixture
+def echo(transactional_db: None, redis: Redis, tmp_path: Path, settings: Any) -> Offer:
+    """The echo model, published and priced."""
+    settings.MODELS_DIR = tmp_path
+    settings.DEFAULT_MODEL = ECHO
+    add_model(tmp_path)
+    return offers.published()[ECHO]
+
+
+@pytest.fixture
+def account(echo: Offer, acme: Organization) -> Account:
+    """Acme's, with one euro of credit."""
+    return factories.account(acme, credit_limit=1_000_000_000)
+
+
+@pytest.fixture
+def caller(account: Account, acme: Organization) -> Caller:
+    """Acme's program, without limits."""
+    return factories.caller(organization=acme.pk, schema=acme.schema_name)
+
+
+@pytest.fixture
+def host(echo: Offer, announced: list[str]) -> Iterator[Host]:
+    """A worker with the echo model in it; nothing serves until a test says so."""
+    host = Host([echo], slots=4)
+    host.start()
+    yield host
+    host.drain(0)

@@ -1,0 +1,132 @@
+"""Pieces from which inference tests are made."""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from threading import Event, Thread
+from typing import Any, TypeVar
+from uuid import UUID
+
+from django.db import connection
+from django_tenants.utils import schema_context
+
+from billing.models import PriceVersion
+from inference import jobs
+from inference.catalog.models import Model
+from inference.engine import Sampling
+from inference.engine.manifest import Manifest, write_manifest
+from inference.jobs import Job
+from inference.worker import Host
+from kit.ids import request_id
+from kit.redis import pipeline, state
+
+T = TypeVar("T")
+ECHO = "echo"
+NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
+RATES = {"input_tokens": 1_000_000_000, "output_tokens": 2_000_000_000}
+"""1,000 nanos a token in, 2,000 a token out."""
+
+
+def add_model(folder: Path, *, name: str = ECHO, context: int = 512) -> Model:
+    """An echo model on disk, in the catalog, with a price."""
+    (folder / name).mkdir()
+    manifest = Manifest(
+        name=name,
+        backend="echo",
+        context=context,
+        eos=(256,),
+        version="1",
+        quantization="none",
+        parameters=0,
+    )
+    write_manifest(folder / name, manifest)
+    PriceVersion.objects.create(
+        model=name,
+        currency="EUR",
+        rates=RATES,
+        effective_from=datetime(2026, 1, 1, tzinfo=UTC),
+    )
+    return Model.objects.create(
+        name=name,
+        title=name,
+        backend="echo",
+        folder=name,
+        version="1",
+        context=context,
+        default_max_tokens=64,
+        published=True,
+    )
+
+
+def job(**fields: Any) -> Job:
+    """A request of organization 1."""
+    return Job(
+        **{
+            "id": request_id(datetime.now(UTC)),
+            "organization": 1,
+            "schema": "org_acme",
+            "key": "key000000000",
+            "model": ECHO,
+            "model_version": "1",
+            "priority": 1,
+            "prompt": (104, 105),
+            "sampling": Sampling(max_tokens=8),
+            "price_version": 1,
+            "endpoint": "test",
+            "label": "",
+            "region": "local",
+            **fields,
+        }
+    )
+
+
+def submit(*some: Job, web: str = "web") -> None:
+    """Put requests in line, past limits and credit."""
+    for each in some:
+        ticket = f"ticket:{each.id}"
+        state().set(ticket, "credit")
+
+        def script(pipe: Any, each: Job = each, ticket: str = ticket) -> None:
+            jobs.submit(pipe, ticket=ticket, job=each, web=web)
+
+        jobs.submitted(pipeline(script)[0])
+
+
+def fields(request: UUID) -> dict[str, str]:
+    """A job as Redis has it."""
+    return {k.decode(): v.decode("latin1") for k, v in state().hgetall(f"job:{request}").items()}
+
+
+async def in_schema(schema: str, read: Callable[[], T]) -> T:
+    """What `read` finds in the database, in that schema, from a coroutine."""
+
+    def work() -> T:
+        try:
+            with schema_context(schema):
+                return read()
+        finally:
+            connection.close()
+
+    return await asyncio.to_thread(work)
+
+
+@contextmanager
+def serving(host: Host, *, model: str = ECHO, threads: int = 2) -> Iterator[None]:
+    """Do what the announcements of a Celery broker would: serve, as long as the block runs."""
+    over = Event()
+
+    def serve() -> None:
+        while not over.wait(0.01):
+            host.serve(model)
+
+    workers = [Thread(target=serve) for _ in range(threads)]
+    for worker in workers:
+        worker.start()
+    try:
+        yield
+    finally:
+        over.set()
+        for worker in workers:
+            worker.join(10)

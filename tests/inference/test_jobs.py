@@ -1,0 +1,274 @@
+"""The scripts that move a request: who is next, who holds it, and what may be written."""
+
+import orjson
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from redis import Redis
+
+from inference import jobs, stream
+from inference.engine import Delta, FinishReason, Outcome, Sampling
+from inference.jobs import Claim, Job, QueueFull
+from kit.redis import pipeline, state
+from tests.inference.parts import ECHO, fields, job, submit
+
+
+def claim(worker: str = "w") -> Claim | None:
+    return jobs.claim(model=ECHO, worker=worker)
+
+
+def delta(of: Job, position: int, *tokens: int, reason: FinishReason | None = None) -> Delta:
+    outcome = None
+    if reason is not None:
+        outcome = Outcome(
+            reason=reason,
+            prompt_tokens=len(of.prompt),
+            cached_tokens=0,
+            completion_tokens=position + len(tokens),
+        )
+    return Delta(
+        id=str(of.id), position=position, tokens=tokens, text="x" * len(tokens), outcome=outcome
+    )
+
+
+def expire_leases() -> None:
+    for rid in state().zrange(jobs.LEASES, 0, -1):
+        state().zadd(jobs.LEASES, {rid: 0})
+
+
+def test_a_job_survives_its_way_through_redis(redis: Redis) -> None:
+    sent = job(sampling=Sampling(max_tokens=3, temperature=0.5, seed=2**62, stop=("a", "b")))
+    submit(sent)
+    found = claim()
+    assert found is not None
+    assert found.job == sent
+
+
+def test_the_same_request_submitted_twice_stands_in_line_once(redis: Redis) -> None:
+    one = job()
+    submit(one)
+    submit(one)
+    assert claim() is not None
+    assert claim() is None
+
+
+def test_a_full_line_refuses_and_says_when_to_come_back(
+    redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "MOST_WAITING", 1)
+    submit(job())
+    with pytest.raises(QueueFull) as refusal:
+        submit(job())
+    assert refusal.value.retry_after is not None
+
+
+def test_the_first_priority_goes_first_then_the_least_served(redis: Redis) -> None:
+    greedy = [job(organization=1) for _ in range(3)]
+    modest, urgent = job(organization=2), job(organization=3, priority=0)
+    submit(*greedy, modest, urgent)
+    order = [found.job for _ in range(5) if (found := claim()) is not None]
+    assert order == [urgent, greedy[0], modest, greedy[1], greedy[2]]
+
+
+def test_who_comes_back_after_a_pause_has_no_old_credit(redis: Redis) -> None:
+    for _ in range(4):
+        submit(job(organization=1))
+        claim()
+    late = [job(organization=2) for _ in range(3)]
+    busy = [job(organization=1) for _ in range(3)]
+    submit(*busy, *late)
+    order = [found.job.organization for _ in range(4) if (found := claim()) is not None]
+    assert order == [2, 1, 2, 1]
+
+
+def test_unused_tokens_are_given_back_to_the_organizations_turn(redis: Redis) -> None:
+    short = job(organization=1, sampling=Sampling(max_tokens=1000))
+    submit(short)
+    claim()
+    stream.append([(1, delta(short, 0, 7, reason=FinishReason.stop))])
+    assert int(state().hget(f"queue:{ECHO}:served", "1") or 0) == len(short.prompt) + 1
+
+
+def test_a_dead_workers_request_goes_to_the_next_with_a_new_fence(redis: Redis) -> None:
+    one = job()
+    submit(one)
+    claim("dead")
+    stream.append([(1, delta(one, 0, 5, 6))])
+    expire_leases()
+    assert jobs.requeue_expired() == [ECHO]
+    second = claim("alive")
+    assert second is not None
+    assert (second.attempt, second.position) == (2, 2)
+    assert stream.emitted(one.id) == (5, 6)
+    assert stream.append([(1, delta(one, 2, 9))]) == ["lost"]
+    assert stream.append([(2, delta(one, 2, 7))]) == ["ok"]
+    assert stream.emitted(one.id) == (5, 6, 7)
+
+
+def test_a_request_that_kills_its_workers_fails_in_the_end(redis: Redis) -> None:
+    one = job()
+    submit(one)
+    for _ in range(jobs.MOST_CRASHES):
+        assert claim() is not None
+        expire_leases()
+        jobs.requeue_expired()
+    assert claim() is None
+    assert fields(one.id)["reason"] == "failed"
+    assert fields(one.id)["state"] == "sealed"
+
+
+def test_handing_over_is_no_crash(redis: Redis) -> None:
+    one = job()
+    submit(one)
+    for _ in range(jobs.MOST_CRASHES + 2):
+        found = claim()
+        assert found is not None
+        assert jobs.give_back([(one.id, found.attempt)]) == [ECHO]
+    assert fields(one.id)["state"] == "waiting"
+
+
+def test_a_step_sent_twice_is_written_once(redis: Redis) -> None:
+    one = job()
+    submit(one)
+    claim()
+    step = [(1, delta(one, 0, 5, 6, reason=FinishReason.stop))]
+    assert stream.append(step) == ["ok"]
+    assert stream.append(step) == ["ok"]
+    assert stream.emitted(one.id) == (5, 6)
+
+
+def test_nothing_is_written_after_the_seal_nor_past_a_gap(redis: Redis) -> None:
+    one, other = job(), job()
+    submit(one, other)
+    claim()
+    claim()
+    stream.append([(1, delta(one, 0, 5, reason=FinishReason.stop))])
+    replies = stream.append([(1, delta(one, 1, 6)), (1, delta(other, 3, 6))])
+    assert replies == ["lost", "lost"]
+    assert stream.emitted(one.id) == (5,)
+    assert stream.emitted(other.id) == ()
+
+
+def test_a_step_is_told_once_to_each_web_process_concerned(redis: Redis) -> None:
+    here, there, lost = job(), job(), job()
+    submit(here, lost, web="a")
+    submit(there, web="b")
+    for _ in range(3):
+        claim()
+    with state().pubsub() as channel:
+        channel.subscribe("web:a", "web:b")
+        for _ in range(2):
+            channel.get_message(timeout=5)
+        stream.append([(1, delta(here, 0, 5)), (1, delta(there, 0, 6)), (9, delta(lost, 0, 7))])
+        told = [channel.get_message(timeout=5) for _ in range(2)]
+        assert channel.get_message(timeout=0.05) is None
+    lines = sorted(message["data"] for message in told if message)
+    assert [line.split(b" ")[0].decode() for line in lines] == sorted([str(here.id), str(there.id)])
+
+
+async def test_a_waiting_request_is_sealed_when_cancelled_and_a_running_one_flagged(
+    redis: Redis,
+) -> None:
+    waiting, running = job(), job()
+    submit(running)
+    claim()
+    submit(waiting)
+    for each in (waiting, running):
+        assert await jobs.cancel(request=each.id, organization=1, reason="cancelled")
+    assert fields(waiting.id)["state"] == "sealed"
+    assert claim() is None
+    assert stream.append([(1, delta(running, 0, 5))]) == ["cancelled"]
+    assert jobs.renew([(running.id, 1)]) == ["cancelled"]
+
+
+async def test_nobody_cancels_anothers_request(redis: Redis) -> None:
+    one = job(organization=1)
+    submit(one)
+    assert not await jobs.cancel(request=one.id, organization=2, reason="cancelled")
+    assert claim() is not None
+
+
+def test_a_stream_ends_once(redis: Redis) -> None:
+    one = job()
+    submit(one)
+    claim()
+    stream.append([(1, delta(one, 0, 5, reason=FinishReason.stop))])
+    ended = stream.Ended("", "stop", 2, 0, 1, 4000, "EUR", "")
+    for _ in range(2):
+        pipeline(lambda pipe: stream.end(pipe, request=one.id, event=ended))
+    entries = state().xrange(f"stream:{one.id}")
+    assert ["reason" in orjson.loads(each[b"d"]) for _, each in entries] == [False, True]
+    assert 0 < state().ttl(f"stream:{one.id}") <= stream.KEPT_SECONDS
+    assert "spec" not in fields(one.id)
+
+
+class Workers:
+    """Workers that die, repeat themselves and come back late, over one request.
+
+    Token n is the number n, so the stream shows gaps and repeats.
+    """
+
+    def __init__(self, one: Job) -> None:
+        self.one = one
+        self.held: Claim | None = None
+        self.position = 0
+        self.sent: list[tuple[int, Delta]] = []
+
+    def claim(self) -> None:
+        found = claim()
+        if found is not None:
+            self.held, self.position = found, found.position
+
+    def step(self) -> None:
+        self._send(None)
+
+    def seal(self) -> None:
+        self._send(FinishReason.stop)
+
+    def repeat(self) -> None:
+        """Everything ever sent, by workers long dead too."""
+        for each in self.sent:
+            stream.append([each])
+
+    def expire(self) -> None:
+        expire_leases()
+        jobs.requeue_expired()
+
+    def give_back(self) -> None:
+        if self.held is not None:
+            jobs.give_back([(self.one.id, self.held.attempt)])
+
+    def _send(self, reason: FinishReason | None) -> None:
+        if self.held is not None:
+            step = delta(self.one, self.position, self.position, self.position + 1, reason=reason)
+            self.sent.append((self.held.attempt, step))
+            self.position += 2
+            if stream.append(self.sent[-1:]) == ["lost"]:
+                self.held = None
+
+
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    moves=st.lists(
+        st.sampled_from(["claim", "step", "seal", "repeat", "expire", "give_back"]), max_size=40
+    )
+)
+def test_whatever_happens_a_stream_has_each_token_once_in_order(
+    redis: Redis, moves: list[str]
+) -> None:
+    redis.flushdb()
+    one = job(sampling=Sampling(max_tokens=1000))
+    submit(one)
+    workers = Workers(one)
+    for move in moves:
+        getattr(workers, move)()
+    tokens = stream.emitted(one.id)
+    assert tokens == tuple(range(len(tokens)))
+    assert int(fields(one.id)["position"]) == len(tokens)
+    places = [
+        redis.zscore(place, str(one.id)) is not None
+        for place in (f"queue:{ECHO}", jobs.LEASES, jobs.SEALED)
+    ]
+    assert places.count(True) == 1
