@@ -38,8 +38,11 @@ def _public_schema() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def _empty_tenant_tables(request: pytest.FixtureRequest) -> Iterator[None]:
     """After a test with real transactions Django empties public; this empties the tenants'."""
-    yield
-    if "transactional_db" in request.fixturenames:
+    if not _commits(request):
+        yield
+    else:
+        request.getfixturevalue("transactional_db")
+        yield
         with connection.cursor() as cursor:
             cursor.execute(
                 "SELECT format('%%I.%%I', schemaname, tablename) FROM pg_tables"
@@ -53,10 +56,7 @@ def _empty_tenant_tables(request: pytest.FixtureRequest) -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def _emptiable_ledger(request: pytest.FixtureRequest) -> Iterator[None]:
     """After a test with real transactions Django empties each table; the ledger's would refuse."""
-    mark = request.node.get_closest_marker("django_db")
-    if "transactional_db" not in request.fixturenames and not (
-        mark and mark.kwargs.get("transaction")
-    ):
+    if not _commits(request):
         yield
         return
     request.getfixturevalue("transactional_db")
@@ -75,6 +75,13 @@ def _let_ledger_be_emptied(may: bool) -> None:
         for (table,) in cursor.fetchall():
             verb = "DISABLE" if may else "ENABLE"
             cursor.execute(f"ALTER TABLE {table} {verb} TRIGGER ALL")
+
+
+def _commits(request: pytest.FixtureRequest) -> bool:
+    mark = request.node.get_closest_marker("django_db")
+    return "transactional_db" in request.fixturenames or bool(
+        mark and mark.kwargs.get("transaction")
+    )
 
 
 @pytest.fixture

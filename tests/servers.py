@@ -15,7 +15,7 @@ from urllib.parse import urlsplit, urlunsplit
 import psutil
 import pytest
 
-from kit.embedded import Postgres, Server, Valkey, free_port
+from kit.embedded import Postgres, Server, ServerFailed, Valkey, free_port
 
 _PREFIX = "platform-tests-"
 _running: list[Server] = []
@@ -32,11 +32,9 @@ def pytest_load_initial_conftests() -> None:
     folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
     os.environ["VAR_DIR"] = str(folder / "var")
     if "DATABASE_URL" not in os.environ:
-        os.environ["DATABASE_URL"] = _start(
-            Postgres(folder / "postgres", port=free_port(), durable=False)
-        )
+        os.environ["DATABASE_URL"] = _start(Postgres(folder / "postgres", port=0, durable=False))
     if "REDIS_URL" not in os.environ:
-        os.environ["REDIS_URL"] = _start(Valkey(folder / "valkey", port=free_port(), durable=False))
+        os.environ["REDIS_URL"] = _start(Valkey(folder / "valkey", port=0, durable=False))
 
 
 @pytest.hookimpl(trylast=True)
@@ -51,7 +49,14 @@ def pytest_unconfigure() -> None:
 
 def _start(server: Server) -> str:
     _running.append(server)
-    server.start()
+    for attempts_left in (2, 1, 0):
+        server.port = free_port()
+        try:
+            server.start()
+            break
+        except ServerFailed:
+            if not attempts_left:
+                raise
     return server.url
 
 

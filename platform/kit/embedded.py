@@ -13,7 +13,6 @@ import signal
 import socket
 import subprocess
 import time
-from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Any, ClassVar
@@ -21,6 +20,8 @@ from typing import IO, Any, ClassVar
 import psutil
 import psycopg
 import redis
+
+from kit import processes
 
 LOCAL = "127.0.0.1"
 DATABASE = USER = "platform"
@@ -81,15 +82,8 @@ class Server:
 
     def end_leftovers(self) -> None:
         """End every process of this server's program that works in the folder."""
-        found = [process for process in psutil.process_iter() if self._is_ours(process)]
-        for process in found:
-            with suppress(psutil.NoSuchProcess):
-                process.send_signal(self.gentle)
-        _, stubborn = psutil.wait_procs(found, timeout=_STOP_SECONDS)
-        for process in stubborn:
-            with suppress(psutil.NoSuchProcess):
-                process.kill()
-        psutil.wait_procs(stubborn, timeout=_STOP_SECONDS)
+        ours = filter(self._is_ours, psutil.process_iter())
+        processes.end(ours, gently=self.gentle, seconds=_STOP_SECONDS)
 
     def password(self) -> str:
         """The folder's password, made at the first call."""

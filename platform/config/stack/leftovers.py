@@ -1,5 +1,6 @@
 """What a killed stack left running: found by its mark, and ended before a new one starts."""
 
+import signal
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import psutil
 
 from config.stack.environment import MARK
+from kit import processes
 
 _SECONDS = 30.0
 
@@ -14,14 +16,7 @@ _SECONDS = 30.0
 def end(var: Path) -> int:
     """End the processes of a stack whose supervisor is gone; returns how many there were."""
     found = list(_marked(var))
-    for process in found:
-        with suppress(psutil.NoSuchProcess):
-            process.terminate()
-    _, stubborn = psutil.wait_procs(found, timeout=_SECONDS)
-    for process in stubborn:
-        with suppress(psutil.NoSuchProcess):
-            process.kill()
-    psutil.wait_procs(stubborn, timeout=_SECONDS)
+    processes.end(found, gently=signal.SIGTERM, seconds=_SECONDS)
     return len(found)
 
 

@@ -8,7 +8,10 @@ import redis
 
 from config.stack import ports
 from config.stack.layout import Layout
-from kit.embedded import Postgres, Server, ServerFailed, Valkey
+from kit.embedded import LOCAL, Postgres, Server, ServerFailed, Valkey
+
+_ATTEMPTS = 3
+"""A port that was free may be taken by the time a server binds it."""
 
 
 class Unreachable(Exception):
@@ -70,9 +73,15 @@ class Servers:
 
     def _start(self, server: Server, layout: Layout, name: str) -> str:
         server.end_leftovers()
-        server.port = ports.remembered(layout.ports, name)
         self.own.append(server)
-        server.start()
+        for attempt in range(_ATTEMPTS):
+            server.port = ports.remembered(layout.ports, name)
+            try:
+                server.start()
+                break
+            except ServerFailed:
+                if attempt == _ATTEMPTS - 1 or ports.is_free(LOCAL, server.port):
+                    raise
         return server.url
 
 

@@ -39,6 +39,7 @@ class Supervisor:
         self.port = port
         self.url = f"http://{LOCAL if host == '0.0.0.0' else host}:{port}"  # noqa: S104
         self._down = ExitStack()
+        """How to undo what was done, the last first."""
 
     def run(self) -> None:
         """Run until asked to stop; raises what made it end otherwise."""
@@ -47,7 +48,7 @@ class Supervisor:
                 self._up()
             finally:
                 _ignore_signals()
-                self._tear_down()
+                self._down.close()
 
     def _up(self) -> None:
         lock = Lock(self.layout.lock)
@@ -121,11 +122,6 @@ class Supervisor:
     def _revive(self, processes: Processes) -> None:
         for name in self._servers.revive():
             processes.say(f"{name} had ended; it runs again")
-
-    def _tear_down(self) -> None:
-        """Undo all that was done, the last first; quickstart.env goes before anything ends."""
-        self.layout.quickstart.unlink(missing_ok=True)
-        self._down.close()
 
 
 def heal(layout: Layout, screen: Screen) -> None:
