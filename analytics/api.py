@@ -37,7 +37,7 @@ class ModelTotals(Totals):
     model: str
 
 
-class Entry(BaseModel):
+class UsageEntry(BaseModel):
     """One request, as billed."""
 
     request: UUID
@@ -58,7 +58,7 @@ class UsageReport(BaseModel):
     currency: str | None
     totals: Totals
     models: list[ModelTotals]
-    recent: list[Entry] = Field(description="The last 20 requests.")
+    recent: list[UsageEntry] = Field(description="The last 20 requests.")
 
 
 class Usage(Endpoint):
@@ -73,7 +73,7 @@ class Usage(Endpoint):
 
     @extend_schema(
         operation_id="usage",
-        tags=["usage"],
+        tags=["Usage"],
         summary="Usage of a month",
         description="What your organization used in a month, by model, and what it comes to.",
         parameters=[
@@ -128,8 +128,8 @@ def _model(use: Use) -> ModelTotals:
     )
 
 
-def _entry(row: Row) -> Entry:
-    return Entry(
+def _entry(row: Row) -> UsageEntry:
+    return UsageEntry(
         request=row.request,
         model=row.model,
         state=row.state,

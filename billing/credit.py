@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from django.db import close_old_connections, transaction
+from django.db import close_old_connections, connection, transaction
 from django.db.models import Sum
 
 from billing.models import Account, Invoice, LedgerEntry
@@ -110,7 +110,8 @@ def rebuild(organization: int, *, only_missing: bool = True) -> None:
     try:
         epoch = _refill(organization, only_missing)
     finally:
-        close_old_connections()
+        if not connection.in_atomic_block:
+            close_old_connections()
     if epoch is not None:
         _confirm([_keys(organization)[0]], [epoch])
 

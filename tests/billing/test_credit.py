@@ -1,0 +1,394 @@
+"""The credit counters, against a plain model of them and against the ledger."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+from django.db import connection, transaction
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    consumes,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+)
+from redis import Redis
+
+from billing import credit, ledger
+from billing.credit import CreditMissing, CreditReserved, NoAccount, OutOfCredit
+from billing.models import Account, Invoice
+from kit.ids import request_id
+from kit.money import NANOS
+from kit.redis import pipeline, state
+from tests.billing.rows import NOW, entry
+
+ACME = 7
+
+
+def reserve(request: UUID, amount: int, *, organization: int = ACME, ticket: str = "limits") -> Any:
+    """The script's reply, after limits have let the request pass."""
+    key = f"ticket:{request}"
+    state().set(key, ticket, px=10_000)
+
+    def build(pipe: Any) -> None:
+        credit.reserve(pipe, ticket=key, organization=organization, request=request, amount=amount)
+
+    return pipeline(build)[0]
+
+
+def settle(request: UUID, amount: int, *, epoch: int, organization: int = ACME) -> Any:
+    """The script's reply."""
+
+    def build(pipe: Any) -> None:
+        credit.settle(pipe, organization=organization, request=request, amount=amount, epoch=epoch)
+
+    return pipeline(build)[0]
+
+
+def release(request: UUID, *, organization: int = ACME) -> None:
+    pipeline(lambda pipe: credit.release(pipe, organization=organization, request=request))
+
+
+def load(*, limit: int, spent: int = 0, epoch: int = 1, confirm: bool = True) -> None:
+    """Counters as a rebuild leaves them."""
+    credit._load(credit._keys(ACME), [limit, spent, epoch, "EUR"])
+    if confirm:
+        credit._confirm(credit._keys(ACME)[:1], [epoch])
+
+
+def counters(organization: int = ACME) -> dict[str, int]:
+    """spent, reserved and the rest, as numbers."""
+    found = state().hgetall(f"credit:{organization}")
+    return {key.decode(): int(value) for key, value in found.items() if key != b"currency"}
+
+
+@dataclass
+class Booking:
+    """A row of the model's ledger."""
+
+    request: UUID
+    amount: int
+    epoch: int
+
+
+class Counters(RuleBasedStateMachine):
+    """Reservations, bookings, settlements, repeats, crashes, rebuilds and flushes in any order.
+
+    The model is the ledger, and who holds what. Credit is never overspent; a refusal 402 is right.
+    """
+
+    held_bundle = Bundle("held")
+    booked_bundle = Bundle("booked")
+    tiny = st.integers(0, 12)
+
+    @initialize(limit=st.integers(0, 40))
+    def begin(self, limit: int) -> None:
+        state().flushdb()
+        self.limit = limit
+        self.epoch = 0
+        self.ledger: list[Booking] = []
+        self.unsettled: set[UUID] = set()
+        self.held: dict[UUID, int] = {}
+        self.open_rebuild = False
+
+    @property
+    def owed(self) -> int:
+        return sum(booking.amount for booking in self.ledger)
+
+    @rule(target=held_bundle, amount=tiny)
+    def reserve(self, amount: int) -> tuple[UUID, int]:
+        request = request_id(NOW)
+        reply = reserve(request, amount)
+        if reply[0] == b"ok":
+            self.held[request] = amount
+        elif reply[0] == b"missing":
+            found = counters()
+            assert not found or "pending" in found
+        else:
+            spent = counters()["spent"]
+            assert amount > 0
+            assert spent + sum(self.held.values()) + amount > self.limit
+            assert (reply[0] == b"insufficient") == (spent + amount > self.limit)
+        return request, amount
+
+    @rule(which=held_bundle)
+    def reserve_again(self, which: tuple[UUID, int]) -> None:
+        request, amount = which
+        if request in self.held:
+            assert reserve(request, amount) == [b"ok"]
+
+    @rule(which=consumes(held_bundle))
+    def let_go(self, which: tuple[UUID, int]) -> None:
+        release(which[0])
+        release(which[0])
+        self.held.pop(which[0], None)
+
+    @precondition(lambda self: not self.open_rebuild)
+    @rule(target=booked_bundle, which=consumes(held_bundle), part=st.integers(0, 12))
+    def book(self, which: tuple[UUID, int], part: int) -> Booking | None:
+        request, amount = which
+        if request not in self.held:
+            return None
+        booking = Booking(request, min(amount, part), self.epoch)
+        self.ledger.append(booking)
+        self.unsettled.add(request)
+        return booking
+
+    @rule(booking=booked_bundle)
+    def settle(self, booking: Booking | None) -> None:
+        if booking is not None:
+            settle(booking.request, booking.amount, epoch=booking.epoch)
+            self.held.pop(booking.request, None)
+            self.unsettled.discard(booking.request)
+
+    @precondition(lambda self: not self.open_rebuild)
+    @rule()
+    def load(self) -> None:
+        """The account is locked: nobody books until it is committed."""
+        load(limit=self.limit, spent=self.owed, epoch=self.epoch + 1, confirm=False)
+        self.open_rebuild = True
+
+    @precondition(lambda self: self.open_rebuild)
+    @rule(confirm=st.booleans())
+    def commit(self, confirm: bool) -> None:
+        self.epoch += 1
+        self.open_rebuild = False
+        if confirm:
+            credit._confirm(credit._keys(ACME)[:1], [self.epoch])
+
+    @precondition(lambda self: self.open_rebuild)
+    @rule()
+    def die_before_the_commit(self) -> None:
+        self.open_rebuild = False
+
+    @rule()
+    def flush(self) -> None:
+        """Requests that are not booked yet fail free."""
+        state().flushdb()
+        self.held.clear()
+
+    @invariant()
+    def nothing_is_overspent(self) -> None:
+        booked = {booking.request for booking in self.ledger}
+        running = sum(amount for request, amount in self.held.items() if request not in booked)
+        assert self.owed + running <= self.limit
+
+    @invariant()
+    def what_is_spent_is_what_the_ledger_says(self) -> None:
+        found = counters()
+        if found and "pending" not in found and not self.unsettled:
+            assert found["spent"] == self.owed
+        if found:
+            assert found["reserved"] == sum(self.held.values())
+
+
+@pytest.mark.usefixtures("redis")
+class TestCounters(Counters.TestCase):  # type: ignore[name-defined,misc]
+    """Run by pytest."""
+
+    settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+
+
+@pytest.mark.usefixtures("redis")
+class TestScripts:
+    """One script at a time."""
+
+    def test_a_request_that_limits_refused_holds_nothing(self) -> None:
+        load(limit=10)
+        assert reserve(request_id(NOW), 1, ticket="refused") == [b"skipped"]
+        assert counters()["reserved"] == 0
+        credit.reserved([b"skipped"])
+
+    def test_the_ticket_goes_on_to_the_next_room(self) -> None:
+        load(limit=10)
+        request = request_id(NOW)
+        assert reserve(request, 10) == [b"ok"]
+        assert state().get(f"ticket:{request}") == b"credit"
+        assert reserve(request_id(NOW), 1)[0] == b"reserved"
+
+    def test_what_credit_cannot_pay_is_refused_402_with_what_is_left(self) -> None:
+        load(limit=3 * NANOS, spent=NANOS)
+        reply = reserve(request_id(NOW), 2 * NANOS + 1)
+        with pytest.raises(OutOfCredit, match=r"EUR 2\.000000001.*EUR 3\.00 only EUR 2\.00"):
+            credit.reserved(reply)
+
+    def test_what_others_hold_is_refused_429(self) -> None:
+        load(limit=3 * NANOS)
+        reserve(request_id(NOW), 2 * NANOS)
+        with pytest.raises(CreditReserved) as caught:
+            credit.reserved(reserve(request_id(NOW), 2 * NANOS))
+        assert caught.value.retry_after
+
+    def test_a_free_request_passes_whatever_is_owed(self) -> None:
+        load(limit=1, spent=5)
+        assert reserve(request_id(NOW), 0) == [b"ok"]
+
+    def test_large_amounts_stay_exact(self) -> None:
+        load(limit=2**53 - 1, spent=2**53 - 4)
+        first = request_id(NOW)
+        assert reserve(first, 3) == [b"ok"]
+        assert reserve(request_id(NOW), 1)[0] == b"reserved"
+        settle(first, 3, epoch=1)
+        assert counters()["spent"] == 2**53 - 1
+        load(limit=2**53 - 1, spent=2**53 - 1, epoch=2)
+        assert reserve(request_id(NOW), 1)[0] == b"insufficient"
+
+    def test_missing_counters_ask_for_a_rebuild(self) -> None:
+        with pytest.raises(CreditMissing):
+            credit.reserved(reserve(request_id(NOW), 1))
+        load(limit=5, confirm=False)
+        with pytest.raises(CreditMissing):
+            credit.reserved(reserve(request_id(NOW), 1))
+
+    def test_a_hold_that_a_crash_left_is_swept_when_it_stands_in_the_way(self) -> None:
+        load(limit=5)
+        seconds = state().time()[0]
+        at = NOW.fromtimestamp(seconds, NOW.tzinfo)
+        reserve(request_id(at - timedelta(hours=7)), 5)
+        assert reserve(request_id(at), 5) == [b"ok"]
+        assert reserve(request_id(at), 1)[0] == b"reserved"
+
+    def test_exactly_as_many_as_the_credit_pays_for_get_in_at_once(self) -> None:
+        load(limit=50)
+        with ThreadPoolExecutor(8) as pool:
+            replies = list(pool.map(lambda _: reserve(request_id(NOW), 1), range(120)))
+        assert sum(reply == [b"ok"] for reply in replies) == 50
+        assert counters()["reserved"] == 50
+
+
+@pytest.fixture
+def organization(account: Account, redis: Redis) -> int:
+    """Acme's key, its counters in place."""
+    credit.rebuild(account.organization_id)
+    return account.organization_id
+
+
+def book(organization: int, **fields: Any) -> ledger.Booked:
+    """One row, and where it stands."""
+    row = entry(organization, **fields)
+    with transaction.atomic():
+        return ledger.book([row], now=NOW)[row.request]
+
+
+def test_a_rebuild_counts_the_ledger_and_keeps_holds(organization: int) -> None:
+    reserve(request_id(NOW), 12, organization=organization)
+    book(organization)
+    credit.renew(organization)
+    found = counters(organization)
+    assert (found["spent"], found["reserved"], found["epoch"]) == (4_500, 12, 2)
+    assert "pending" not in found
+
+
+def test_counters_that_are_there_are_left_alone(organization: int) -> None:
+    credit.rebuild(organization)
+    assert counters(organization)["epoch"] == 1
+
+
+@pytest.mark.parametrize("settled_first", [True, False])
+def test_a_row_is_counted_once_on_either_side_of_a_rebuild(
+    organization: int, settled_first: bool
+) -> None:
+    request = request_id(NOW)
+    reserve(request, 9_000, organization=organization)
+    epoch = book(organization, request=request).epoch
+    steps: list[Callable[[], Any]] = [
+        lambda: settle(request, 4_500, epoch=epoch, organization=organization),
+        lambda: credit.renew(organization),
+    ]
+    for step in steps if settled_first else reversed(steps):
+        step()
+    found = counters(organization)
+    assert (found["spent"], found["reserved"]) == (4_500, 0)
+
+
+def test_a_row_booked_again_after_a_rebuild_keeps_its_epoch(organization: int) -> None:
+    request = request_id(NOW)
+    reserve(request, 9_000, organization=organization)
+    first = book(organization, request=request)
+    credit.renew(organization)
+    again = book(organization, request=request)
+    assert again == first
+    settle(request, 4_500, epoch=again.epoch, organization=organization)
+    assert counters(organization)["spent"] == 4_500
+
+
+def test_a_row_whose_hold_was_lost_with_redis_is_counted_after_all(organization: int) -> None:
+    request = request_id(NOW)
+    reserve(request, 9_000, organization=organization)
+    state().flushdb()
+    credit.rebuild(organization)
+    epoch = book(organization, request=request).epoch
+    settle(request, 4_500, epoch=epoch, organization=organization)
+    with pytest.raises(CreditMissing):
+        credit.reserved(reserve(request_id(NOW), 1, organization=organization))
+    credit.rebuild(organization)
+    assert counters(organization)["spent"] == 4_500
+
+
+@pytest.mark.parametrize(
+    ("status", "owed"),
+    [("open", 4_500), ("uncollectible", 4_500), ("paid", 0), ("void", 0)],
+)
+def test_what_a_settled_invoice_covers_is_owed_no_more(
+    organization: int, status: str, owed: int
+) -> None:
+    book(organization)
+    Invoice.objects.create(
+        organization_id=organization,
+        month=NOW.date().replace(day=1),
+        currency="EUR",
+        subtotal=4_500,
+        total_minor=0,
+        status=status,
+        closed_at=NOW,
+    )
+    assert credit.owed(organization) == owed
+
+
+def test_a_new_limit_counts_at_once(organization: int, account: Account) -> None:
+    account.refresh_from_db()
+    account.credit_limit = 5
+    account.save()
+    credit.renew(organization)
+    assert reserve(request_id(NOW), 6, organization=organization)[0] == b"insufficient"
+
+
+def test_without_an_account_nothing_is_sold(db: None, redis: Redis) -> None:
+    with pytest.raises(NoAccount):
+        credit.rebuild(10**9)
+
+
+def test_a_rebuild_that_fails_leaves_nobody_reserving(
+    organization: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any) -> None:
+        raise OSError
+
+    monkeypatch.setattr(credit, "_confirm", broken)
+    with pytest.raises(OSError):  # noqa: PT011
+        credit.renew(organization)
+    with pytest.raises(CreditMissing):
+        credit.reserved(reserve(request_id(NOW), 1, organization=organization))
+
+
+@pytest.mark.django_db(transaction=True)
+def test_of_many_rebuilds_at_once_one_does_the_work(redis: Redis, account: Account) -> None:
+    def one(_: int) -> None:
+        try:
+            credit.rebuild(account.organization_id)
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(one, range(12)))
+    account.refresh_from_db()
+    assert counters(account.organization_id)["epoch"] == account.credit_epoch <= 6
+    assert "pending" not in counters(account.organization_id)
