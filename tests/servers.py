@@ -4,6 +4,7 @@ Settings read the environment when they are imported, so this module is loaded b
 DATABASE_URL or REDIS_URL from outside wins. Each pytest-xdist worker gets its own databases.
 """
 
+import atexit
 import os
 import re
 import shutil
@@ -30,6 +31,7 @@ def pytest_load_initial_conftests() -> None:
         return
     _sweep()
     folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
+    atexit.register(_stop, folder)
     os.environ["VAR_DIR"] = str(folder / "var")
     if "DATABASE_URL" not in os.environ:
         os.environ["DATABASE_URL"] = _start(Postgres(folder / "postgres", port=0, durable=False))
@@ -37,14 +39,10 @@ def pytest_load_initial_conftests() -> None:
         os.environ["REDIS_URL"] = _start(Valkey(folder / "valkey", port=0, durable=False))
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_unconfigure() -> None:
-    """Stop what was started and leave nothing behind."""
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        return
+def _stop(folder: Path) -> None:
     while _running:
         _running.pop().stop()
-    _remove(Path(os.environ["VAR_DIR"]).parent)
+    _remove(folder)
 
 
 def _start(server: Server) -> str:
