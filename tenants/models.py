@@ -1,5 +1,6 @@
 """Organizations, the people in them, and the keys their programs use."""
 
+from datetime import datetime
 from typing import Any, ClassVar
 
 from django.contrib.auth.models import AbstractUser, BaseUserManager
@@ -94,7 +95,7 @@ class Organization(Remembered, Limited, TenantMixin):  # type: ignore[misc,djang
                 r"^[a-z0-9]+(-[a-z0-9]+)*\Z", "Lower-case letters, digits and single hyphens."
             )
         ],
-        help_text="In addresses and commands; names the schema, so it stays as it is.",
+        help_text="In addresses and commands. It names the schema and stays.",
     )
     priority = models.PositiveSmallIntegerField(choices=Priority.choices, default=Priority.NORMAL)
     created_at = models.DateTimeField(auto_now_add=True)
@@ -236,3 +237,7 @@ class ApiKey(Remembered, Limited):
 
     def __str__(self) -> str:
         return f"{self.name} (aip_{self.environment}_{self.id}_…)"
+
+    def has_expired(self, at: datetime) -> bool:
+        """Whether its time is over."""
+        return self.expires_at is not None and self.expires_at <= at

@@ -53,7 +53,7 @@ class OwnedQuerySet(models.QuerySet[Row]):
         return clone  # type: ignore[no-any-return]
 
     def _require_scope(self) -> None:
-        if not self._scoped:
+        if not self._scoped and not self.query.is_empty():
             name = self.model.__name__
             raise Unscoped(
                 f"{name} rows belong to organizations: begin with {name}.objects.for_org(…)."

@@ -54,7 +54,7 @@ class Migration(migrations.Migration):
                 (
                     "slug",
                     models.CharField(
-                        help_text="In addresses and commands; names the schema, so it stays as it is.",
+                        help_text="In addresses and commands. It names the schema and stays.",
                         max_length=40,
                         unique=True,
                         validators=[
