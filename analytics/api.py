@@ -1,10 +1,11 @@
 """GET /api/v1/usage: what an organization used in a month, and what it comes to."""
 
+import asyncio
 from collections.abc import Mapping
 from datetime import date, datetime
 from uuid import UUID
 
-from asgiref.sync import sync_to_async
+from django.db import close_old_connections
 from django.http import HttpRequest
 from django.utils import timezone
 from drf_spectacular.utils import OpenApiParameter, extend_schema
@@ -84,10 +85,15 @@ class Usage(Endpoint):
     async def get(self, request: HttpRequest) -> Json:
         """The month's totals, by model, and its last requests."""
         month = _month(request)
-        organization = self.caller.organization
-        used = await sync_to_async(summary)(organization, month)
-        rows = await sync_to_async(recent)(organization, month, most=_RECENT)
+        used, rows = await asyncio.to_thread(_read, self.caller.organization, month)
         return Json(_report(self.caller.slug, used, rows).model_dump())
+
+
+def _read(organization: int, month: date) -> tuple[Summary, tuple[Row, ...]]:
+    try:
+        return summary(organization, month), recent(organization, month, most=_RECENT)
+    finally:
+        close_old_connections()
 
 
 def _month(request: HttpRequest) -> date:

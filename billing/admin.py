@@ -112,6 +112,7 @@ class AccountAdmin(Everyones):
 
     list_display = ("organization", "currency", "limit")
     search_fields = ("organization__name", "organization__slug")
+    autocomplete_fields = ("organization",)
     readonly_fields = ("limit", "owed", "credit_epoch")
 
     @admin.display(description="credit limit", ordering="credit_limit")

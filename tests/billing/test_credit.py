@@ -66,7 +66,7 @@ def load(*, limit: int, spent: int = 0, epoch: int = 1, confirm: bool = True) ->
 
 def counters(organization: int = ACME) -> dict[str, int]:
     """spent, reserved and the rest, as numbers."""
-    found = state().hgetall(f"credit:{organization}")
+    found: dict[bytes, bytes] = state().hgetall(f"credit:{organization}")  # type: ignore[assignment]
     return {key.decode(): int(value) for key, value in found.items() if key != b"currency"}
 
 
@@ -191,7 +191,7 @@ class Counters(RuleBasedStateMachine):
 
 
 @pytest.mark.usefixtures("redis")
-class TestCounters(Counters.TestCase):  # type: ignore[name-defined,misc]
+class TestCounters(Counters.TestCase):  # type: ignore[misc,valid-type]
     """Run by pytest."""
 
     settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
