@@ -1,5 +1,6 @@
 """From a transformers checkpoint to the ONNX graph that OnnxRunner runs."""
 
+import json
 import logging
 import os
 import subprocess
@@ -62,13 +63,15 @@ def reshape(model: ModelProto) -> None:
 
 
 def _build(checkpoint: Path, built: Path, progress: Progress) -> None:
-    """Run the builder, offline; it reports each layer it reads."""
+    """Run the builder, offline; it says which layer it reads."""
     command = [sys.executable, "-m", _BUILDER, "-m", checkpoint.name, "-i", str(checkpoint)]
     command += ["-o", str(built), "-p", "fp32", "-e", "cpu", "-c", str(built / "cache")]
     offline = {**os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
     said = deque[str](maxlen=15)
-    progress("exporting to ONNX", 0.0)
-    with subprocess.Popen(
+    layers = json.loads((checkpoint / "config.json").read_text())["num_hidden_layers"]
+    doing = "exporting to ONNX"
+    progress(doing, 0.0)
+    with subprocess.Popen(  # noqa: S603  our own interpreter and paths
         command,
         env=offline,
         stdin=subprocess.DEVNULL,
@@ -80,8 +83,8 @@ def _build(checkpoint: Path, built: Path, progress: Progress) -> None:
         try:
             for line in child.stdout or ():
                 said.append(line.rstrip())
-                if line.startswith("Reading "):
-                    progress(f"exporting to ONNX: {line.strip().lower()}", 0.3)
+                if line.startswith("Reading layer "):
+                    progress(doing, 0.1 + 0.3 * int(line.split()[-1]) / layers)
         except BaseException:
             child.kill()
             raise

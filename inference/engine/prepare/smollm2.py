@@ -4,7 +4,9 @@ import hashlib
 import json
 import shutil
 import warnings
+from contextlib import redirect_stderr
 from importlib.metadata import PackageNotFoundError, distribution
+from io import StringIO
 from pathlib import Path
 
 from inference.engine.manifest import Manifest
@@ -64,7 +66,7 @@ def _weights() -> Path:
 def _dequantize(weights: Path, checkpoint: Path, progress: Progress) -> int:
     """Save the weights in full precision, as transformers does; how many parameters."""
     progress("loading PyTorch", 0.02)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), redirect_stderr(StringIO()):
         warnings.simplefilter("ignore")
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from inference.engine.prepare import QUANTIZATIONS, RECIPES, PrepareFailed, prepare
+from inference.engine.prepare import Progress as Reported
 
 _HELP = """\
 Prepare a model for serving: weights exported to ONNX, quantized and written below MODELS_DIR.
@@ -56,22 +57,13 @@ class Command(BaseCommand):
         """Prepare, and say where it is."""
         console = Console(file=sys.stderr)
         try:
-            with _shown(console) as bar:
-                task = bar.add_task("starting", total=1.0)
-
-                def show(doing: str, share: float) -> None:
-                    if console.is_terminal:
-                        bar.update(task, description=doing, completed=share)
-                    else:
-                        self.stdout.write(f"{doing} ({share:.0%})")
-                        self.stdout.flush()
-
+            with _bar(console) as bar:
                 manifest = prepare(
                     options["name"],
                     settings.MODELS_DIR,
                     quantization=options["quantize"],
                     force=options["force"],
-                    progress=show,
+                    progress=_moving(bar) if console.is_terminal else self._lines(),
                 )
         except PrepareFailed as error:
             raise CommandError(str(error)) from error
@@ -82,8 +74,25 @@ class Command(BaseCommand):
             f"{size} MiB, in {folder}"
         )
 
+    def _lines(self) -> Reported:
+        """A line for each stage, and for each tenth of it."""
+        said: set[tuple[str, int]] = set()
 
-def _shown(console: Console) -> Progress:
+        def show(doing: str, share: float) -> None:
+            if (doing, int(share * 10)) not in said:
+                said.add((doing, int(share * 10)))
+                self.stdout.write(f"{doing} ({share:.0%})")
+                self.stdout.flush()
+
+        return show
+
+
+def _moving(bar: Progress) -> Reported:
+    task = bar.add_task("starting", total=1.0)
+    return lambda doing, share: bar.update(task, description=doing, completed=share)
+
+
+def _bar(console: Console) -> Progress:
     return Progress(
         SpinnerColumn(),
         TextColumn("{task.description}"),
