@@ -19,6 +19,7 @@ app.conf.update(
     result_backend="django-db",
     result_extended=True,
     result_expires=30 * 86400,
+    imports=["celery_app.worker"],
     task_serializer="json",
     result_serializer="json",
     accept_content=["json"],

@@ -36,11 +36,11 @@ local function append(rid, attempt, position, count, payload, reason, at)
     redis.call('ZREM', KEYS[1], rid)
     redis.call('ZADD', KEYS[2], now, rid)
     local org, model, cost, priority = unpack(redis.call('HMGET', job, 'org', 'model', 'cost', 'priority'))
-    local unused = cost - ARGV[at + 7] - redis.call('HGET', job, 'position')
+    local over = ARGV[at + 7] + redis.call('HGET', job, 'position') - cost
     local queue = 'queue:' .. model
-    redis.call('HINCRBY', queue .. ':served', org, string.format('%.0f', -unused))
+    redis.call('HINCRBY', queue .. ':served', org, string.format('%d', over))
     local orgs = queue .. ':' .. priority
-    if redis.call('ZSCORE', orgs, org) then redis.call('ZINCRBY', orgs, -unused, org) end
+    if redis.call('ZSCORE', orgs, org) then redis.call('ZINCRBY', orgs, over, org) end
   end
   return found[4] or 'ok'
 end

@@ -19,6 +19,7 @@ from tenants import keys
 from tenants.models import ApiKey, Membership, Organization, Role, User
 
 SLUG = "demo"
+_LIMITS = {"requests_per_minute": 600, "tokens_per_minute": 500_000, "concurrent_requests": 64}
 _CREDIT = 100 * NANOS
 _CURRENCY = "EUR"
 _RATES = {"input_tokens": 50_000_000, "output_tokens": 200_000_000}
@@ -43,7 +44,7 @@ def seed(path: Path) -> Demo:
     known = _read(path)
     organization = Organization.objects.filter(slug=SLUG).first()
     if organization is None:
-        organization = Organization.objects.create(slug=SLUG, name="Demo")
+        organization = Organization.objects.create(slug=SLUG, name="Demo", **_LIMITS)
     with transaction.atomic():
         owner = _user("owner@demo.example", known.get("owner_password"))
         admin = _user("operator@demo.example", known.get("admin_password"), operator=True)

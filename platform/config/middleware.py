@@ -14,6 +14,8 @@ from kit.ids import request_id
 log = structlog.get_logger("http")
 
 _LONGEST_LABEL = 128
+_PROBES = frozenset({"/health", "/metrics"})
+"""Asked every few seconds by machines; worth a line only to those who debug."""
 
 
 class Observed:
@@ -45,7 +47,9 @@ class Observed:
         route = match.route if match else "unmatched"
         metrics.REQUESTS.labels(route, request.method or "", str(response.status_code)).inc()
         metrics.SECONDS.labels(route).observe(seconds)
-        log.info(
+        response._has_been_logged = True  # type: ignore[attr-defined]  Django's line would be a second
+        say = log.debug if request.path in _PROBES else log.info
+        say(
             "answered",
             method=request.method,
             path=request.path,

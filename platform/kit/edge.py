@@ -59,11 +59,12 @@ class Json(HttpResponse):
     def __init__(
         self, data: Any, *, status: int = 200, headers: Mapping[str, str] | None = None
     ) -> None:
+        content = orjson.dumps(data)
         super().__init__(
-            orjson.dumps(data),
+            content,
             status=status,
             content_type="application/json",
-            headers=dict(headers or {}),
+            headers={"Content-Length": str(len(content)), **(headers or {})},
         )
 
 
@@ -145,6 +146,8 @@ def refused(request: HttpRequest, refusal: Refused) -> HttpResponse:
 def rendered(path: str, refusal: Refused, request_id: str) -> tuple[int, dict[str, str], bytes]:
     """Status, headers and body of a refusal, also for answers made outside Django."""
     headers = {"Content-Type": "application/json"}
+    if refusal.status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
     if refusal.retry_after is not None:
         headers["Retry-After"] = str(max(1, -int(-refusal.retry_after // 1)))
     if path.startswith("/v1"):
