@@ -12,7 +12,7 @@ from redis import Redis
 
 from kit.errors import Refused, Unavailable
 from kit.redis import async_state
-from tenants import auth, keys, records
+from tenants import auth, keys, organizations, records
 from tenants.auth import Caller, Forbidden, Limits, Suspended, Unauthenticated
 from tenants.models import ApiKey, Organization
 from tenants.records import Fields, Records
@@ -178,9 +178,11 @@ def _expire(key: ApiKey) -> None:
 
 
 def _suspend(key: ApiKey) -> None:
-    key.organization.suspended_at = datetime.now(UTC)
-    key.organization.suspended_reason = "unpaid invoice"
-    key.organization.save()
+    organizations.suspend(key.organization, now=datetime.now(UTC), reason="unpaid invoice")
+
+
+def _suspend_silently(key: ApiKey) -> None:
+    organizations.suspend(key.organization, now=datetime.now(UTC))
 
 
 def _delete(key: ApiKey) -> None:
@@ -199,6 +201,7 @@ def _delete_organization(key: ApiKey) -> None:
         (_delete, Unauthenticated, "Incorrect"),
         (_delete_organization, Unauthenticated, "no longer exists"),
         (_suspend, Suspended, "The organization 'acme' is suspended: unpaid invoice"),
+        (_suspend_silently, Suspended, "The organization 'acme' is suspended."),
     ],
 )
 def test_a_change_reaches_warm_processes_within_a_second(
@@ -262,6 +265,18 @@ def test_a_reader_that_met_the_old_row_cannot_outlast_a_revocation(
     _revoke(key)
     go_on.set()
     thread.join()
+    with pytest.raises(Unauthenticated, match="was revoked"):
+        caller_of(text)
+
+
+def test_a_reader_during_a_transaction_longer_than_the_mark_is_outlasted(
+    acme: Organization, redis: Redis
+) -> None:
+    key, text = factories.api_key(acme)
+    with transaction.atomic():
+        _revoke(key)
+        warm(redis, text)
+    auth._keys._held.clear()
     with pytest.raises(Unauthenticated, match="was revoked"):
         caller_of(text)
 
