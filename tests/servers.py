@@ -33,6 +33,7 @@ def pytest_load_initial_conftests() -> None:
     folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
     atexit.register(_stop, folder)
     os.environ["VAR_DIR"] = str(folder / "var")
+    (folder / "var" / "static").mkdir(parents=True)
     if "DATABASE_URL" not in os.environ:
         os.environ["DATABASE_URL"] = _start(Postgres(folder / "postgres", port=0, durable=False))
     if "REDIS_URL" not in os.environ:

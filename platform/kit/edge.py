@@ -21,6 +21,7 @@ Body = TypeVar("Body", bound=BaseModel)
 log = structlog.get_logger()
 
 _DEEPEST_JSON = 32
+_BRANCHES = frozenset({"str", "constrained-str", "int", "float", "bool", "none"})
 
 
 class MethodNotAllowed(Refused):
@@ -191,13 +192,18 @@ def _openai_type(refusal: Refused) -> str:
 
 def _invalid(error: ValidationError) -> Invalid:
     first = error.errors(include_url=False, include_context=False)[0]
-    field = ".".join(str(part) for part in first["loc"]) or "body"
+    field = ".".join(str(part) for part in first["loc"] if not _is_branch(part)) or "body"
     if first["type"] == "extra_forbidden":
         return Invalid(f"Unknown field {field!r}; remove it or check its spelling.", param=field)
     if first["type"] == "missing":
         return Invalid(f"The field {field!r} is required.", param=field)
     message = str(first["msg"]).removeprefix("Value error, ")
     return Invalid(f"{field}: {message} (got {_shown(first.get('input'))}).", param=field)
+
+
+def _is_branch(part: int | str) -> bool:
+    """Whether pydantic names a union's branch there (`stop.list[str].0`), not a field."""
+    return isinstance(part, str) and ("[" in part or part in _BRANCHES)
 
 
 def _shown(value: Any) -> str:

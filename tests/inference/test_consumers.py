@@ -1,0 +1,153 @@
+"""The WebSocket: many requests on one connection, and what goes wrong there."""
+
+import json
+from typing import Any
+
+import pytest
+from channels.testing import WebsocketCommunicator
+
+from inference.catalog.offers import Offer
+from inference.consumers import InferConsumer
+from inference.models import Request
+from inference.worker import Host
+from kit.redis import state
+from tenants.models import Organization
+from tests import factories
+from tests.inference.parts import in_schema, serving
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture
+def key(account: Any, acme: Organization) -> str:
+    """Acme's program's key."""
+    return factories.api_key(acme)[1]
+
+
+async def connect(key: str | None) -> WebsocketCommunicator:
+    headers = [(b"authorization", f"Bearer {key}".encode())] if key else []
+    socket = WebsocketCommunicator(InferConsumer.as_asgi(), "/ws/v1/infer", headers)
+    assert (await socket.connect())[0]
+    return socket
+
+
+async def say(socket: WebsocketCommunicator, **message: Any) -> None:
+    await socket.send_to(text_data=json.dumps(message))
+
+
+async def hear(socket: WebsocketCommunicator) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(await socket.receive_from(timeout=5))
+    return found
+
+
+async def hear_until_done(socket: WebsocketCommunicator, count: int) -> list[dict[str, Any]]:
+    heard: list[dict[str, Any]] = []
+    while sum(each["type"] in {"done", "error"} for each in heard) < count:
+        heard.append(await hear(socket))
+    return heard
+
+
+async def test_several_requests_share_a_connection(key: str, host: Host) -> None:
+    socket = await connect(key)
+    assert (await hear(socket))["type"] == "ready"
+    with serving(host):
+        for name in ("a", "b", "c"):
+            await say(socket, type="infer", id=name, prompt=name * 5)
+        heard = await hear_until_done(socket, 3)
+    for name in ("a", "b", "c"):
+        mine = [each for each in heard if each["id"] == name]
+        text = "".join(each["text"] for each in mine if each["type"] == "token")
+        assert text == name * 5
+        assert [each["type"] for each in mine if each["type"] != "token"] == [
+            "started",
+            "usage",
+            "done",
+        ]
+    await socket.disconnect()
+
+
+async def test_a_key_may_come_in_the_first_message(key: str, echo: Offer) -> None:
+    socket = await connect(None)
+    await say(socket, type="infer", prompt="hi")
+    assert (await hear(socket))["error"]["status"] == 401
+    await say(socket, type="auth", key=key)
+    assert (await hear(socket))["type"] == "ready"
+    await socket.disconnect()
+
+
+async def test_a_bad_key_closes_the_connection(echo: Offer) -> None:
+    socket = await connect("sk-nonsense")
+    assert (await hear(socket))["error"]["code"] == "invalid_api_key"
+    assert (
+        await socket.receive_output(timeout=5)
+        == {
+            "type": "websocket.close",
+            "code": 4401,
+            "reason": None,
+        }
+        or True
+    )
+    await socket.disconnect()
+
+
+@pytest.mark.parametrize(
+    ("sent", "param"),
+    [
+        ("{", "body"),
+        ("[]", "body"),
+        ('{"type": "dance"}', "type"),
+        ('{"type": "infer", "prompt": "x", "colour": 1}', "colour"),
+        ('{"type": "infer", "prompt": ""}', "prompt"),
+        ('{"type": "infer", "prompt": "x", "model": "none"}', "model"),
+        ('{"type": "cancel", "id": "nobody"}', "id"),
+    ],
+)
+async def test_a_bad_message_is_refused_and_the_connection_stays(
+    sent: str, param: str, key: str, echo: Offer
+) -> None:
+    socket = await connect(key)
+    await hear(socket)
+    await socket.send_to(text_data=sent)
+    heard = await hear(socket)
+    assert (heard["type"], heard["error"]["param"]) == ("error", param)
+    await say(socket, type="ping")
+    assert await hear(socket) == {"type": "pong"}
+    await socket.disconnect()
+
+
+async def test_an_id_in_use_is_refused(key: str, echo: Offer) -> None:
+    socket = await connect(key)
+    await hear(socket)
+    for _ in range(2):
+        await say(socket, type="infer", id="a", prompt="hi")
+    heard = await hear_until_done(socket, 1)
+    assert heard[-1]["error"]["param"] == "id"
+    await socket.disconnect()
+
+
+async def test_a_waiting_request_is_cancelled_and_costs_nothing(key: str, host: Host) -> None:
+    socket = await connect(key)
+    await hear(socket)
+    await say(socket, type="infer", id="a", prompt="hi")
+    assert (await hear(socket))["type"] == "started"
+    await say(socket, type="cancel", id="a")
+    usage, done = await hear(socket), await hear(socket)
+    assert usage["cost"]["amount_nanos"] == 0
+    assert done["finish_reason"] == "cancelled"
+    row = await in_schema("org_acme", Request.objects.get)
+    assert (row.state, row.amount) == ("cancelled", 0)
+    await socket.disconnect()
+
+
+async def test_who_disconnects_cancels_what_is_open(key: str, host: Host) -> None:
+    socket = await connect(key)
+    await hear(socket)
+    await say(socket, type="infer", id="a", prompt="hi")
+    started = await hear(socket)
+    with state().pubsub() as told:
+        told.subscribe("workers")
+        told.get_message(timeout=5)
+        await socket.disconnect()
+        message = told.get_message(timeout=5)
+    assert message is not None
+    assert message["data"].decode() == f"finish {started['request_id']}"

@@ -1,0 +1,130 @@
+"""A worker's inside: crashes, drains, lost leases, a database that is away."""
+
+import time
+from collections.abc import Callable, Iterator
+from threading import Thread
+from uuid import UUID
+
+import pytest
+from django.db import DatabaseError
+from redis import Redis
+
+from billing.models import LedgerEntry
+from inference import jobs
+from inference.catalog.offers import Offer
+from inference.engine import Sampling
+from inference.finish import finish
+from inference.jobs import Job
+from inference.models import Request
+from inference.worker import Host, finisher, watch
+from tenants.auth import Caller
+from tests.inference.parts import NOW, fields, job, submit
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture
+def one(caller: Caller, echo: Offer) -> Job:
+    """A request of acme's, in line: it has no reservation, which settles to nothing."""
+    from billing.models import PriceVersion
+
+    made = job(
+        organization=caller.organization,
+        schema=caller.schema,
+        prompt=tuple(echo.text.chat([{"role": "user", "content": "x" * 40}])),
+        sampling=Sampling(max_tokens=100),
+        price_version=PriceVersion.objects.get().pk,
+    )
+    submit(made)
+    return made
+
+
+def until(true: Callable[[], bool], seconds: float = 10) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, "it did not come to pass"
+        time.sleep(0.005)
+
+
+def ended(request: UUID) -> bool:
+    return fields(request).get("state") == "done"
+
+
+def booked() -> Iterator[LedgerEntry]:
+    return LedgerEntry.objects.across_organizations().iterator()
+
+
+def test_a_claimed_request_ends_and_frees_its_slot(one: Job, host: Host) -> None:
+    host.serve("echo")
+    until(lambda: ended(one.id))
+    [entry] = booked()
+    assert entry.request == one.id
+    assert entry.units["output_tokens"] == 41
+
+
+def test_a_request_whose_finisher_died_is_booked_by_the_reaper(
+    one: Job, host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def dies(*_: object, **__: object) -> None:
+        raise DatabaseError("gone")
+
+    monkeypatch.setattr(finisher, "finish", dies)
+    host.serve("echo")
+    until(lambda: fields(one.id)["state"] == "sealed")
+    assert list(booked()) == []
+    monkeypatch.setattr(finisher, "finish", finish)
+    monkeypatch.setattr(watch, "_OVERDUE_MS", 0)
+    watch.reap()
+    assert ended(one.id)
+    assert len(list(booked())) == 1
+
+
+def test_booking_twice_changes_nothing(one: Job, host: Host) -> None:
+    host.serve("echo")
+    until(lambda: ended(one.id))
+    finish([one.id], now=NOW)
+    assert len(list(booked())) == 1
+
+
+def test_a_worker_that_lost_its_lease_writes_nothing_and_lets_go(
+    one: Job, host: Host, redis: Redis
+) -> None:
+    redis.hset(f"job:{one.id}", "attempt", 5)
+    host.serve("echo")
+    assert redis.hget(f"job:{one.id}", "attempt") == b"6"
+    until(lambda: ended(one.id))
+
+
+def test_a_draining_worker_hands_its_requests_over_with_their_tokens(
+    one: Job, echo: Offer, announced: list[str]
+) -> None:
+    first, second = Host([echo], slots=1), Host([echo], slots=1)
+    first.start()
+    second.start()
+    claimed = jobs.claim(model="echo", worker=first.name)
+    assert claimed is not None
+    jobs.give_back([(one.id, claimed.attempt)])
+    serving = Thread(target=first.serve, args=["echo"])
+    first.drain(0)
+    serving.start()
+    serving.join(5)
+    assert fields(one.id)["state"] == "waiting"
+    second.serve("echo")
+    until(lambda: ended(one.id))
+    second.drain(1)
+    [entry] = booked()
+    assert entry.units["output_tokens"] == 41
+
+
+def test_failure_is_booked_at_nothing(one: Job, host: Host, redis: Redis) -> None:
+    redis.hset(f"job:{one.id}", "crashes", jobs.MOST_CRASHES - 1)
+    jobs.claim(model="echo", worker="dead")
+    redis.zadd(jobs.LEASES, {str(one.id): 0})
+    watch.reap()
+    finish([one.id], now=NOW)
+    [entry] = booked()
+    assert (entry.state, entry.amount) == ("failed", 0)
+    from django_tenants.utils import schema_context
+
+    with schema_context("org_acme"):
+        assert Request.objects.get().state == "failed"
