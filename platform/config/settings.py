@@ -44,9 +44,13 @@ def _database(url: str) -> dict[str, Any]:
         "PORT": str(parts.port or query.pop("port", "")),
         "OPTIONS": {
             **query,
-            "pool": {"min_size": 0, "max_size": int(_env("DATABASE_POOL", "8")), "timeout": 10},
+            "pool": _pool(int(_env("DATABASE_POOL", "8"))),
         },
     }
+
+
+def _pool(size: int) -> dict[str, int] | bool:
+    return {"min_size": 0, "max_size": size, "timeout": 10} if size else False
 
 
 def _redis_database(url: str, number: int) -> str:
