@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Event, Thread
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 from uuid import UUID
 
 from django.db import connection
@@ -96,7 +96,8 @@ def submit(*some: Job, web: str = "web") -> None:
 
 def fields(request: UUID) -> dict[str, str]:
     """A job as Redis has it."""
-    return {k.decode(): v.decode("latin1") for k, v in state().hgetall(f"job:{request}").items()}
+    found = cast("dict[bytes, bytes]", state().hgetall(f"job:{request}"))
+    return {name.decode(): value.decode("latin1") for name, value in found.items()}
 
 
 async def in_schema(schema: str, read: Callable[[], T]) -> T:

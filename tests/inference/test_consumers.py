@@ -1,5 +1,6 @@
 """The WebSocket: many requests on one connection, and what goes wrong there."""
 
+import asyncio
 import json
 from typing import Any
 
@@ -78,15 +79,8 @@ async def test_a_key_may_come_in_the_first_message(key: str, echo: Offer) -> Non
 async def test_a_bad_key_closes_the_connection(echo: Offer) -> None:
     socket = await connect("sk-nonsense")
     assert (await hear(socket))["error"]["code"] == "invalid_api_key"
-    assert (
-        await socket.receive_output(timeout=5)
-        == {
-            "type": "websocket.close",
-            "code": 4401,
-            "reason": None,
-        }
-        or True
-    )
+    closed = await socket.receive_output(timeout=5)
+    assert (closed["type"], closed["code"]) == ("websocket.close", 4401)
     await socket.disconnect()
 
 
@@ -144,10 +138,9 @@ async def test_who_disconnects_cancels_what_is_open(key: str, host: Host) -> Non
     await hear(socket)
     await say(socket, type="infer", id="a", prompt="hi")
     started = await hear(socket)
-    with state().pubsub() as told:
+    with state().pubsub() as told:  # type: ignore[no-untyped-call]
         told.subscribe("workers")
         told.get_message(timeout=5)
         await socket.disconnect()
-        message = told.get_message(timeout=5)
-    assert message is not None
+        message = await asyncio.to_thread(told.get_message, timeout=5)
     assert message["data"].decode() == f"finish {started['request_id']}"

@@ -1,5 +1,7 @@
 """The scripts that move a request: who is next, who holds it, and what may be written."""
 
+from typing import cast
+
 import orjson
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -32,7 +34,7 @@ def delta(of: Job, position: int, *tokens: int, reason: FinishReason | None = No
 
 
 def expire_leases() -> None:
-    for rid in state().zrange(jobs.LEASES, 0, -1):
+    for rid in cast("list[bytes]", state().zrange(jobs.LEASES, 0, -1)):
         state().zadd(jobs.LEASES, {rid: 0})
 
 
@@ -155,7 +157,7 @@ def test_a_step_is_told_once_to_each_web_process_concerned(redis: Redis) -> None
     submit(there, web="b")
     for _ in range(3):
         claim()
-    with state().pubsub() as channel:
+    with state().pubsub() as channel:  # type: ignore[no-untyped-call]
         channel.subscribe("web:a", "web:b")
         for _ in range(2):
             channel.get_message(timeout=5)
@@ -196,7 +198,7 @@ def test_a_stream_ends_once(redis: Redis) -> None:
     ended = stream.Ended("", "stop", 2, 0, 1, 4000, "EUR", "")
     for _ in range(2):
         pipeline(lambda pipe: stream.end(pipe, request=one.id, event=ended))
-    entries = state().xrange(f"stream:{one.id}")
+    entries = stream.entries(state().xrange(f"stream:{one.id}"))
     assert ["reason" in orjson.loads(each[b"d"]) for _, each in entries] == [False, True]
     assert 0 < state().ttl(f"stream:{one.id}") <= stream.KEPT_SECONDS
     assert "spec" not in fields(one.id)
