@@ -24,7 +24,7 @@ local function sweep(now)
   for i = 1, #held, 2 do
     if now - made_at(held[i]) > AGE then
       redis.call('HDEL', KEYS[3], held[i])
-      redis.call('HINCRBY', KEYS[2], 'reserved', '-' .. held[i + 1])
+      redis.call('HINCRBY', KEYS[2], 'reserved', string.format('%.0f', 0 - tonumber(held[i + 1])))
     end
   end
   redis.call('HSET', KEYS[2], 'swept', string.format('%.0f', now))

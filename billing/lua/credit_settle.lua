@@ -16,7 +16,7 @@ local epoch = redis.call('HGET', KEYS[1], 'epoch')
 if hold then
   redis.call('HDEL', KEYS[2], ARGV[1])
   if epoch then
-    redis.call('HINCRBY', KEYS[1], 'reserved', '-' .. hold)
+    redis.call('HINCRBY', KEYS[1], 'reserved', string.format('%.0f', 0 - tonumber(hold)))
   end
 end
 if not epoch then

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
-from django.db import connection, transaction
+from django.db import transaction
 from django.db.models import Sum
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -28,6 +28,7 @@ from billing.invoicing import (
 )
 from billing.models import Account, Invoice, InvoiceLine, LedgerEntry, Period
 from tests import factories
+from tests.billing.beside import on_its_own_connection, wait_until_somebody_waits_for_a_lock
 from tests.billing.rows import NOW, entry
 from tests.billing.test_ledger import DECEMBER, NOVEMBER, booked
 
@@ -150,30 +151,6 @@ def test_without_an_account_there_is_nothing_to_invoice(db: None) -> None:
         preview(organization=stranger.pk, month=NOVEMBER, now=NOW)
 
 
-# Beside each other, on connections of their own
-
-
-def on_its_own_connection(step: Callable[[], Any]) -> Callable[[], Any]:
-    """A step for a thread."""
-
-    def run() -> Any:
-        try:
-            return step()
-        finally:
-            connection.close()
-
-    return run
-
-
-def wait_until_somebody_waits_for_a_lock() -> None:
-    with connection.cursor() as cursor:
-        for _ in range(100_000):
-            cursor.execute("SELECT 1 FROM pg_locks WHERE NOT granted LIMIT 1")
-            if cursor.fetchone():
-                return
-    raise AssertionError("nobody waits")
-
-
 @pytest.mark.django_db(transaction=True)
 def test_closing_waits_for_a_booking_under_way_and_counts_it(account: Account) -> None:
     written, may_commit = Event(), Event()
@@ -262,9 +239,6 @@ def test_of_many_closings_at_once_one_makes_the_invoice(account: Account) -> Non
         won = [pool.submit(on_its_own_connection(one)) for _ in range(12)]
         assert sum(each.result() for each in won) == 1
     assert Invoice.objects.for_org(account.organization_id).count() == 1
-
-
-# The command and the schedule
 
 
 @pytest.fixture
