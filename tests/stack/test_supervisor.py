@@ -1,6 +1,7 @@
 """The life of a stack: real servers, real processes, a toy in the place of web and worker."""
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -32,7 +33,9 @@ class Stack:
         self.port = free_port()
         self.process: subprocess.Popen[bytes]
         (root / "web.py").write_text(stand_in.WEB)
-        (root / "Procfile").write_text(f"web: exec {sys.executable} web.py\n{procfile}\n")
+        (root / "Procfile").write_text(
+            f"web: exec {shlex.quote(sys.executable)} web.py\n{procfile}\n"
+        )
 
     def start(self) -> "subprocess.Popen[bytes]":
         """`make run`."""
