@@ -1,0 +1,121 @@
+"""A whole platform, started as `make run` starts it, with state of its own."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import psycopg
+
+from kit.embedded import free_port
+
+ROOT = Path(__file__).resolve().parents[2]
+MODEL = "smollm2-135m-instruct"
+_READY_SECONDS = 400
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """A running platform: where it is, and what its demo organization may use."""
+
+    url: str
+    var: Path
+    environment: dict[str, str]
+    process: subprocess.Popen[str]
+
+    @property
+    def demo(self) -> dict[str, str]:
+        """Log-ins and key."""
+        found: dict[str, str] = json.loads((self.var / "demo.json").read_text())
+        return found
+
+    @property
+    def key(self) -> str:
+        """The demo organization's."""
+        return self.demo["api_key"]
+
+    @property
+    def authorization(self) -> dict[str, str]:
+        """For any client."""
+        return {"Authorization": f"Bearer {self.key}"}
+
+    def manage(self, *command: str) -> str:
+        """What a management command prints; it must succeed."""
+        done = subprocess.run(  # noqa: S603
+            [sys.executable, "manage.py", *command],
+            cwd=ROOT,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def rows(self, query: str, *arguments: Any) -> list[tuple[Any, ...]]:
+        """From its PostgreSQL."""
+        url = _settings(self.var / "stack.env")["DATABASE_URL"]
+        with psycopg.connect(url) as connection:
+            return connection.execute(query, arguments).fetchall()
+
+    def worker(self) -> psutil.Process:
+        """Its Celery worker."""
+        [found] = [
+            each
+            for each in psutil.Process(self.process.pid).children(recursive=True)
+            if {"celery_app", "worker"} <= set(each.cmdline())
+        ]
+        return found
+
+
+@contextmanager
+def running(folder: Path) -> Iterator[Stack]:
+    """Start it, wait until it says that it is ready, and stop it as Ctrl-C would."""
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in {"DATABASE_URL", "REDIS_URL", "CACHE_URL", "BROKER_URL"}
+    } | {"VAR_DIR": str(folder), "MODELS_DIR": str(ROOT / "var" / "models")}
+    port = free_port()
+    output = (folder / "output.log").open("w")
+    process = subprocess.Popen(  # noqa: S603
+        [sys.executable, "-m", "config.stack", "run", "--port", str(port)],
+        cwd=ROOT,
+        env=environment | {"PYTHONPATH": f"{ROOT}:{ROOT / 'platform'}"},
+        stdout=output,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    stack = Stack(f"http://127.0.0.1:{port}", folder, environment, process)
+    try:
+        wait_until((folder / "quickstart.env").exists, stack, seconds=_READY_SECONDS)
+        yield stack
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(60)
+        output.close()
+    assert not (folder / "quickstart.env").exists()
+
+
+def wait_until(true: Callable[[], bool], stack: Stack, *, seconds: float = 30) -> None:
+    """Until it is so; fails with the platform's last words."""
+    deadline = time.monotonic() + seconds
+    while not true():
+        alive = stack.process.poll() is None
+        if time.monotonic() > deadline or not alive:
+            raise AssertionError((stack.var / "output.log").read_text()[-4000:])
+        time.sleep(0.05)
+
+
+def _settings(path: Path) -> dict[str, str]:
+    pairs = (line.partition("=") for line in path.read_text().splitlines())
+    return {name: value for name, _, value in pairs}
