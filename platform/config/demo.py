@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from django.conf import settings
 from django.db import transaction
@@ -24,6 +25,15 @@ _CREDIT = 100 * NANOS
 _CURRENCY = "EUR"
 _RATES = {"input_tokens": 50_000_000, "output_tokens": 200_000_000}
 """EUR 0.05 and 0.20 for a million tokens."""
+_ABOUT: Mapping[str, Mapping[str, Any]] = {
+    "smollm2-135m-instruct": {
+        "title": "SmolLM2 135M Instruct",
+        "owner": "HuggingFaceTB",
+        "default_temperature": 0.2,
+        "default_top_p": 0.9,
+    }
+}
+"""What the catalog says of the models that we ship; sampling as their makers advise."""
 _BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -64,25 +74,17 @@ def seed(path: Path) -> Demo:
 
 def offer(manifest: Manifest) -> Model:
     """The prepared model in the catalog, published and priced."""
+    prepared = {
+        "backend": manifest.backend,
+        "folder": manifest.name,
+        "version": manifest.version,
+        "context": manifest.context,
+    }
+    about = _ABOUT.get(manifest.name, {"title": manifest.name})
     model, _ = Model.objects.update_or_create(
         name=manifest.name,
-        defaults={
-            "backend": manifest.backend,
-            "folder": manifest.name,
-            "version": manifest.version,
-            "context": manifest.context,
-        },
-        create_defaults={
-            "title": "SmolLM2 135M Instruct",
-            "owner": "HuggingFaceTB",
-            "backend": manifest.backend,
-            "folder": manifest.name,
-            "version": manifest.version,
-            "context": manifest.context,
-            "default_temperature": 0.2,
-            "default_top_p": 0.9,
-            "published": True,
-        },
+        defaults=prepared,
+        create_defaults={**prepared, **about, "published": True},
     )
     PriceVersion.objects.get_or_create(
         model=manifest.name,

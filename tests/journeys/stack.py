@@ -67,6 +67,12 @@ class Stack:
         with psycopg.connect(url) as connection:
             return connection.execute(query, arguments).fetchall()
 
+    def execute(self, statement: str) -> None:
+        """In its PostgreSQL."""
+        url = _settings(self.var / "stack.env")["DATABASE_URL"]
+        with psycopg.connect(url) as connection:
+            connection.execute(statement)
+
     def worker(self) -> psutil.Process:
         """Its Celery worker."""
         [found] = [
@@ -78,13 +84,16 @@ class Stack:
 
 
 @contextmanager
-def running(folder: Path) -> Iterator[Stack]:
-    """Start it, wait until it says that it is ready, and stop it as Ctrl-C would."""
+def running(folder: Path, **settings: str) -> Iterator[Stack]:
+    """Start it, wait until it says that it is ready, and stop it as Ctrl-C would.
+
+    `settings` go into its environment.
+    """
     environment = {
         name: value
         for name, value in os.environ.items()
         if name not in {"DATABASE_URL", "REDIS_URL", "CACHE_URL", "BROKER_URL"}
-    } | {"VAR_DIR": str(folder), "MODELS_DIR": str(ROOT / "var" / "models")}
+    } | {"VAR_DIR": str(folder), "MODELS_DIR": str(ROOT / "var" / "models"), **settings}
     port = free_port()
     output = (folder / "output.log").open("w")
     process = subprocess.Popen(  # noqa: S603
