@@ -4,40 +4,58 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
-    dependencies = [
-    ]
+    dependencies = []
 
     operations = [
         migrations.CreateModel(
-            name='Request',
+            name="Request",
             fields=[
-                ('id', models.UUIDField(editable=False, primary_key=True, serialize=False)),
-                ('state', models.CharField(choices=[('finished', 'Finished'), ('cancelled', 'Cancelled'), ('failed', 'Failed')], max_length=16)),
-                ('reason', models.CharField(help_text='Why it ended: stop, length, cancelled …', max_length=16)),
-                ('error', models.CharField(blank=True, max_length=500)),
-                ('endpoint', models.CharField(max_length=64)),
-                ('model', models.CharField(max_length=64)),
-                ('model_version', models.CharField(max_length=64)),
-                ('key', models.CharField(max_length=32)),
-                ('label', models.CharField(blank=True, help_text="The caller's X-Request-ID.", max_length=128)),
-                ('region', models.CharField(max_length=32)),
-                ('prompt_tokens', models.PositiveIntegerField()),
-                ('cached_tokens', models.PositiveIntegerField(default=0)),
-                ('completion_tokens', models.PositiveIntegerField()),
-                ('amount', models.BigIntegerField(help_text='Nanos, as in the ledger.')),
-                ('currency', models.CharField(max_length=3)),
-                ('attempts', models.PositiveSmallIntegerField()),
-                ('created_at', models.DateTimeField()),
-                ('started_at', models.DateTimeField(null=True)),
-                ('first_token_at', models.DateTimeField(null=True)),
-                ('finished_at', models.DateTimeField()),
+                ("id", models.UUIDField(editable=False, primary_key=True, serialize=False)),
+                (
+                    "state",
+                    models.CharField(
+                        choices=[
+                            ("finished", "Finished"),
+                            ("cancelled", "Cancelled"),
+                            ("failed", "Failed"),
+                        ],
+                        max_length=16,
+                    ),
+                ),
+                (
+                    "reason",
+                    models.CharField(
+                        help_text="Why it ended: stop, length, cancelled …", max_length=16
+                    ),
+                ),
+                ("error", models.CharField(blank=True, max_length=500)),
+                ("endpoint", models.CharField(max_length=64)),
+                ("model", models.CharField(max_length=64)),
+                ("model_version", models.CharField(max_length=64)),
+                ("key", models.CharField(max_length=32)),
+                (
+                    "label",
+                    models.CharField(
+                        blank=True, help_text="The caller's X-Request-ID.", max_length=128
+                    ),
+                ),
+                ("region", models.CharField(max_length=32)),
+                ("prompt_tokens", models.PositiveIntegerField()),
+                ("cached_tokens", models.PositiveIntegerField(default=0)),
+                ("completion_tokens", models.PositiveIntegerField()),
+                ("amount", models.BigIntegerField(help_text="Nanos, as in the ledger.")),
+                ("currency", models.CharField(max_length=3)),
+                ("attempts", models.PositiveSmallIntegerField()),
+                ("created_at", models.DateTimeField()),
+                ("started_at", models.DateTimeField(null=True)),
+                ("first_token_at", models.DateTimeField(null=True)),
+                ("finished_at", models.DateTimeField()),
             ],
             options={
-                'ordering': ('-id',),
-                'indexes': [models.Index(fields=['model', '-id'], name='request_by_model')],
+                "ordering": ("-id",),
+                "indexes": [models.Index(fields=["model", "-id"], name="request_by_model")],
             },
         ),
     ]

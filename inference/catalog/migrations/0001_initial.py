@@ -5,34 +5,97 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
-    dependencies = [
-    ]
+    dependencies = []
 
     operations = [
         migrations.CreateModel(
-            name='Model',
+            name="Model",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('name', models.CharField(help_text="What a request's “model” says.", max_length=64, unique=True, validators=[django.core.validators.RegexValidator('^[a-z0-9][a-z0-9._-]*$', 'Lower case, digits, . _ -')])),
-                ('title', models.CharField(max_length=120)),
-                ('owner', models.CharField(default='platform', help_text='Who made the model.', max_length=64)),
-                ('backend', models.CharField(choices=[('onnx', 'ONNX Runtime'), ('echo', 'Echo (repeats the prompt; for measuring)')], max_length=16)),
-                ('folder', models.CharField(help_text='Below MODELS_DIR; see prepare_model.', max_length=200)),
-                ('version', models.CharField(max_length=64)),
-                ('device', models.CharField(default='cpu', max_length=16)),
-                ('context', models.PositiveIntegerField(help_text='Tokens of prompt and answer together.', validators=[django.core.validators.MinValueValidator(16)])),
-                ('default_max_tokens', models.PositiveIntegerField(default=512, validators=[django.core.validators.MinValueValidator(1)])),
-                ('default_temperature', models.FloatField(default=1.0, validators=[django.core.validators.MinValueValidator(0), django.core.validators.MaxValueValidator(2)])),
-                ('default_top_p', models.FloatField(default=1.0, validators=[django.core.validators.MinValueValidator(0.01), django.core.validators.MaxValueValidator(1)])),
-                ('published', models.BooleanField(default=False)),
-                ('created_at', models.DateTimeField(auto_now_add=True)),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                (
+                    "name",
+                    models.CharField(
+                        help_text="What a request's “model” says.",
+                        max_length=64,
+                        unique=True,
+                        validators=[
+                            django.core.validators.RegexValidator(
+                                "^[a-z0-9][a-z0-9._-]*$", "Lower case, digits, . _ -"
+                            )
+                        ],
+                    ),
+                ),
+                ("title", models.CharField(max_length=120)),
+                (
+                    "owner",
+                    models.CharField(
+                        default="platform", help_text="Who made the model.", max_length=64
+                    ),
+                ),
+                (
+                    "backend",
+                    models.CharField(
+                        choices=[
+                            ("onnx", "ONNX Runtime"),
+                            ("echo", "Echo (repeats the prompt; for measuring)"),
+                        ],
+                        max_length=16,
+                    ),
+                ),
+                (
+                    "folder",
+                    models.CharField(
+                        help_text="Below MODELS_DIR; see prepare_model.", max_length=200
+                    ),
+                ),
+                ("version", models.CharField(max_length=64)),
+                ("device", models.CharField(default="cpu", max_length=16)),
+                (
+                    "context",
+                    models.PositiveIntegerField(
+                        help_text="Tokens of prompt and answer together.",
+                        validators=[django.core.validators.MinValueValidator(16)],
+                    ),
+                ),
+                (
+                    "default_max_tokens",
+                    models.PositiveIntegerField(
+                        default=512, validators=[django.core.validators.MinValueValidator(1)]
+                    ),
+                ),
+                (
+                    "default_temperature",
+                    models.FloatField(
+                        default=1.0,
+                        validators=[
+                            django.core.validators.MinValueValidator(0),
+                            django.core.validators.MaxValueValidator(2),
+                        ],
+                    ),
+                ),
+                (
+                    "default_top_p",
+                    models.FloatField(
+                        default=1.0,
+                        validators=[
+                            django.core.validators.MinValueValidator(0.01),
+                            django.core.validators.MaxValueValidator(1),
+                        ],
+                    ),
+                ),
+                ("published", models.BooleanField(default=False)),
+                ("created_at", models.DateTimeField(auto_now_add=True)),
             ],
             options={
-                'verbose_name': 'model',
-                'ordering': ('name',),
+                "verbose_name": "model",
+                "ordering": ("name",),
             },
         ),
     ]
