@@ -47,7 +47,8 @@ class Observed:
         route = match.route if match else "unmatched"
         metrics.REQUESTS.labels(route, request.method or "", str(response.status_code)).inc()
         metrics.SECONDS.labels(route).observe(seconds)
-        response._has_been_logged = True  # type: ignore[attr-defined]  Django's line would be a second
+        # Django would log a second line of every error.
+        response._has_been_logged = True  # type: ignore[attr-defined]
         say = log.debug if request.path in _PROBES else log.info
         say(
             "answered",

@@ -17,7 +17,10 @@ import redis.asyncio
 from django.conf import settings
 from redis.exceptions import NoScriptError
 
-_TIMEOUTS = {"socket_connect_timeout": 2.0, "socket_timeout": 5.0}
+_TIMEOUTS: dict[str, Any] = {"socket_connect_timeout": 2.0, "socket_timeout": 5.0}
+
+_CONNECTIONS = 64
+"""A loop's; a crowd beyond them waits its turn."""
 
 _by_loop: WeakKeyDictionary[asyncio.AbstractEventLoop, redis.asyncio.Redis] = WeakKeyDictionary()
 
@@ -35,9 +38,14 @@ def async_state() -> redis.asyncio.Redis:
     loop = asyncio.get_running_loop()
     client = _by_loop.get(loop)
     if client is None:
-        client = redis.asyncio.Redis.from_url(
-            settings.REDIS_URL, health_check_interval=30, max_connections=256, **_TIMEOUTS
+        pool = redis.asyncio.BlockingConnectionPool.from_url(
+            settings.REDIS_URL,
+            health_check_interval=30,
+            max_connections=_CONNECTIONS,
+            timeout=5,
+            **_TIMEOUTS,
         )
+        client = redis.asyncio.Redis.from_pool(pool)
         _by_loop[loop] = client
     return client
 
