@@ -5,6 +5,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -86,8 +87,15 @@ def until(condition: Callable[[], bool], seconds: float = 60) -> None:
 
 
 @pytest.fixture
-def stack(tmp_path: Path) -> Iterator[Stack]:
-    stack = Stack(tmp_path, procfile=WORKER)
+def folder() -> Iterator[Path]:
+    """Not pytest's own: it closes its folders to others, and as root PostgreSQL is another."""
+    with tempfile.TemporaryDirectory(prefix="platform-stack-") as path:
+        yield Path(path).resolve()
+
+
+@pytest.fixture
+def stack(folder: Path) -> Iterator[Stack]:
+    stack = Stack(folder, procfile=WORKER)
     yield stack
     if stack.process.poll() is None:
         stack.end()
@@ -174,8 +182,8 @@ def test_quickstart_follows_the_health_of_the_stack(stack: Stack) -> None:
     until(stack.layout.quickstart.exists)
 
 
-def test_a_process_that_keeps_dying_ends_the_stack_with_its_last_words(tmp_path: Path) -> None:
-    stack = Stack(tmp_path, procfile="worker: echo no such model; exit 3")
+def test_a_process_that_keeps_dying_ends_the_stack_with_its_last_words(folder: Path) -> None:
+    stack = Stack(folder, procfile="worker: echo no such model; exit 3")
     stack.start()
     printed = stack.output()
     assert stack.process.returncode == 1
