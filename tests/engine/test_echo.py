@@ -16,7 +16,7 @@ from inference.engine import (
 )
 from inference.engine.echo import EchoRunner
 from inference.engine.text import ByteText
-from tests.engine.parts import Answers, solo, work
+from tests.engine.parts import Answer, Answers, solo, work
 
 
 def echo(*, slots: int = 4, context: int = 512) -> Engine:
@@ -49,6 +49,34 @@ def test_it_can_be_sampled_stopped_and_resumed() -> None:
     short = solo(engine, work("d", prompt, max_tokens=3))
     assert (sampled.text, stopped.text, resumed.text) == ("one two three", "one two", "wo three")
     assert (short.text, short.outcome and short.outcome.reason) == ("one", FinishReason.length)
+
+
+@pytest.mark.parametrize(
+    ("said", "most", "reason"), [("the EN", 99, FinishReason.stop), ("the END", 6, "length")]
+)
+def test_what_was_held_back_is_delivered_when_the_answer_ends_by_itself(
+    said: str, most: int, reason: str
+) -> None:
+    engine = echo()
+    answer = solo(engine, work(prompt=engine.text.encode(said), max_tokens=most, stop=("END",)))
+    assert answer.text == "the EN"
+    assert answer.outcome is not None
+    assert answer.outcome.reason == reason
+
+
+def test_what_was_held_back_is_not_delivered_when_the_answer_is_handed_over() -> None:
+    engine, answers = echo(), Answers()
+    engine.submit(work(prompt=engine.text.encode("the EN, the END"), max_tokens=99, stop=("END",)))
+    while len(answers.get("one", Answer()).tokens) < 6:
+        answers.take(engine.step())
+    engine.cancel("one", FinishReason.handed_over)
+    answers.take_rest(engine)
+    assert answers["one"].text == "the "
+    emitted = tuple(answers["one"].tokens)
+    again = work(
+        prompt=engine.text.encode("the EN, the END"), max_tokens=99, stop=("END",), emitted=emitted
+    )
+    assert solo(engine, again).text == "EN, the "
 
 
 def test_an_engine_is_loaded_from_its_folder(tmp_path: Path) -> None:

@@ -127,6 +127,15 @@ def test_slots_that_come_and_go_keep_to_themselves(tiny: Path) -> None:
             assert (row == solo_logits[slot][n]).all()
 
 
+def test_a_call_made_again_gives_the_same(tiny: Path) -> None:
+    runner = OnnxRunner(tiny / "int8" / "model.onnx", slots=2, context=CONTEXT, threads=1)
+    for slot in (0, 1):
+        runner.prefill(slot, [40, 41, 42 + slot], 0)
+    first = runner.decode([0, 1], [50, 51], [3, 3]).copy()
+    assert (runner.decode([0, 1], [50, 51], [3, 3]) == first).all()
+    assert (runner.decode([1], [51], [3]) == first[1]).all()
+
+
 def test_a_slot_may_be_filled_to_the_last_token(tiny: Path) -> None:
     engine = load_engine(tiny / "none", slots=2, threads=1)
     prompt = [40] * (CONTEXT - 20)
