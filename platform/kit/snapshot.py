@@ -11,7 +11,7 @@ from collections.abc import Callable
 from threading import Lock
 from typing import Generic, TypeVar
 
-from django.db import close_old_connections
+from django.db import close_old_connections, connection
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -57,7 +57,8 @@ class Snapshot(Generic[T]):
             self._value = self._load()
             self._loaded_at = time.monotonic()
         finally:
-            close_old_connections()
+            if not connection.in_atomic_block:
+                close_old_connections()
 
     async def _renew_quietly(self) -> None:
         try:
