@@ -1,13 +1,13 @@
 """The workers that live now, as they report themselves to Redis each second."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import orjson
 
-from inference.catalog.offers import offers
-from kit.redis import async_state
+from inference.catalog.offers import offers, published
+from kit.redis import async_state, state
 
 Reports = Mapping[str, Mapping[str, Any]]
 """What one worker says of each of its models."""
@@ -43,17 +43,37 @@ async def fleet() -> Fleet:
     """Read it, in two round trips."""
     models = [each.name for each in await offers(allowed=frozenset())]
     client = async_state()
-    names = [name.decode() for name in cast("set[bytes]", await client.smembers("workers"))]
+    names = _names(await client.smembers("workers"))
     async with client.pipeline(transaction=False) as pipe:
-        for name in names:
-            pipe.get(f"worker:{name}")
-        for model in models:
-            pipe.zcard(f"queue:{model}")
-        replies = await pipe.execute()
-    reports, waiting = replies[: len(names)], replies[len(names) :]
-    gone = [name for name, report in zip(names, reports, strict=True) if report is None]
-    if gone:
+        _ask(pipe, names, models)
+        found = _fleet(names, models, await pipe.execute())
+    if gone := names - found.workers.keys():
         await client.srem("workers", *gone)
+    return found
+
+
+def fleet_now() -> Fleet:
+    """`fleet` for threads."""
+    models = list(published())
+    names = _names(state().smembers("workers"))
+    with state().pipeline(transaction=False) as pipe:
+        _ask(pipe, names, models)
+        return _fleet(names, models, pipe.execute())
+
+
+def _names(members: Any) -> set[str]:
+    return {name.decode() for name in members}
+
+
+def _ask(pipe: Any, names: Iterable[str], models: Iterable[str]) -> None:
+    for name in names:
+        pipe.get(f"worker:{name}")
+    for model in models:
+        pipe.zcard(f"queue:{model}")
+
+
+def _fleet(names: Collection[str], models: Iterable[str], replies: Sequence[Any]) -> Fleet:
+    reports, waiting = replies[: len(names)], replies[len(names) :]
     return Fleet(
         workers={
             name: orjson.loads(report)

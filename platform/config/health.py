@@ -38,23 +38,26 @@ _database = Database()
 
 async def health(request: HttpRequest) -> HttpResponse:
     """The parts, and whether they make a whole."""
+    found = await parts()
+    status = 200 if found["status"] == "ok" else 503
+    return Json(found, status=status, headers={"Cache-Control": "no-store"})
+
+
+async def parts() -> dict[str, Any]:
+    """What /health says."""
     redis = await _within(async_state().ping()) is not None
     database = await _database.is_up()
     now = await _within(fleet()) if redis else None
     serving = now.serving(settings.DEFAULT_MODEL) if now else 0
     well = redis and database and serving > 0
-    return Json(
-        {
-            "status": "ok" if well else "unavailable",
-            "redis": _word(redis),
-            "database": _word(database),
-            "model": _model(serving),
-            "workers": len(now.workers) if now else 0,
-            "cache_hit_rate": round(_hit_rate(now), 4),
-        },
-        status=200 if well else 503,
-        headers={"Cache-Control": "no-store"},
-    )
+    return {
+        "status": "ok" if well else "unavailable",
+        "redis": _word(redis),
+        "database": _word(database),
+        "model": _model(serving),
+        "workers": len(now.workers) if now else 0,
+        "cache_hit_rate": round(_hit_rate(now), 4),
+    }
 
 
 def _model(serving: int) -> dict[str, Any]:

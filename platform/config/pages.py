@@ -1,16 +1,31 @@
-"""The page at the root, and the answer where nothing is."""
+"""The page at the root, the API's documentation, and the answer where nothing is."""
 
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
+from drf_spectacular.views import SpectacularSwaggerSplitView
 
+from config.health import parts
 from kit.edge import NotFound, refused
 
 
-def home(request: HttpRequest) -> HttpResponse:
-    """What this is, and where to go from here."""
+async def home(request: HttpRequest) -> HttpResponse:
+    """What this is, whether it runs, and where to go from here."""
     base = request.build_absolute_uri("/").rstrip("/")
-    return render(request, "home.html", {"base": base, "model": settings.DEFAULT_MODEL})
+    context = {
+        "base": base,
+        "socket": base.replace("http", "ws", 1),
+        "model": settings.DEFAULT_MODEL,
+        "health": await parts(),
+    }
+    return render(request, "home.html", context)
+
+
+class Docs(SpectacularSwaggerSplitView):
+    """Swagger UI from our own static files, its script apart so that none need be inline."""
+
+    template_name = "docs.html"
+    url_name = "schema"
 
 
 async def nothing_here(request: HttpRequest) -> HttpResponse:

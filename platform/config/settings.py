@@ -140,13 +140,13 @@ ROOT_URLCONF = "config.urls"
 ASGI_APPLICATION = "config.asgi.application"
 MIDDLEWARE = [
     "config.middleware.Observed",
+    "config.portal.PagePolicy",
     "config.portal.Security",
     "config.portal.WhiteNoise",
     "config.portal.Session",
     "config.portal.Csrf",
     "config.portal.Authentication",
     "config.portal.Messages",
-    "config.portal.ClickJacking",
 ]
 API_PATHS = ("/v1/", "/api/", "/health", "/metrics")
 """Where the portal's middleware (sessions, CSRF, messages) does not run."""
@@ -171,6 +171,7 @@ LOGIN_URL = "/login"
 LOGIN_REDIRECT_URL = "/"
 LOGOUT_REDIRECT_URL = "/"
 LANGUAGE_CODE = "en-us"
+FORMAT_MODULE_PATH = "config.formats"
 TIME_ZONE = "UTC"
 USE_TZ = True
 
@@ -184,11 +185,36 @@ REST_FRAMEWORK = {
 }
 SPECTACULAR_SETTINGS = {
     "TITLE": "AI Inference Platform",
-    "DESCRIPTION": "Language models over REST, server-sent events and WebSockets, by the token.",
+    "DESCRIPTION": (
+        "Language models by the token. Every endpoint takes an organization's API key: press "
+        "**Authorize** and paste it. Below `/v1` any OpenAI client works; errors there are "
+        "OpenAI's, elsewhere `application/problem+json`. Every answer carries `X-Request-ID`; "
+        "an `X-Request-ID` that you send is kept as the request's label in your usage.\n\n"
+        "A WebSocket at `/ws/v1/infer` runs many requests over one connection: send "
+        '`{"type": "auth", "key": …}` (or the `Authorization` header), then '
+        '`{"type": "infer", "id": "a", "prompt": …}`; `{"type": "cancel", "id": "a"}` stops one.'
+    ),
     "VERSION": "1.0.0",
+    "TAGS": [
+        {"name": "OpenAI", "description": "As in OpenAI's API: change the base URL, that is all."},
+        {"name": "Inference", "description": "One prompt, one answer, and what it cost."},
+        {"name": "Usage", "description": "What was used, and what it comes to."},
+    ],
+    "APPEND_COMPONENTS": {
+        "securitySchemes": {
+            "key": {"type": "http", "scheme": "bearer", "description": "An API key: `aip_…`"}
+        }
+    },
+    "SECURITY": [{"key": []}],
     "SERVE_INCLUDE_SCHEMA": False,
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+    "SWAGGER_UI_SETTINGS": {
+        "deepLinking": True,
+        "displayRequestDuration": True,
+        "persistAuthorization": False,
+        "validatorUrl": None,
+    },
     "REDOC_DIST": "SIDECAR",
 }
 
@@ -209,8 +235,33 @@ LOG_LEVEL = _env("LOG_LEVEL", "INFO")
 LOGGING_CONFIG = "kit.logs.configure"
 LOGGING: dict[str, Any] = {"json": LOG_JSON, "level": LOG_LEVEL}
 
+# The operators' admin
+
 UNFOLD = {
     "SITE_TITLE": "AI Inference Platform",
-    "SITE_HEADER": "AI Inference Platform",
+    "SITE_HEADER": "AI Inference",
+    "SITE_SUBHEADER": "Operators",
+    "SITE_SYMBOL": "bolt",
     "SITE_URL": "/",
+    "SITE_FAVICONS": [{"rel": "icon", "type": "image/svg+xml", "href": f"{STATIC_URL}icon.svg"}],
+    "ENVIRONMENT": "config.navigation.environment",
+    "DASHBOARD_CALLBACK": "config.dashboard.dashboard",
+    "STYLES": [f"{STATIC_URL}dashboard.css"],
+    "SIDEBAR": {"navigation": "config.navigation.sidebar", "command_search": True},
+    "COMMAND": {"search_callback": "config.navigation.search"},
+    "COLORS": {
+        "primary": {
+            "50": "#eef2ff",
+            "100": "#e0e7ff",
+            "200": "#c7d2fe",
+            "300": "#a5b4fc",
+            "400": "#818cf8",
+            "500": "#6366f1",
+            "600": "#4f46e5",
+            "700": "#4338ca",
+            "800": "#3730a3",
+            "900": "#312e81",
+            "950": "#1e1b4b",
+        }
+    },
 }

@@ -2,12 +2,12 @@
 
 from django.contrib import admin
 from django.urls import include, path, re_path
-from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
+from drf_spectacular.views import SpectacularAPIView
 
 import analytics.urls
 import inference.urls
 from config.health import health
-from config.pages import home, nothing_here
+from config.pages import Docs, home, nothing_here
 from config.scrape import metrics
 
 urlpatterns = [
@@ -17,7 +17,7 @@ urlpatterns = [
     path("v1/", include(inference.urls.openai)),
     path("api/v1/", include([*inference.urls.api, *analytics.urls.urlpatterns])),
     path("api/schema", SpectacularAPIView.as_view(), name="schema"),
-    path("api/docs", SpectacularSwaggerView.as_view(url_name="schema"), name="docs"),
+    path("api/docs", Docs.as_view(), name="docs"),
     path("admin/", admin.site.urls),
     re_path(r"^(?:v1|api)(?:/|$)", nothing_here),
 ]

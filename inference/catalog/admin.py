@@ -1,0 +1,101 @@
+"""The models on offer, as operators keep them."""
+
+from typing import Any
+
+from django.conf import settings
+from django.contrib import admin, messages
+from django.db import transaction
+from django.db.models import QuerySet
+from django.http import HttpRequest
+from unfold.admin import ModelAdmin
+from unfold.decorators import display
+
+from billing.models import PriceVersion
+from inference.catalog import offers
+from inference.catalog.models import Model
+
+_COLORS = {"published": "success", "draft": "warning"}
+
+
+@admin.register(Model)
+class ModelAdminOfCatalog(ModelAdmin):  # type: ignore[misc]
+    """A model that was used is taken back, not deleted: history and the ledger name it."""
+
+    list_display = (
+        "name",
+        "title",
+        "state",
+        "backend",
+        "device",
+        "tokens_of_context",
+        "version",
+        "created_at",
+    )
+    list_filter = ("published", "backend", "device")
+    search_fields = ("name", "title", "owner")
+    search_help_text = "Name, title or owner"
+    readonly_fields = ("created_at",)
+    actions = ("publish", "take_back")
+    fieldsets = (
+        (None, {"fields": ("name", "title", "owner", "published", "created_at")}),
+        ("Runs as", {"fields": ("backend", "folder", "version", "device", "context")}),
+        (
+            "Where a request does not say",
+            {"fields": ("default_max_tokens", "default_temperature", "default_top_p")},
+        ),
+    )
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
+        """Requests, prices and queues go by the name: it stays."""
+        return (*self.readonly_fields, *(("name",) if obj else ()))
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Never: take it back."""
+        return False
+
+    def save_model(self, request: HttpRequest, obj: Model, form: Any, change: bool) -> None:
+        """Save; say what a published model still lacks."""
+        super().save_model(request, obj, form, change)
+        self._changed(request, [obj])
+
+    @display(label=_COLORS)  # type: ignore[untyped-decorator]
+    def state(self, model: Model) -> str:
+        """Whether requests may name it."""
+        return "published" if model.published else "draft"
+
+    @admin.display(description="context", ordering="context")
+    def tokens_of_context(self, model: Model) -> str:
+        """For people."""
+        return f"{model.context:,} tokens"
+
+    @admin.action(description="Publish", permissions=["change"])
+    def publish(self, request: HttpRequest, chosen: QuerySet[Model]) -> None:
+        """Let requests name them."""
+        chosen.update(published=True)
+        self._changed(request, list(chosen))
+
+    @admin.action(description="Take back: refuse new requests", permissions=["change"])
+    def take_back(self, request: HttpRequest, chosen: QuerySet[Model]) -> None:
+        """What runs goes on."""
+        chosen.update(published=False)
+        self._changed(request, list(chosen))
+
+    def _changed(self, request: HttpRequest, models: list[Model]) -> None:
+        transaction.on_commit(offers.forget)
+        names = ", ".join(model.name for model in models)
+        self.message_user(
+            request, f"{names}: every process knows within 5 seconds.", messages.SUCCESS
+        )
+        for model in models:
+            for lack in _lacks(model) if model.published else ():
+                self.message_user(request, f"{model.name} {lack}", messages.WARNING)
+
+
+def _lacks(model: Model) -> list[str]:
+    """What a published model needs besides its row."""
+    lacks = []
+    if not PriceVersion.objects.filter(model=model.name).exists():
+        lacks.append("has no price: its requests are refused until it has one.")
+    if not (settings.MODELS_DIR / model.folder / "manifest.json").is_file():
+        lacks.append(f"is not prepared: there is no {model.folder}/manifest.json in MODELS_DIR.")
+    return lacks
