@@ -19,6 +19,7 @@ from kit import redis as kit_redis
 from kit.errors import Unavailable
 
 _QUIET_SECONDS = 2.0
+_PATIENCE = 5.0
 _GAP = ("", b"")
 """Handed to every follower after a break: messages may have been missed."""
 
@@ -46,12 +47,15 @@ class Listener:
 
     @classmethod
     async def here(cls) -> Self:
-        """The running loop's listener, subscribed."""
+        """The running loop's listener, subscribed; raises `Unavailable`."""
         loop = asyncio.get_running_loop()
         listener = cls._by_loop.get(loop)
         if listener is None or listener._task.done():
             listener = cls._by_loop[loop] = cls()
-        await asyncio.wait_for(listener._subscribed.wait(), 5)
+        try:
+            await asyncio.wait_for(listener._subscribed.wait(), _PATIENCE)
+        except TimeoutError as error:
+            raise Unavailable("The platform's state does not answer; try again.") from error
         return listener  # type: ignore[return-value]
 
     def open(self, request: UUID) -> asyncio.Queue[tuple[str, bytes]]:

@@ -4,6 +4,8 @@ The publisher writes a whole step in one script call, so a slow Redis never stop
 that piled up meanwhile go out together.
 """
 
+import os
+import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
@@ -16,7 +18,7 @@ from redis.exceptions import RedisError
 
 from inference import jobs, metrics, stream
 from inference.catalog.offers import Offer
-from inference.engine import Delta, Engine, FinishReason, Outcome, Work
+from inference.engine import Delta, Engine, EngineClosed, FinishReason, Outcome, Work
 from inference.jobs import Claim, Verdict
 
 _MOST_AT_ONCE = 512
@@ -75,7 +77,7 @@ class Station:
     def take_slot(self) -> bool:
         """Reserve room for one request, if there is any."""
         with self._lock:
-            if self._free == 0:
+            if self._free == 0 or not self.is_well():
                 return False
             self._free -= 1
             return True
@@ -104,6 +106,9 @@ class Station:
         )
         try:
             self.engine.submit(work)
+        except EngineClosed:
+            requeue([held])
+            self.drop(str(job.id))
         except Exception as error:
             log.exception("the engine did not take a request")
             self._steps.put([_failed(claim, error)])
@@ -125,7 +130,17 @@ class Station:
         try:
             self.engine.run(self._steps.put)
         except Exception:
-            log.exception("the engine stopped", model=self.offer.name)
+            log.exception("the engine broke; this worker ends", model=self.offer.name)
+            self._abandon()
+
+    def _abandon(self) -> None:
+        """Let go of everything: the leases run out, and another worker goes on.
+
+        A worker without its engine is of no use; whoever supervises it starts a new one.
+        """
+        for held in self.held():
+            self.drop(str(held.claim.job.id))
+        os.kill(os.getpid(), signal.SIGTERM)
 
     def _publish(self) -> None:
         while (deltas := self._next_deltas()) is not None:

@@ -1,5 +1,6 @@
 """A worker's inside: crashes, drains, lost leases, a database that is away."""
 
+import signal
 import time
 from collections.abc import Callable, Iterator
 from threading import Thread
@@ -114,6 +115,24 @@ def test_a_draining_worker_hands_its_requests_over_with_their_tokens(
     second.drain(1)
     [entry] = booked()
     assert entry.units["output_tokens"] == 41
+
+
+def test_a_broken_engine_ends_its_worker_and_loses_no_request(
+    one: Job, host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed: list[int] = []
+    monkeypatch.setattr("os.kill", lambda pid, number: killed.append(number))
+    station = host._stations["echo"]
+
+    def breaks() -> None:
+        raise MemoryError("no more")
+
+    monkeypatch.setattr(station.engine, "step", breaks)
+    host.serve("echo")
+    until(lambda: bool(killed))
+    assert killed == [signal.SIGTERM]
+    assert not station.take_slot()
+    assert fields(one.id)["state"] == "running"
 
 
 def test_failure_is_booked_at_nothing(one: Job, host: Host, redis: Redis) -> None:
