@@ -55,14 +55,14 @@ class Ended:
 Event = Piece | Ended
 
 
-def append(step: Sequence[tuple[int, Delta]]) -> list[str]:
-    """Write one step: (attempt, delta) of each request, sealing those with an outcome.
+def append(step: Sequence[tuple[UUID, int, Delta]]) -> list[str]:
+    """Write one step: (request, attempt, delta) of each, sealing those with an outcome.
 
     Returns for each a `jobs.Verdict`, or the reason for which the request is to be cancelled.
     """
     arguments: list[Argument] = []
-    for attempt, delta in step:
-        arguments += [delta.id, attempt, delta.position, len(delta.tokens), _payload(delta)]
+    for request, attempt, delta in step:
+        arguments += [str(request), attempt, delta.position, len(delta.tokens), _payload(delta)]
         arguments += _seal(delta.outcome)
     return [reply.decode() for reply in _APPEND([LEASES, SEALED], arguments)]
 

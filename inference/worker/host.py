@@ -90,7 +90,7 @@ class Host:
             log.warning("could not hand over; the leases will run out", error=str(error))
             models = []
         for held in left:
-            station.drop(str(held.claim.job.id))
+            station.drop(held)
         for _ in left if models else []:
             announce(model=station.offer.name, queue=station.offer.queue)
         if left:

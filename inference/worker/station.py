@@ -34,6 +34,11 @@ class Held:
     claim: Claim
     gone: Event = field(default_factory=Event)
 
+    @property
+    def work(self) -> str:
+        """Its name in the engine: a request that comes back here is another work."""
+        return f"{self.claim.job.id}/{self.claim.attempt}"
+
 
 class Station:
     """Runs claimed requests of one model, as many at once as the engine has slots."""
@@ -94,10 +99,11 @@ class Station:
     def run(self, claim: Claim) -> None:
         """Carry one leased request to its seal, or until it is no longer this worker's."""
         job = claim.job
-        held = self._held[str(job.id)] = Held(claim)
+        held = Held(claim)
+        self._held[held.work] = held
         emitted = stream.emitted(job.id) if claim.position else ()
         work = Work(
-            id=str(job.id),
+            id=held.work,
             tenant=str(job.organization),
             prompt=job.prompt,
             sampling=job.sampling,
@@ -108,22 +114,22 @@ class Station:
             self.engine.submit(work)
         except EngineClosed:
             requeue([held])
-            self.drop(str(job.id))
+            self.drop(held)
         except Exception as error:
             log.exception("the engine did not take a request")
-            self._steps.put([_failed(claim, error)])
+            self._steps.put([_failed(held, error)])
         held.gone.wait()
 
     def cancel(self, request: str, reason: str) -> None:
         """Stop a request within a step, if it is here."""
-        if request in self._held:
-            self.engine.cancel(request, FinishReason(reason))
+        for held in self.held():
+            if str(held.claim.job.id) == request:
+                self.engine.cancel(held.work, FinishReason(reason))
 
-    def drop(self, request: str) -> None:
+    def drop(self, held: Held) -> None:
         """Forget a request that is another worker's now."""
-        held = self._held.pop(request, None)
-        if held is not None:
-            self.engine.cancel(request, FinishReason.handed_over)
+        if self._held.pop(held.work, None) is not None:
+            self.engine.cancel(held.work, FinishReason.handed_over)
             held.gone.set()
 
     def _decode(self) -> None:
@@ -139,19 +145,19 @@ class Station:
         A worker without its engine is of no use; whoever supervises it starts a new one.
         """
         for held in self.held():
-            self.drop(str(held.claim.job.id))
+            self.drop(held)
         os.kill(os.getpid(), signal.SIGTERM)
 
     def _publish(self) -> None:
         while (deltas := self._next_deltas()) is not None:
             step = [
-                (held.claim.attempt, delta)
+                (held, delta)
                 for delta in deltas
                 if (held := self._held.get(delta.id)) is not None and not _given_up(delta)
             ]
             if step:
-                for (_, delta), verdict in zip(step, self._write(step), strict=True):
-                    self._note(delta, verdict)
+                for (held, delta), verdict in zip(step, self._write(step), strict=True):
+                    self._note(held, delta, verdict)
 
     def _next_deltas(self) -> list[Delta] | None:
         first = self._steps.get()
@@ -169,34 +175,35 @@ class Station:
             deltas += more
         return deltas
 
-    def _write(self, step: list[tuple[int, Delta]]) -> list[str]:
+    def _write(self, step: list[tuple[Held, Delta]]) -> list[str]:
+        rows = [(held.claim.job.id, held.claim.attempt, delta) for held, delta in step]
         pause = 0.05
         while True:
             try:
                 with metrics.PUBLISH_SECONDS.time():
-                    return stream.append(step)
+                    return stream.append(rows)
             except RedisError as error:
                 log.warning("a step could not be written; trying again", error=str(error))
                 sleep(pause)
                 pause = min(pause * 2, 2.0)
 
-    def _note(self, delta: Delta, verdict: str) -> None:
+    def _note(self, held: Held, delta: Delta, verdict: str) -> None:
         if verdict == Verdict.LOST:
-            self.drop(delta.id)
+            self.drop(held)
         elif delta.outcome is not None:
-            held = self._held.pop(delta.id, None)
-            self._sealed(UUID(delta.id))
-            if held is not None:
-                held.gone.set()
+            self._held.pop(held.work, None)
+            self._sealed(held.claim.job.id)
+            held.gone.set()
         elif verdict != Verdict.OK:
-            self.cancel(delta.id, verdict)
+            self.engine.cancel(held.work, FinishReason(verdict))
 
 
 def _given_up(delta: Delta) -> bool:
     return delta.outcome is not None and delta.outcome.reason == FinishReason.handed_over
 
 
-def _failed(claim: Claim, error: Exception) -> Delta:
+def _failed(held: Held, error: Exception) -> Delta:
+    claim = held.claim
     outcome = Outcome(
         reason=FinishReason.failed,
         prompt_tokens=len(claim.job.prompt),

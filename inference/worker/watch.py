@@ -73,11 +73,10 @@ class Watch:
         held = [(station, each) for station in self._stations for each in station.held()]
         verdicts = jobs.renew([(each.claim.job.id, each.claim.attempt) for _, each in held])
         for (station, each), verdict in zip(held, verdicts, strict=True):
-            request = str(each.claim.job.id)
             if verdict == Verdict.LOST:
-                station.drop(request)
+                station.drop(each)
             elif verdict != Verdict.OK:
-                station.cancel(request, verdict)
+                station.cancel(str(each.claim.job.id), verdict)
 
     def _report(self) -> None:
         report = {station.offer.name: _stats(station) for station in self._stations}

@@ -1,6 +1,7 @@
 """The scripts that move a request: who is next, who holds it, and what may be written."""
 
 from typing import cast
+from uuid import UUID
 
 import orjson
 import pytest
@@ -87,7 +88,7 @@ def test_unused_tokens_are_given_back_to_the_organizations_turn(redis: Redis) ->
     short = job(organization=1, sampling=Sampling(max_tokens=1000))
     submit(short)
     claim()
-    stream.append([(1, delta(short, 0, 7, reason=FinishReason.stop))])
+    stream.append([(short.id, 1, delta(short, 0, 7, reason=FinishReason.stop))])
     assert int(state().hget(f"queue:{ECHO}:served", "1") or 0) == len(short.prompt) + 1
 
 
@@ -95,15 +96,15 @@ def test_a_dead_workers_request_goes_to_the_next_with_a_new_fence(redis: Redis) 
     one = job()
     submit(one)
     claim("dead")
-    stream.append([(1, delta(one, 0, 5, 6))])
+    stream.append([(one.id, 1, delta(one, 0, 5, 6))])
     expire_leases()
     assert jobs.requeue_expired() == [ECHO]
     second = claim("alive")
     assert second is not None
     assert (second.attempt, second.position) == (2, 2)
     assert stream.emitted(one.id) == (5, 6)
-    assert stream.append([(1, delta(one, 2, 9))]) == ["lost"]
-    assert stream.append([(2, delta(one, 2, 7))]) == ["ok"]
+    assert stream.append([(one.id, 1, delta(one, 2, 9))]) == ["lost"]
+    assert stream.append([(one.id, 2, delta(one, 2, 7))]) == ["ok"]
     assert stream.emitted(one.id) == (5, 6, 7)
 
 
@@ -133,7 +134,7 @@ def test_a_step_sent_twice_is_written_once(redis: Redis) -> None:
     one = job()
     submit(one)
     claim()
-    step = [(1, delta(one, 0, 5, 6, reason=FinishReason.stop))]
+    step = [(one.id, 1, delta(one, 0, 5, 6, reason=FinishReason.stop))]
     assert stream.append(step) == ["ok"]
     assert stream.append(step) == ["ok"]
     assert stream.emitted(one.id) == (5, 6)
@@ -144,8 +145,8 @@ def test_nothing_is_written_after_the_seal_nor_past_a_gap(redis: Redis) -> None:
     submit(one, other)
     claim()
     claim()
-    stream.append([(1, delta(one, 0, 5, reason=FinishReason.stop))])
-    replies = stream.append([(1, delta(one, 1, 6)), (1, delta(other, 3, 6))])
+    stream.append([(one.id, 1, delta(one, 0, 5, reason=FinishReason.stop))])
+    replies = stream.append([(one.id, 1, delta(one, 1, 6)), (other.id, 1, delta(other, 3, 6))])
     assert replies == ["lost", "lost"]
     assert stream.emitted(one.id) == (5,)
     assert stream.emitted(other.id) == ()
@@ -161,7 +162,13 @@ def test_a_step_is_told_once_to_each_web_process_concerned(redis: Redis) -> None
         channel.subscribe("web:a", "web:b")
         for _ in range(2):
             channel.get_message(timeout=5)
-        stream.append([(1, delta(here, 0, 5)), (1, delta(there, 0, 6)), (9, delta(lost, 0, 7))])
+        stream.append(
+            [
+                (here.id, 1, delta(here, 0, 5)),
+                (there.id, 1, delta(there, 0, 6)),
+                (lost.id, 9, delta(lost, 0, 7)),
+            ]
+        )
         told = [channel.get_message(timeout=5) for _ in range(2)]
         assert channel.get_message(timeout=0.05) is None
     lines = sorted(message["data"] for message in told if message)
@@ -179,7 +186,7 @@ async def test_a_waiting_request_is_sealed_when_cancelled_and_a_running_one_flag
         assert await jobs.cancel(request=each.id, organization=1, reason="cancelled")
     assert fields(waiting.id)["state"] == "sealed"
     assert claim() is None
-    assert stream.append([(1, delta(running, 0, 5))]) == ["cancelled"]
+    assert stream.append([(running.id, 1, delta(running, 0, 5))]) == ["cancelled"]
     assert jobs.renew([(running.id, 1)]) == ["cancelled"]
 
 
@@ -194,7 +201,7 @@ def test_a_stream_ends_once(redis: Redis) -> None:
     one = job()
     submit(one)
     claim()
-    stream.append([(1, delta(one, 0, 5, reason=FinishReason.stop))])
+    stream.append([(one.id, 1, delta(one, 0, 5, reason=FinishReason.stop))])
     ended = stream.Ended("", "stop", 2, 0, 1, 4000, "EUR", "")
     for _ in range(2):
         pipeline(lambda pipe: stream.end(pipe, request=one.id, event=ended))
@@ -214,7 +221,7 @@ class Workers:
         self.one = one
         self.held: Claim | None = None
         self.position = 0
-        self.sent: list[tuple[int, Delta]] = []
+        self.sent: list[tuple[UUID, int, Delta]] = []
 
     def claim(self) -> None:
         found = claim()
@@ -243,7 +250,7 @@ class Workers:
     def _send(self, reason: FinishReason | None) -> None:
         if self.held is not None:
             step = delta(self.one, self.position, self.position, self.position + 1, reason=reason)
-            self.sent.append((self.held.attempt, step))
+            self.sent.append((self.one.id, self.held.attempt, step))
             self.position += 2
             if stream.append(self.sent[-1:]) == ["lost"]:
                 self.held = None
