@@ -211,7 +211,7 @@ def _failed(held: Held, error: Exception) -> Delta:
         completion_tokens=claim.position,
         error=str(error)[:400],
     )
-    return Delta(id=str(claim.job.id), position=claim.position, tokens=(), text="", outcome=outcome)
+    return Delta(id=held.work, position=claim.position, tokens=(), text="", outcome=outcome)
 
 
 def requeue(held: Sequence[Held]) -> list[str]:

@@ -135,6 +135,19 @@ def test_a_broken_engine_ends_its_worker_and_loses_no_request(
     assert fields(one.id)["state"] == "running"
 
 
+def test_a_request_that_the_engine_refuses_fails_and_costs_nothing(
+    one: Job, host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuses(work: object) -> None:
+        raise ValueError("not this one")
+
+    monkeypatch.setattr(host._stations["echo"].engine, "submit", refuses)
+    host.serve("echo")
+    until(lambda: ended(one.id))
+    [entry] = booked()
+    assert (entry.state, entry.amount) == ("failed", 0)
+
+
 def test_failure_is_booked_at_nothing(one: Job, host: Host, redis: Redis) -> None:
     redis.hset(f"job:{one.id}", "crashes", jobs.MOST_CRASHES - 1)
     jobs.claim(model="echo", worker="dead")
