@@ -4,8 +4,8 @@ The model is `echo`, which answers at once, so what is measured is everything el
 authentication, limits, credit reservation, metering and history on. Clients, web, worker, Valkey
 and PostgreSQL share this machine's cores. Afterwards the ledger must hold one row a request.
 
-  .venv/bin/python -m benchmarks.gateway                    1, 16 and 64 clients, 10 s each
-  .venv/bin/python -m benchmarks.gateway --stream --record  streamed; appended to RESULTS.md
+  .venv/bin/python benchmarks/gateway.py                    1, 16 and 64 clients, 10 s each
+  .venv/bin/python benchmarks/gateway.py --stream --record  streamed; appended to RESULTS.md
 """
 
 import argparse
@@ -18,13 +18,16 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from rich.console import Console
-from rich.progress import track
-from rich.table import Table
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "platform")]
 
-from tests.journeys.stack import Stack, running
+from rich.console import Console  # noqa: E402
+from rich.progress import track  # noqa: E402
+from rich.table import Table  # noqa: E402
 
-_RESULTS = Path(__file__).parent / "RESULTS.md"
+from tests.journeys.stack import Stack, running  # noqa: E402
+
+_RESULTS = ROOT / "benchmarks" / "RESULTS.md"
 _WARM_UP = 2.0
 
 
@@ -150,7 +153,7 @@ def show(console: Console, loads: list[Load], *, stream: bool) -> None:
 
 def record(loads: list[Load], *, stream: bool) -> None:
     """Append the figures with the command and the date."""
-    command = " ".join(["python -m benchmarks.gateway", *sys.argv[1:]])
+    command = " ".join([".venv/bin/python benchmarks/gateway.py", *sys.argv[1:]])
     lines = [
         f"\n## Gateway{', streamed' if stream else ''}, {datetime.now(UTC):%Y-%m-%d}\n",
         f"`{command}`\n",

@@ -47,6 +47,11 @@ class Stack:
         """For any client."""
         return {"Authorization": f"Bearer {self.key}"}
 
+    @property
+    def redis_url(self) -> str:
+        """Its state Redis."""
+        return _settings(self.var / "stack.env")["REDIS_URL"]
+
     def manage(self, *command: str) -> str:
         """What a management command prints; it must succeed."""
         done = subprocess.run(  # noqa: S603
