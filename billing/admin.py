@@ -1,11 +1,14 @@
 """The operators' view of money. Only accounts and prices to come can be changed here."""
 
 from collections.abc import Iterable
+from decimal import Decimal
 from functools import partial
 from typing import Any
 from uuid import UUID
 
+from django import forms
 from django.contrib import admin
+from django.core.exceptions import ValidationError
 from django.db import transaction
 from django.db.models import Model, Q, QuerySet
 from django.http import HttpRequest
@@ -13,20 +16,23 @@ from django.utils import timezone
 from unfold.admin import ModelAdmin, TabularInline
 from unfold.contrib.filters.admin import AutocompleteSelectFilter, DropdownFilter
 from unfold.paginator import InfinitePaginator
+from unfold.widgets import UnfoldAdminDecimalFieldWidget
 
 from billing import credit
 from billing.invoicing import shown
 from billing.models import (
+    LARGEST,
     Account,
     Invoice,
     InvoiceLine,
     LedgerEntry,
+    Meter,
     Period,
     PriceVersion,
     State,
 )
 from billing.months import month_after, month_before, month_of, parse_month
-from kit.money import show
+from kit.money import NANOS, decimal, show
 
 _MONTHS_LISTED = 24
 
@@ -95,6 +101,52 @@ class StateFilter(DropdownFilter):  # type: ignore[misc]
         return queryset.filter(state=self.value()) if self.value() else queryset
 
 
+class OfMonth:
+    """Mixed in before an admin: its rows' months, as people write them."""
+
+    @admin.display(description="month", ordering="month")
+    def booked_to(self, row: Any) -> str:
+        """Like 2026-11."""
+        return f"{row.month:%Y-%m}"
+
+
+def _money(help_text: str, *, required: bool = True) -> forms.DecimalField:
+    """A field for an amount in the currency's unit: nobody types nanos."""
+    return forms.DecimalField(
+        min_value=0,
+        max_value=LARGEST // NANOS,
+        max_digits=16,
+        decimal_places=9,
+        required=required,
+        widget=UnfoldAdminDecimalFieldWidget,
+        help_text=help_text,
+    )
+
+
+def _units(nanos: int) -> str:
+    """What such a field shows."""
+    return f"{Decimal(decimal(nanos)).normalize():f}"
+
+
+class AccountForm(forms.ModelForm):  # type: ignore[type-arg]
+    """The limit in the currency's unit."""
+
+    credit_limit = _money("The most that may be owed at once, in the account's currency.")
+
+    class Meta:
+        model = Account
+        fields = ("organization", "currency", "credit_limit")
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if self.instance.pk:
+            self.initial["credit_limit"] = _units(self.instance.credit_limit)
+
+    def clean_credit_limit(self) -> int:
+        """In nanos."""
+        return int(self.cleaned_data["credit_limit"] * NANOS)
+
+
 class Everyones(ModelAdmin):  # type: ignore[misc]
     """Rows that belong to organizations, of them all."""
 
@@ -112,8 +164,10 @@ class AccountAdmin(Everyones):
 
     list_display = ("organization", "currency", "limit")
     search_fields = ("organization__name", "organization__slug")
+    search_help_text = "An organization's name or slug"
     autocomplete_fields = ("organization",)
-    readonly_fields = ("limit", "owed", "credit_epoch")
+    form = AccountForm
+    readonly_fields = ("owed",)
 
     @admin.display(description="credit limit", ordering="credit_limit")
     def limit(self, account: Account) -> str:
@@ -140,6 +194,35 @@ class AccountAdmin(Everyones):
         return False
 
 
+class PriceForm(forms.ModelForm):  # type: ignore[type-arg]
+    """A rate a meter, in the currency's unit."""
+
+    input_tokens = _money("For a million; empty: these cannot be charged.", required=False)
+    output_tokens = _money("For a million; empty: these cannot be charged.", required=False)
+
+    class Meta:
+        model = PriceVersion
+        fields = ("model", "currency", "effective_from")
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        for meter, nanos in (self.instance.rates or {}).items():
+            self.initial[meter] = _units(nanos)
+
+    def clean(self) -> dict[str, Any]:
+        """The rates, in nanos."""
+        given = super().clean() or {}
+        rates = {m.value: given[m] for m in Meter if given.get(m) is not None}
+        if not rates:
+            raise ValidationError("Name a rate for at least one meter.")
+        elsewhere = PriceVersion.objects.filter(model=given.get("model", ""))
+        other = elsewhere.exclude(currency=given.get("currency", "")).first()
+        if other:
+            raise ValidationError(f"{other.model} is priced in {other.currency} already.")
+        self.instance.rates = {meter: int(rate * NANOS) for meter, rate in rates.items()}
+        return given
+
+
 @admin.register(PriceVersion)
 class PriceVersionAdmin(ModelAdmin):  # type: ignore[misc]
     """Price lists; to change a price, add a version."""
@@ -147,6 +230,13 @@ class PriceVersionAdmin(ModelAdmin):  # type: ignore[misc]
     list_display = ("model", "currency", "effective_from", "per_million")
     list_filter = (ModelFilter, "currency")
     search_fields = ("model",)
+    search_help_text = "A model's name"
+    form = PriceForm
+
+    def get_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
+        """A form, or what stands for good."""
+        rates = ("per_million",) if _has_begun(obj) else tuple(Meter)
+        return ("model", "currency", *rates, "effective_from")
 
     @admin.display(description="for a million units")
     def per_million(self, price: PriceVersion) -> str:
@@ -166,7 +256,7 @@ class PriceVersionAdmin(ModelAdmin):  # type: ignore[misc]
 
 
 @admin.register(LedgerEntry)
-class LedgerEntryAdmin(ReadOnly, Everyones):
+class LedgerEntryAdmin(OfMonth, ReadOnly, Everyones):
     """Every request that was ever billed. Pages without a count: the table is large."""
 
     list_display = (
@@ -176,7 +266,7 @@ class LedgerEntryAdmin(ReadOnly, Everyones):
         "state",
         "used",
         "charged",
-        "month",
+        "booked_to",
         "label",
         "created_at",
     )
@@ -187,7 +277,12 @@ class LedgerEntryAdmin(ReadOnly, Everyones):
         StateFilter,
     )
     search_fields = ("request",)
-    search_help_text = "A request's id, its label (X-Request-ID) or an API key's id, whole"
+    search_help_text = "Request, label or key id, whole"
+    fieldsets = (
+        (None, {"fields": ("request", "organization", "state", "booked_to", "created_at")}),
+        ("Amount", {"fields": ("charged", "parts", "used", "price_version")}),
+        ("Request", {"fields": ("model", "key", "label", "region")}),
+    )
     paginator = InfinitePaginator
     show_full_result_count = False
     ordering = ("-request",)
@@ -197,6 +292,14 @@ class LedgerEntryAdmin(ReadOnly, Everyones):
     def used(self, entry: LedgerEntry) -> str:
         """For people."""
         return " · ".join(f"{n:,} {meter.replace('_', ' ')}" for meter, n in entry.units.items())
+
+    @admin.display(description="of which")
+    def parts(self, entry: LedgerEntry) -> str:
+        """By meter, exact."""
+        return " · ".join(
+            f"{meter.replace('_', ' ')} {show(nanos, entry.currency)}"
+            for meter, nanos in entry.amounts.items()
+        )
 
     @admin.display(description="amount")
     def charged(self, entry: LedgerEntry) -> str:
@@ -220,13 +323,24 @@ class InvoiceLineInline(ReadOnly, TabularInline):  # type: ignore[misc]
     """An invoice's lines."""
 
     model = InvoiceLine
-    fields = ("model", "meter", "units", "exact", "invoiced")
-    readonly_fields = ("exact", "invoiced")
+    fields = ("model", "of_meter", "of_units", "exact", "invoiced")
+    readonly_fields = ("of_meter", "of_units", "exact", "invoiced")
     extra = 0
+    hide_title = True
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[InvoiceLine]:
         """With the invoice, whose currency each line is shown in."""
         return super().get_queryset(request).select_related("invoice")  # type: ignore[no-any-return]
+
+    @admin.display(description="meter")
+    def of_meter(self, line: InvoiceLine) -> str:
+        """For people."""
+        return line.meter.replace("_", " ")
+
+    @admin.display(description="units")
+    def of_units(self, line: InvoiceLine) -> str:
+        """For people."""
+        return f"{line.units:,}"
 
     @admin.display
     def exact(self, line: InvoiceLine) -> str:
@@ -240,14 +354,15 @@ class InvoiceLineInline(ReadOnly, TabularInline):  # type: ignore[misc]
 
 
 @admin.register(Invoice)
-class InvoiceAdmin(ReadOnly, Everyones):
+class InvoiceAdmin(OfMonth, ReadOnly, Everyones):
     """Closed months; `close_month` makes them."""
 
-    list_display = ("organization", "month", "exact", "total", "status", "closed_at")
+    list_display = ("organization", "booked_to", "exact", "total", "status", "closed_at")
     list_filter = (("organization", AutocompleteSelectFilter), MonthFilter, "status")
     search_fields = ("organization__name", "organization__slug")
-    fields = ("organization", "month", "currency", "exact", "total", "status", "closed_at")
-    readonly_fields = ("exact", "total")
+    search_help_text = "An organization's name or slug"
+    fields = ("organization", "booked_to", "exact", "total", "status", "closed_at")
+    readonly_fields = ("booked_to", "exact", "total")
     inlines = (InvoiceLineInline,)
 
     @admin.display(description="subtotal, exact", ordering="subtotal")
@@ -262,10 +377,11 @@ class InvoiceAdmin(ReadOnly, Everyones):
 
 
 @admin.register(Period)
-class PeriodAdmin(ReadOnly, Everyones):
+class PeriodAdmin(OfMonth, ReadOnly, Everyones):
     """Which months are open."""
 
-    list_display = ("organization", "month", "closed_at")
+    list_display = ("organization", "booked_to", "closed_at")
+    fields = ("organization", "booked_to", "closed_at")
     list_filter = (("organization", AutocompleteSelectFilter), MonthFilter)
     search_fields = ("organization__name", "organization__slug")
 

@@ -8,4 +8,4 @@ class BillingConfig(AppConfig):
 
     name = "billing"
     label = "billing"
-    verbose_name = "Billing"
+    verbose_name = "Money"

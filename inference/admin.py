@@ -18,6 +18,7 @@ from django.http import HttpRequest, HttpResponseBase
 from django.shortcuts import redirect
 from django.urls import reverse
 from django.utils.html import format_html
+from django.utils.text import Truncator
 from django_tenants.utils import schema_context
 from unfold.admin import ModelAdmin
 from unfold.contrib.filters.admin import DropdownFilter, RangeDateFilter
@@ -33,6 +34,8 @@ from tenants.models import ApiKey, Organization
 
 _ORGANIZATION = "organization"
 """The parameter of every address here, and where a session keeps the last one: a slug."""
+_LINK = '<a class="text-primary-600 dark:text-primary-500" href="{}">{}</a>'
+_LABEL = 24
 _COLORS = {"finished": "success", "cancelled": "warning", "failed": "danger"}
 
 
@@ -127,21 +130,22 @@ class RequestAdmin(ModelAdmin):  # type: ignore[misc]
         "tokens",
         "charged",
         "took",
-        "key",
-        "label",
+        "said",
         "created_at",
     )
+    list_before_template = "admin/inference/request/organization.html"
+    show_facets = admin.ShowFacets.NEVER
     list_filter = (OrganizationFilter, StateFilter, ModelFilter, ("created_at", DayFilter))
     list_filter_submit = True
     search_fields = ("id",)
-    search_help_text = "A request's id, its label (X-Request-ID) or an API key's id, whole"
+    search_help_text = "Request, label or key id, whole"
     paginator = InfinitePaginator
     show_full_result_count = False
     ordering = ("-id",)
     sortable_by = ()
     list_per_page = 50
     fieldsets = (
-        (None, {"fields": ("id", "how", "reason", "error", "owner", "usage")}),
+        (None, {"fields": ("id", "state", "reason", "error", "owner", "usage")}),
         ("Asked", {"fields": ("endpoint", "model", "model_version", "key_used", "label")}),
         ("Used", {"fields": ("prompt_tokens", "cached_tokens", "completion_tokens", "charged")}),
         (
@@ -237,6 +241,11 @@ class RequestAdmin(ModelAdmin):  # type: ignore[misc]
         """How it ended."""
         return job.state
 
+    @admin.display(description="label")
+    def said(self, job: Request) -> str | None:
+        """As much as a list has room for."""
+        return Truncator(job.label).chars(_LABEL) or None
+
     @admin.display
     def tokens(self, job: Request) -> str:
         """In and out."""
@@ -282,15 +291,13 @@ class RequestAdmin(ModelAdmin):  # type: ignore[misc]
         key = ApiKey.objects.across_organizations().filter(pk=job.key).first()
         if key is None:
             return job.key
-        return format_html(
-            '<a href="{}">{}</a>', reverse("admin:tenants_apikey_change", args=[key.pk]), key
-        )
+        return format_html(_LINK, reverse("admin:tenants_apikey_change", args=[key.pk]), key)
 
     @admin.display(description="ledger")
     def usage(self, job: Request) -> str:
         """Its row there."""
         return format_html(
-            '<a href="{}">{}</a>',
+            _LINK,
             reverse("admin:billing_ledgerentry_change", args=[job.pk]),
             "What was booked",
         )

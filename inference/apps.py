@@ -7,3 +7,4 @@ class InferenceConfig(AppConfig):
     """The tenant app."""
 
     name = "inference"
+    verbose_name = "Work"

@@ -35,6 +35,7 @@ class Request(models.Model):
     finished_at = models.DateTimeField()
 
     class Meta:
+        verbose_name = "job"
         ordering = ("-id",)
         indexes = (models.Index(fields=("model", "-id"), name="request_by_model"),)
 

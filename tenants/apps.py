@@ -8,4 +8,4 @@ class TenantsConfig(AppConfig):
 
     name = "tenants"
     label = "tenants"
-    verbose_name = "Tenants"
+    verbose_name = "Organizations"

@@ -8,3 +8,4 @@ class CatalogConfig(AppConfig):
 
     name = "inference.catalog"
     label = "catalog"
+    verbose_name = "Work"

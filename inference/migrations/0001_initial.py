@@ -54,6 +54,7 @@ class Migration(migrations.Migration):
                 ("finished_at", models.DateTimeField()),
             ],
             options={
+                "verbose_name": "job",
                 "ordering": ("-id",),
                 "indexes": [models.Index(fields=["model", "-id"], name="request_by_model")],
             },

@@ -19,7 +19,7 @@ _MOST = 5
 _GROUPS = {
     "Organizations": (
         ("Organizations", "corporate_fare", "tenants.organization"),
-        ("People", "person", "tenants.user"),
+        ("Users", "person", "tenants.user"),
         ("Memberships", "badge", "tenants.membership"),
         ("API keys", "key", "tenants.apikey"),
     ),
@@ -32,11 +32,11 @@ _GROUPS = {
         ("Prices", "sell", "billing.priceversion"),
         ("Usage", "receipt_long", "billing.ledgerentry"),
         ("Invoices", "request_quote", "billing.invoice"),
-        ("Months", "calendar_month", "billing.period"),
+        ("Periods", "calendar_month", "billing.period"),
     ),
     "Platform": (
-        ("Background tasks", "task_alt", "django_celery_results.taskresult"),
-        ("Operators' groups", "admin_panel_settings", "auth.group"),
+        ("Task results", "task_alt", "django_celery_results.taskresult"),
+        ("Groups", "admin_panel_settings", "auth.group"),
     ),
 }
 
@@ -54,8 +54,8 @@ def sidebar(request: HttpRequest) -> list[dict[str, Any]]:
 def environment(request: HttpRequest) -> tuple[str, str]:
     """What installation this is, and unfold's colour for it."""
     if settings.PRODUCTION:
-        return f"Production · {settings.REGION}", "danger"
-    return f"Development · {settings.REGION}", "info"
+        return "Production", "danger"
+    return "Development", "info"
 
 
 def search(request: HttpRequest, term: str) -> list[SearchResult]:

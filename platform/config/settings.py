@@ -206,13 +206,17 @@ SPECTACULAR_SETTINGS = {
         }
     },
     "SECURITY": [{"key": []}],
+    "POSTPROCESSING_HOOKS": [
+        "drf_spectacular.hooks.postprocess_schema_enums",
+        "config.documentation.complete",
+    ],
     "SERVE_INCLUDE_SCHEMA": False,
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "SWAGGER_UI_SETTINGS": {
         "deepLinking": True,
         "displayRequestDuration": True,
-        "persistAuthorization": False,
+        "defaultModelsExpandDepth": -1,
         "validatorUrl": None,
     },
     "REDOC_DIST": "SIDECAR",
@@ -246,7 +250,7 @@ UNFOLD = {
     "SITE_FAVICONS": [{"rel": "icon", "type": "image/svg+xml", "href": f"{STATIC_URL}icon.svg"}],
     "ENVIRONMENT": "config.navigation.environment",
     "DASHBOARD_CALLBACK": "config.dashboard.dashboard",
-    "STYLES": [f"{STATIC_URL}dashboard.css"],
+    "STYLES": [f"{STATIC_URL}admin.css"],
     "SIDEBAR": {"navigation": "config.navigation.sidebar", "command_search": True},
     "COMMAND": {"search_callback": "config.navigation.search"},
     "COLORS": {

@@ -126,7 +126,7 @@ def test_an_invoice_shows_its_lines(operator: Client, account: Account) -> None:
     amounts = {"input_tokens": 12_345_000_001, "output_tokens": 0}
     booked(entry(account.organization_id, amounts=amounts))
     said = page(operator, f"invoice/{close(account).pk}/change/")
-    for part in ("output_tokens", "EUR 12.345000001", "EUR 12.35"):
+    for part in ("output tokens", "EUR 12.345000001", "EUR 12.35"):
         assert part in said or part == "EUR 12.35"
     assert "EUR 12.34" in said
 
@@ -137,7 +137,8 @@ def test_a_price_can_be_changed_until_it_takes_effect(operator: Client, account:
     form = {
         "model": "later",
         "currency": "EUR",
-        "rates": '{"input_tokens": 7}',
+        "input_tokens": "0.000000007",
+        "output_tokens": "",
         "effective_from_0": "2099-01-01",
         "effective_from_1": "00:00:00",
     }
@@ -146,9 +147,9 @@ def test_a_price_can_be_changed_until_it_takes_effect(operator: Client, account:
     assert ahead.rates == {"input_tokens": 7}
     answer = operator.post(f"/admin/billing/priceversion/{begun.pk}/change/", form)
     assert answer.status_code == 403
-    bad = {**form, "rates": '{"input_tokens": 0.5}'}
+    bad = {**form, "input_tokens": ""}
     answer = operator.post(f"/admin/billing/priceversion/{ahead.pk}/change/", bad)
-    assert "no whole number of nanos" in answer.content.decode()
+    assert "at least one meter" in answer.content.decode()
 
 
 def test_a_new_credit_limit_reaches_redis(
@@ -160,7 +161,7 @@ def test_a_new_credit_limit_reaches_redis(
     said = page(operator, f"account/{account.pk}/change/")
     assert "owed now" in said.lower()
     with django_capture_on_commit_callbacks(execute=True):
-        form = {"credit_limit": str(5 * NANOS)}
+        form = {"credit_limit": "5"}
         answer = operator.post(f"/admin/billing/account/{account.pk}/change/", form)
     assert answer.status_code == 302
     assert int(redis.hget(f"credit:{account.organization_id}", "limit") or 0) == 5 * NANOS

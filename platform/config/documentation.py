@@ -1,0 +1,146 @@
+"""What the API's documentation says besides what the endpoints declare: examples and refusals."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from django.conf import settings
+
+_MODEL = settings.DEFAULT_MODEL
+_REQUEST = "01a20c6c-0bee-7da5-8622-c07caf11767d"
+_ANSWER = "Gravity is what pulls things together: it is why a ball you throw comes back down."
+_USAGE = {"prompt_tokens": 37, "cached_tokens": 0, "completion_tokens": 19, "total_tokens": 56}
+_COST = {"amount": "0.000005650", "amount_nanos": 5650, "currency": "EUR"}
+_OPENAI_MODEL = {"id": _MODEL, "object": "model", "created": 1795503730, "owned_by": "someone"}
+_PROMPT = {"prompt": "Explain gravity to a child.", "max_tokens": 64, "temperature": 0.2}
+_CHAT = {
+    "model": _MODEL,
+    "messages": [
+        {"role": "system", "content": "You answer in one sentence."},
+        {"role": "user", "content": "Explain gravity to a child."},
+    ],
+    "max_tokens": 64,
+}
+_ASKED: Mapping[str, Mapping[str, Any]] = {
+    "chat_completions": {
+        "Whole": _CHAT,
+        "Streamed": {**_CHAT, "stream": True, "stream_options": {"include_usage": True}},
+    },
+    "infer": {"A prompt": _PROMPT},
+    "infer_stream": {"A prompt": _PROMPT},
+}
+_ANSWERED: Mapping[str, Any] = {
+    "chat_completions": {
+        "id": f"chatcmpl-{_REQUEST.replace('-', '')}",
+        "object": "chat.completion",
+        "created": 1795504737,
+        "model": _MODEL,
+        "choices": [
+            {
+                "index": 0,
+                "message": {"role": "assistant", "content": _ANSWER},
+                "finish_reason": "stop",
+            }
+        ],
+        "usage": {"prompt_tokens": 37, "completion_tokens": 19, "total_tokens": 56},
+    },
+    "models_list": {"object": "list", "data": [_OPENAI_MODEL]},
+    "models_retrieve": _OPENAI_MODEL,
+    "infer": {
+        "request_id": _REQUEST,
+        "model": _MODEL,
+        "text": _ANSWER,
+        "finish_reason": "stop",
+        "usage": _USAGE,
+        "cost": _COST,
+        "latency_ms": 620.1,
+    },
+    "infer_stream": (
+        f'event: start\ndata: {{"request_id":"{_REQUEST}","model":"{_MODEL}"}}\n\n'
+        'id: 1-2\nevent: token\ndata: {"text":"Gravity","position":0}\n\n'
+        'id: 2-2\nevent: token\ndata: {"text":" is","position":1}\n\n'
+        f'id: 9-0\nevent: done\ndata: {{"request_id":"{_REQUEST}","finish_reason":"stop",'
+        '"usage":{…},"cost":{…}}\n\n'
+    ),
+    "model_info": {
+        "name": _MODEL,
+        "context": 4096,
+        "defaults": {"max_tokens": 512, "temperature": 0.2, "top_p": 0.9},
+        "workers": 1,
+        "running": 3,
+        "waiting": 0,
+        "healthy": True,
+    },
+}
+_OFTEN = {
+    "400": "The body or a parameter is not right; the message names the field",
+    "401": "No key, or not one that is valid",
+    "403": "The key lacks the scope, or its organization is suspended",
+}
+_OF_RUNNING = {
+    "402": "The organization's credit cannot pay for it",
+    "404": "No such model, or not for this key",
+    "429": "A limit is reached; `Retry-After` says when to try again",
+    "503": "Nothing can serve it now",
+}
+
+
+def complete(result: dict[str, Any], **about: Any) -> dict[str, Any]:
+    """A postprocessing hook of drf-spectacular's: `result` with examples and refusals."""
+    result["components"]["schemas"] |= {"OpenAIError": _openai_error(), "Problem": _problem()}
+    for path, operation in _operations(result):
+        name = operation["operationId"]
+        if name in _ASKED:
+            for content in operation["requestBody"]["content"].values():
+                content["examples"] = {
+                    title: {"value": value} for title, value in _ASKED[name].items()
+                }
+        if name in _ANSWERED:
+            for content in operation["responses"]["200"]["content"].values():
+                content["example"] = _ANSWERED[name]
+        refusals = {**_OFTEN, **(_OF_RUNNING if name in _ASKED else {})}
+        for status, said in refusals.items():
+            operation["responses"][status] = _refusal(path, said)
+    return result
+
+
+def _operations(result: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    for path, methods in result["paths"].items():
+        for operation in methods.values():
+            yield path, operation
+
+
+def _refusal(path: str, said: str) -> dict[str, Any]:
+    openai = path.startswith("/v1/")
+    kind = "application/json" if openai else "application/problem+json"
+    schema = {"$ref": f"#/components/schemas/{'OpenAIError' if openai else 'Problem'}"}
+    return {"description": said, "content": {kind: {"schema": schema}}}
+
+
+def _openai_error() -> dict[str, Any]:
+    text, maybe = {"type": "string"}, {"type": "string", "nullable": True}
+    fields = {"message": text, "type": text, "param": maybe, "code": text}
+    return {
+        "type": "object",
+        "properties": {
+            "error": {"type": "object", "properties": fields, "required": list(fields)},
+        },
+        "required": ["error"],
+    }
+
+
+def _problem() -> dict[str, Any]:
+    text = {"type": "string"}
+    return {
+        "type": "object",
+        "description": "RFC 9457.",
+        "properties": {
+            "type": text,
+            "title": text,
+            "status": {"type": "integer"},
+            "detail": text,
+            "code": text,
+            "request_id": {"type": "string", "format": "uuid"},
+            "param": text,
+        },
+        "required": ["type", "title", "status", "detail", "code", "request_id"],
+    }

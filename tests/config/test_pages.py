@@ -1,0 +1,136 @@
+"""Pages for people: the front page, the documentation, the admin's door, and their headers."""
+
+import re
+from html.parser import HTMLParser
+from typing import Any
+
+import pytest
+from django.test import Client
+from redis import Redis
+
+from config.portal import policy
+from inference.catalog import offers
+
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("redis")]
+
+PAGES = ["/", "/api/docs", "/admin/login/", "/no/such/page"]
+LOADS = {"script": "src", "img": "src", "link": "href", "iframe": "src"}
+
+
+class Loaded(HTMLParser):
+    """What a page makes a browser fetch or run."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.addresses: list[str] = []
+        self.inline = 0
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        address = given.get(LOADS.get(tag, ""))
+        if address:
+            self.addresses.append(address)
+        self.inline += tag == "script" and not address
+        self.inline += any(name.startswith("on") for name in given)
+
+
+@pytest.fixture(autouse=True)
+def _no_catalog() -> None:
+    offers.forget()
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_pages_load_nothing_from_elsewhere_and_run_nothing_inline(
+    client: Client, path: str
+) -> None:
+    loaded = Loaded(client.get(path).content.decode())
+    assert loaded.addresses
+    assert [each for each in loaded.addresses if not re.match(r"/[^/]", each)] == []
+    assert loaded.inline == 0
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_pages_carry_their_policy(client: Client, path: str) -> None:
+    headers = client.get(path).headers
+    assert headers["Content-Security-Policy"] == policy(path)
+    assert "frame-ancestors 'none'" in headers["Content-Security-Policy"]
+    assert headers["X-Frame-Options"] == "DENY"
+    assert headers["Referrer-Policy"] == "same-origin"
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert "camera=()" in headers["Permissions-Policy"]
+
+
+def test_no_page_may_run_inline_scripts_and_only_the_admin_evaluates() -> None:
+    for path in PAGES:
+        directives = dict(each.split(" ", 1) for each in policy(path).split("; "))
+        assert "unsafe-inline" not in directives.get("script-src", "")
+        assert ("unsafe-eval" in policy(path)) == path.startswith("/admin/")
+    assert "script-src" not in policy("/")
+
+
+def test_the_api_carries_no_page_policy(client: Client) -> None:
+    headers = client.get("/v1/models").headers
+    assert "Content-Security-Policy" not in headers
+    assert headers["X-Content-Type-Options"] == "nosniff"
+
+
+def test_the_front_page_shows_how_to_call_and_that_nothing_serves(client: Client) -> None:
+    page = client.get("/", headers={"host": "ai.example"}).content.decode()
+    for part in (
+        "http://ai.example/v1/chat/completions",
+        'base_url="http://ai.example/v1"',
+        "ws://ai.example/ws/v1/infer",
+        "Not serving: no worker runs",
+    ):
+        assert part in page
+
+
+def test_the_front_page_says_what_is_served(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def well() -> dict[str, Any]:
+        return {"status": "ok", "workers": 2}
+
+    monkeypatch.setattr("config.pages.parts", well)
+    page = " ".join(client.get("/").content.decode().split())
+    assert re.search(r"Serving \S+ on 2 workers", page)
+
+
+def test_a_host_cannot_write_into_the_page(client: Client, redis: Redis) -> None:
+    answer = client.get("/", headers={"host": 'a"><script>'})
+    assert answer.status_code == 400
+
+
+def test_the_documentation_lists_every_endpoint_with_its_form_and_the_key(client: Client) -> None:
+    schema = client.get("/api/schema?format=json").json()
+    assert set(schema["paths"]) == {
+        "/v1/chat/completions",
+        "/v1/models",
+        "/v1/models/{name}",
+        "/api/v1/infer",
+        "/api/v1/infer/stream",
+        "/api/v1/model/info",
+        "/api/v1/usage",
+    }
+    assert schema["components"]["securitySchemes"]["key"]["scheme"] == "bearer"
+    for path, methods in schema["paths"].items():
+        for method, operation in methods.items():
+            assert operation["security"] == [{"key": []}]
+            assert operation["tags"][0] in {tag["name"] for tag in schema["tags"]}
+            assert operation["summary"]
+            refusal = operation["responses"]["401"]["content"]
+            kind = "application/json" if path.startswith("/v1/") else "application/problem+json"
+            assert list(refusal) == [kind]
+            if method == "post":
+                [content] = operation["requestBody"]["content"].values()
+                assert content["examples"]
+                assert "$ref" in content["schema"]
+
+
+def test_the_documentation_is_served_from_here(client: Client) -> None:
+    page = client.get("/api/docs").content.decode()
+    assert "drf_spectacular_sidecar/swagger-ui-dist/swagger-ui-bundle.js" in page
+    script = client.get("/api/docs?script=")
+    assert script["Content-Type"].startswith("application/javascript")
+    assert b'url: "/api/schema"' in script.content.replace(b"\\u002D", b"-")
