@@ -13,10 +13,11 @@ _LIKELY = 1e9
 class EchoRunner:
     """Answers a `ByteText` prompt with its bytes and the end."""
 
-    def __init__(self, *, slots: int, context: int) -> None:
+    def __init__(self, *, slots: int, context: int, shelves: int = 4) -> None:
         self.slots = slots
+        self.shelves = shelves
         self.context = context
-        self._tokens: list[list[int]] = [[] for _ in range(slots)]
+        self._tokens: list[list[int]] = [[] for _ in range(slots + shelves)]
 
     def prefill(self, slot: int, tokens: Sequence[int], start: int) -> Logits:
         """See Runner."""
@@ -30,6 +31,10 @@ class EchoRunner:
         for slot, token, position in zip(slots, tokens, positions, strict=True):
             self._tokens[slot][position:] = [token]
         return self._logits(slots)
+
+    def copy(self, source: int, target: int, length: int) -> None:
+        """See Runner."""
+        self._tokens[target] = self._tokens[source][:length]
 
     def release(self, slot: int) -> None:
         """See Runner."""

@@ -21,18 +21,21 @@ class OnnxRunner:
     Output: logits [batch, vocabulary] of the last position.
     """
 
-    def __init__(self, path: Path, *, slots: int, context: int, threads: int) -> None:
+    def __init__(
+        self, path: Path, *, slots: int, context: int, threads: int, shelves: int = 8
+    ) -> None:
         self.slots = slots
+        self.shelves = shelves
         self.context = context
         self._session = ort.InferenceSession(path, _options(threads), ["CPUExecutionProvider"])
         self._caches = {
-            node.name: _Cache(slots, int(node.shape[1]), context, int(node.shape[3]))
+            node.name: _Cache(slots + shelves, int(node.shape[1]), context, int(node.shape[3]))
             for node in self._session.get_inputs()
             if node.name.startswith("past_key_values.")
         }
         self._logits = np.empty((slots, self._session.get_outputs()[0].shape[-1]), np.float32)
         self._rows = Rows(slots)
-        self._lengths = np.zeros(slots, np.int32)
+        self._lengths = np.zeros(slots + shelves, np.int32)
         self._bindings: dict[tuple[int, int], ort.IOBinding] = {}
 
     def prefill(self, slot: int, tokens: Sequence[int], start: int) -> Logits:
@@ -57,6 +60,10 @@ class OnnxRunner:
         logits = self._run(span.start, ids)
         self._lengths[rows] += 1
         return logits[places] if places != list(range(len(span))) else logits
+
+    def copy(self, source: int, target: int, length: int) -> None:
+        """See Runner. A shelf is a row of its own, behind all those that run."""
+        self._copy(self._row(source), self._row(target), length)
 
     def release(self, slot: int) -> None:
         """See Runner."""
@@ -94,10 +101,16 @@ class OnnxRunner:
         if move is None:
             return
         source, target = move
-        length = self._lengths[source]
+        self._copy(source, target, int(self._lengths[source]))
+        self._lengths[source] = 0
+
+    def _copy(self, source: int, target: int, length: int) -> None:
         for cache in self._caches.values():
             cache.array[target, :, :length] = cache.array[source, :, :length]
-        self._lengths[[target, source]] = length, 0
+        self._lengths[target] = length
+
+    def _row(self, place: int) -> int:
+        return self._rows.of(place) if place < self.slots else place
 
 
 class _Cache:

@@ -13,13 +13,17 @@ Logits = NDArray[np.float32]
 class Runner(Protocol):
     """A model with room for `slots` sequences of up to `context` tokens each.
 
-    A call writes the keys and values of its tokens at their positions in the slot and nothing else
-    the engine can see: a call that raised can be made again. A row's logits never depend on the
-    other rows.
+    `shelves` more places, numbered from `slots` on, never run: they hold what `copy` puts there,
+    the beginnings of finished requests for the next ones. A call writes the keys and values of its
+    tokens at their positions in the slot and nothing else the engine can see: a call that raised
+    can be made again. A row's logits never depend on the other rows.
     """
 
     @property
     def slots(self) -> int: ...
+
+    @property
+    def shelves(self) -> int: ...
 
     @property
     def context(self) -> int: ...
@@ -34,6 +38,10 @@ class Runner(Protocol):
         """Run one token in each of the slots at its position; [len(slots), vocabulary]."""
         ...
 
+    def copy(self, source: int, target: int, length: int) -> None:
+        """Make the first `length` tokens of `source` what `target` holds, bit for bit."""
+        ...
+
     def release(self, slot: int) -> None:
-        """Forget what the slot holds."""
+        """Forget what the slot or shelf holds."""
         ...

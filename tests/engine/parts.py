@@ -20,8 +20,9 @@ class HashRunner:
     Reads out of turn (a gap, a slot used after its release) raise, as do rows that hold RAISES.
     """
 
-    def __init__(self, *, slots: int = 4, context: int = 256) -> None:
+    def __init__(self, *, slots: int = 4, context: int = 256, shelves: int = 2) -> None:
         self.slots = slots
+        self.shelves = shelves
         self.context = context
         self.calls: list[tuple[str, int]] = []
         self._tokens: dict[int, list[int]] = defaultdict(list)
@@ -39,13 +40,18 @@ class HashRunner:
             self._write(slot, [token], position)
         return self._logits(slots)
 
+    def copy(self, source: int, target: int, length: int) -> None:
+        if length > len(self._tokens[source]):
+            raise RuntimeError(f"place {source} holds less than {length} tokens")
+        self._tokens[target] = self._tokens[source][:length]
+
     def release(self, slot: int) -> None:
         self._tokens.pop(slot, None)
 
     @property
     def held(self) -> set[int]:
         """Slots that were not released."""
-        return set(self._tokens)
+        return {place for place in self._tokens if place < self.slots}
 
     def _write(self, slot: int, tokens: Sequence[int], start: int) -> None:
         held = self._tokens[slot]
