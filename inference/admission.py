@@ -6,8 +6,10 @@ before it has let the request pass. No PostgreSQL, but to rebuild counters that 
 
 import asyncio
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -23,6 +25,9 @@ from kit.errors import Refused
 from kit.redis import async_pipeline
 from tenants import limits
 from tenants.auth import Caller
+
+Scripts = Callable[[Any], None]
+"""What queues an admission's scripts on a pipeline."""
 
 _CREDIT_WAIT = 2.0
 """How long a request waits for others' reservations to be settled, in seconds."""
@@ -78,8 +83,19 @@ def room_for(offer: Offer, *, prompt: int, max_tokens: int | None, param: str) -
     return wanted
 
 
-async def admit(*, caller: Caller, wish: Wish, request: UUID, web: str, now: datetime) -> Admitted:
+async def admit(
+    *,
+    caller: Caller,
+    wish: Wish,
+    request: UUID,
+    web: str,
+    now: datetime,
+    keep: int = jobs.KEPT_SECONDS,
+) -> Admitted:
     """Reserve what the request can cost at most, put it in line, and tell the workers.
+
+    `web` is the web process that reads it, "" if none does; `keep` how many seconds its stream can
+    be read after its end.
 
     Raises the refusals of `tenants.limits`, `billing.credit` and `inference.jobs`; then nothing
     is counted or held.
@@ -87,23 +103,24 @@ async def admit(*, caller: Caller, wish: Wish, request: UUID, web: str, now: dat
     price = await pricing.price_of(wish.offer.name)
     job = _job(caller, wish, request, price.version)
     most = pricing.most(price, input_tokens=len(job.prompt), output_tokens=job.sampling.max_tokens)
-    standing = await _enter(caller, job, most, web)
+    scripts = partial(_scripts, caller=caller, job=job, most=most, web=web, keep=keep)
+    standing = await _enter(job, scripts)
     announce(model=job.model, queue=wish.offer.queue, request=str(request))
     return Admitted(job=job, standing=standing)
 
 
-async def _enter(caller: Caller, job: Job, most: int, web: str) -> limits.Standing:
+async def _enter(job: Job, scripts: Scripts) -> limits.Standing:
     try:
-        return await _try_until_paid(caller, job, most, web)
+        return await _try_until_paid(job, scripts)
     except Refused:
         await withdraw(job)
         raise
 
 
-async def _try_until_paid(caller: Caller, job: Job, most: int, web: str) -> limits.Standing:
+async def _try_until_paid(job: Job, scripts: Scripts) -> limits.Standing:
     give_up = time.monotonic() + _CREDIT_WAIT
     while True:
-        replies = await async_pipeline(lambda pipe: _scripts(pipe, caller, job, most, web))
+        replies = await async_pipeline(scripts)
         try:
             standing = limits.admitted(replies[0])
             credit.reserved(replies[1])
@@ -128,11 +145,11 @@ async def withdraw(job: Job) -> None:
     await async_pipeline(scripts)
 
 
-def _scripts(pipe: Any, caller: Caller, job: Job, most: int, web: str) -> None:
+def _scripts(pipe: Any, *, caller: Caller, job: Job, most: int, web: str, keep: int) -> None:
     ticket = f"ticket:{job.id}"
     limits.admit(pipe, ticket=ticket, caller=caller, request=job.id, tokens=job.cost)
     credit.reserve(pipe, ticket=ticket, organization=job.organization, request=job.id, amount=most)
-    jobs.submit(pipe, ticket=ticket, job=job, web=web)
+    jobs.submit(pipe, ticket=ticket, job=job, web=web, keep=keep)
 
 
 def _job(caller: Caller, wish: Wish, request: UUID, price_version: int) -> Job:

@@ -1,4 +1,4 @@
-"""One request as an edge sees it: admitted, followed, and stopped when its caller leaves."""
+"""One request as an edge sees it: admitted or found again, followed, and left."""
 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine
@@ -7,16 +7,30 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from inference import jobs
+import structlog
+from redis.exceptions import RedisError
+
+from inference import idempotency, jobs
 from inference.admission import Admitted, Wish, admit
-from inference.jobs import Job
+from inference.idempotency import Repeatable
+from inference.jobs import Head, Job, Leaving
 from inference.live import Follower, Listener
 from inference.stream import Ended, Piece
 from kit.errors import Refused
 from tenants.auth import Caller
 from tenants.limits import Standing
 
-_stopping: set[asyncio.Task[None]] = set()
+LINGER_SECONDS = 15
+"""How long a resumable request whose readers are gone waits for one to come back."""
+
+log = structlog.get_logger()
+_behind: set[asyncio.Task[None]] = set()
+
+
+class NotKept(Refused):
+    """No request of this id, or too long ago."""
+
+    status, code = 404, "request_not_found"
 
 
 class GenerationFailed(Refused):
@@ -34,11 +48,15 @@ class Answer:
 
 
 class Generation:
-    """A request in line or running."""
+    """A request in line, running, or ended and read again."""
 
-    def __init__(self, job: Job, standing: Standing, follower: Follower) -> None:
+    def __init__(
+        self, job: Job | Head, standing: Standing, follower: Follower, *, repeated: bool = False
+    ) -> None:
         self.job = job
         self.standing = standing
+        self.repeated = repeated
+        """Whether it was sent before, and is only read here."""
         self._follower = follower
 
     async def pieces(self) -> AsyncIterator[Piece]:
@@ -65,38 +83,92 @@ class Generation:
 
     async def cancel(self) -> bool:
         """Stop within a step; tokens delivered until then are billed."""
-        return await jobs.cancel(
-            request=self.job.id, organization=self.job.organization, reason="cancelled"
-        )
+        return await jobs.cancel(request=self.job.id, organization=self.job.organization)
 
 
 @asynccontextmanager
 async def generation(
-    *, caller: Caller, wish: Wish, request: UUID, now: datetime
+    *,
+    caller: Caller,
+    wish: Wish,
+    request: UUID,
+    now: datetime,
+    leaving: Leaving = Leaving.CANCEL,
+    repeatable: Repeatable | None = None,
 ) -> AsyncIterator[Generation]:
-    """Admit a request and follow it. Leaving before its end (a disconnect) cancels it."""
+    """Admit a request and follow it; one that is sent again is found and followed.
+
+    Leaving before its end (a disconnect) does to it what `leaving` says. Raises what `admit`
+    and `idempotency.tie` raise.
+    """
     listener = await Listener.here()
+    if repeatable is not None:
+        organization = caller.organization
+        request = await idempotency.tie(repeatable, organization=organization, request=request)
+        if await jobs.exists(request):
+            async with reading(caller=caller, request=request, leaving=leaving) as run:
+                yield run
+            return
     async with Follower(request, listener) as follower:
+        keep = jobs.KEPT_FOR_REPEATS_SECONDS if repeatable else jobs.KEPT_SECONDS
         entering = asyncio.create_task(
-            admit(caller=caller, wish=wish, request=request, web=listener.id, now=now)
+            admit(caller=caller, wish=wish, request=request, web=listener.id, now=now, keep=keep)
         )
         try:
             admitted = await asyncio.shield(entering)
             yield Generation(admitted.job, admitted.standing, follower)
         finally:
             if follower.ended is None:
-                _in_background(_stop(entering))
+                _behind_the_callers_back(_leave_once_in(entering, leaving))
 
 
-async def _stop(entering: asyncio.Task[Admitted]) -> None:
+@asynccontextmanager
+async def reading(
+    *,
+    caller: Caller,
+    request: UUID,
+    after: str = "",
+    leaving: Leaving = Leaving.LINGER,
+) -> AsyncIterator[Generation]:
+    """Follow a request of the caller's organization that was sent before; raises `NotKept`.
+
+    `after` is the entry read last; "" begins at the beginning.
+    """
+    listener = await Listener.here()
+    async with Follower(request, listener, after=after) as follower:
+        organization = caller.organization
+        head = await jobs.attach(request=request, organization=organization, web=listener.id)
+        if head is None:
+            raise NotKept(
+                f"There is no request {request}, or its answer is no longer kept (an hour; a day "
+                "with an Idempotency-Key)."
+            )
+        try:
+            yield Generation(head, Standing(None, None), follower, repeated=True)
+        finally:
+            if follower.ended is None:
+                _behind_the_callers_back(_leave(head, leaving))
+
+
+async def _leave_once_in(entering: asyncio.Task[Admitted], leaving: Leaving) -> None:
     try:
         job = (await entering).job
     except Refused:
         return
-    await jobs.cancel(request=job.id, organization=job.organization, reason="cancelled")
+    await _leave(job, leaving)
 
 
-def _in_background(work: Coroutine[None, None, None]) -> None:
+async def _leave(job: Job | Head, leaving: Leaving) -> None:
+    try:
+        await jobs.leave(request=job.id, organization=job.organization, leaving=leaving)
+        if leaving is Leaving.LINGER:
+            await asyncio.sleep(LINGER_SECONDS)
+            await jobs.cancel_unread(request=job.id, organization=job.organization)
+    except RedisError as error:
+        log.warning("a request whose reader left runs on", request=str(job.id), error=str(error))
+
+
+def _behind_the_callers_back(work: Coroutine[None, None, None]) -> None:
     task = asyncio.create_task(work)
-    _stopping.add(task)
-    task.add_done_callback(_stopping.discard)
+    _behind.add(task)
+    task.add_done_callback(_behind.discard)

@@ -20,19 +20,23 @@ import orjson
 
 from inference.engine import Sampling
 from kit.errors import Refused
-from kit.redis import Argument, Lua, state
+from kit.redis import Argument, Lua, async_state, state
 
 LEASE_MS = 6_000
 """How long a worker that fell silent keeps its requests."""
 MOST_CRASHES = 3
 """After so many dead workers a request is taken for the cause, and fails."""
+KEPT_SECONDS = 3600
+"""How long an ended request's stream can still be read."""
+KEPT_FOR_REPEATS_SECONDS = 86_400
+"""The same, where the caller may send the request again under its Idempotency-Key."""
 MOST_WAITING = 10_000
 """Waiting requests a model; beyond them, admission refuses."""
 PRIORITIES = 3
 
 _LUA = Path(__file__).parent / "lua"
 _SUBMIT, _CLAIM, _RENEW = (Lua(_LUA / f"{n}.lua") for n in ("submit", "claim", "renew"))
-_REQUEUE, _CANCEL = (Lua(_LUA / f"{n}.lua") for n in ("requeue", "cancel"))
+_REQUEUE, _CANCEL, _ATTACH = (Lua(_LUA / f"{n}.lua") for n in ("requeue", "cancel", "attach"))
 
 LEASES, SEALED = "leases", "sealed"
 
@@ -93,6 +97,26 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
+class Head:
+    """What a reader needs to know of a request that somebody else has sent."""
+
+    id: UUID
+    organization: int
+    model: str
+    model_version: str
+    state: str
+
+
+class Leaving(StrEnum):
+    """What becomes of a request whose last reader has left before its end."""
+
+    CANCEL = "cancel"
+    LINGER = "linger"
+    """Readers have some seconds to come back, then it is cancelled."""
+    CONTINUE = "continue"
+
+
+@dataclass(frozen=True, slots=True)
 class Claim:
     """A leased request: `attempt` fences it, `position` tokens were delivered before."""
 
@@ -101,8 +125,11 @@ class Claim:
     position: int
 
 
-def submit(pipe: Any, *, ticket: str, job: Job, web: str) -> None:
-    """Queue the script that accepts the request, on behalf of the web process `web`."""
+def submit(pipe: Any, *, ticket: str, job: Job, web: str, keep: int = KEPT_SECONDS) -> None:
+    """Queue the script that accepts the request; the web process `web` reads it, unless "".
+
+    Its stream is kept for `keep` seconds after its end.
+    """
     _SUBMIT.add(
         pipe,
         [ticket, f"job:{job.id}", f"queue:{job.model}"],
@@ -115,6 +142,8 @@ def submit(pipe: Any, *, ticket: str, job: Job, web: str) -> None:
             web,
             job.dump(),
             MOST_WAITING,
+            job.model_version,
+            keep,
         ],
     )
 
@@ -167,13 +196,49 @@ def give_back(held: Iterable[tuple[UUID, int]]) -> list[str]:
     return _models(_REQUEUE([LEASES, SEALED], arguments)) if len(arguments) > 1 else []
 
 
-async def cancel(*, request: UUID, organization: int, reason: str) -> bool:
+async def exists(request: UUID) -> bool:
+    """Whether it got in, and is in flight or kept."""
+    return bool(await async_state().exists(f"job:{request}"))
+
+
+async def attach(*, request: UUID, organization: int, web: str) -> Head | None:
+    """One more reader of a request of this organization, in flight or kept; None if there is none.
+
+    Its live messages go to the web process `web` too. Whoever attaches must `leave`.
+    """
+    found = await _ATTACH.arun([f"job:{request}"], [organization, web])
+    if not found:
+        return None
+    state, model, version = (each.decode() for each in found)
+    return Head(request, organization, model, version, state)
+
+
+async def leave(*, request: UUID, organization: int, leaving: Leaving) -> None:
+    """A reader left. With `Leaving.CANCEL` the request is stopped unless others read it."""
+    when = "unread" if leaving is Leaving.CANCEL else "never"
+    await _cancel(request, organization, "cancelled", leaves=1, when=when)
+
+
+async def cancel_unread(*, request: UUID, organization: int) -> None:
+    """Stop a request that nobody reads."""
+    await _cancel(request, organization, "cancelled", leaves=0, when="unread")
+
+
+async def cancel(*, request: UUID, organization: int) -> bool:
     """Stop a request of this organization; False if there is none in flight.
 
     A waiting one ends at once, a running one within a step of its worker.
     """
-    reply = await _CANCEL.arun([f"job:{request}", SEALED], [str(request), organization, reason])
+    reply = await _cancel(request, organization, "cancelled", leaves=0, when="always")
     return reply in (b"sealed", b"told")
+
+
+async def _cancel(
+    request: UUID, organization: int, reason: str, *, leaves: int, when: str
+) -> bytes:
+    arguments: list[Argument] = [str(request), organization, reason, leaves, when]
+    reply: bytes = await _CANCEL.arun([f"job:{request}", SEALED], arguments)
+    return reply
 
 
 def _models(reply: Sequence[bytes]) -> list[str]:

@@ -5,7 +5,9 @@ came for a while) it reads the durable stream; so the live channel is only ever 
 """
 
 import asyncio
+from collections import defaultdict
 from collections.abc import AsyncIterator
+from itertools import chain
 from types import TracebackType
 from typing import ClassVar, Self
 from uuid import UUID, uuid4
@@ -18,6 +20,7 @@ from inference.stream import Ended, Event, Piece, decode, entries
 from kit import redis as kit_redis
 from kit.errors import Unavailable
 
+Queue = asyncio.Queue[tuple[str, bytes]]
 _QUIET_SECONDS = 2.0
 _PATIENCE = 5.0
 _GAP = ("", b"")
@@ -41,7 +44,7 @@ class Listener:
 
     def __init__(self) -> None:
         self.id = uuid4().hex
-        self._open: dict[str, asyncio.Queue[tuple[str, bytes]]] = {}
+        self._open: defaultdict[str, set[Queue]] = defaultdict(set)
         self._subscribed = asyncio.Event()
         self._task = asyncio.create_task(self._listen())
 
@@ -58,15 +61,17 @@ class Listener:
             raise Unavailable("The platform's state does not answer; try again.") from error
         return listener  # type: ignore[return-value]
 
-    def open(self, request: UUID) -> asyncio.Queue[tuple[str, bytes]]:
+    def open(self, request: UUID) -> Queue:
         """From now on, live (entry, payload) pairs of this request land in the queue."""
-        queue: asyncio.Queue[tuple[str, bytes]] = asyncio.Queue()
-        self._open[str(request)] = queue
+        queue: Queue = asyncio.Queue()
+        self._open[str(request)].add(queue)
         return queue
 
-    def close(self, request: UUID) -> None:
+    def close(self, request: UUID, queue: Queue) -> None:
         """Drop what still comes."""
-        self._open.pop(str(request), None)
+        self._open[str(request)].discard(queue)
+        if not self._open[str(request)]:
+            del self._open[str(request)]
 
     async def _listen(self) -> None:
         while True:
@@ -82,32 +87,34 @@ class Listener:
     def _hand_out(self, message: dict[str, object]) -> None:
         if message["type"] == "subscribe":
             self._subscribed.set()
-            for queue in self._open.values():
+            for queue in chain.from_iterable(self._open.values()):
                 queue.put_nowait(_GAP)
             return
         data = message["data"]
         assert isinstance(data, bytes)  # noqa: S101  a message's data, by redis-py's contract
         for line in data.split(b"\n"):
             request, entry, payload = line.split(b" ", 2)
-            follower = self._open.get(request.decode())
-            if follower is not None:
+            for follower in self._open.get(request.decode(), ()):
                 follower.put_nowait((entry.decode(), payload))
 
 
 class Follower:
-    """A reader of one request's stream from its beginning. Open it before submitting.
+    """A reader of one request's stream. Open it before submitting.
 
     `async with Follower(id) as follower: async for event in follower: …` ends after `Ended`;
-    raises `Lost` when Redis has forgotten the request.
+    raises `Lost` when Redis has forgotten the request. `after` is the entry read last, by a reader
+    who comes back; "" reads what is there already, from the beginning.
     """
 
-    def __init__(self, request: UUID, listener: Listener) -> None:
+    def __init__(self, request: UUID, listener: Listener, *, after: str | None = None) -> None:
         self.request = request
         self.ended: Ended | None = None
         self._listener = listener
         self._queue = listener.open(request)
-        self._last = "0-0"
-        self._expected = 0
+        self._last = after or "0-0"
+        self._expected = _order(self._last)[0]
+        if after is not None:
+            self._queue.put_nowait(_GAP)
 
     async def __aenter__(self) -> Self:
         return self
@@ -118,7 +125,7 @@ class Follower:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._listener.close(self.request)
+        self._listener.close(self.request, self._queue)
 
     async def __aiter__(self) -> AsyncIterator[Event]:
         while self.ended is None:

@@ -16,9 +16,6 @@ from inference.engine import Delta, Outcome
 from inference.jobs import LEASES, SEALED
 from kit.redis import Argument, Lua, state
 
-KEPT_SECONDS = 3600
-"""How long an ended stream can still be read."""
-
 _LUA = Path(__file__).parent / "lua"
 _APPEND, _END = Lua(_LUA / "append.lua"), Lua(_LUA / "end.lua")
 
@@ -81,7 +78,7 @@ def end(pipe: Any, *, request: UUID, event: Ended) -> None:
         }
     )
     keys = [f"job:{request}", f"stream:{request}", SEALED]
-    _END.add(pipe, keys, [str(request), payload, KEPT_SECONDS])
+    _END.add(pipe, keys, [str(request), payload])
 
 
 def emitted(request: UUID) -> tuple[int, ...]:

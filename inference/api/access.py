@@ -1,14 +1,17 @@
 """What every inference endpoint does first and last: who calls, and what the headers say."""
 
-from collections.abc import Mapping
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
 from django.http import HttpRequest
 
 from inference.admission import Wish
 from inference.generation import Generation, generation
+from inference.idempotency import Repeatable
+from inference.jobs import Leaving
 from kit.edge import Endpoint
+from kit.errors import Invalid
 from tenants.auth import Caller, authenticate
 
 INFERENCE = "inference"
@@ -25,18 +28,47 @@ class InferenceEndpoint(Endpoint):
         self.caller = await authenticate(request.headers.get("Authorization"))
         self.caller.require(INFERENCE)
 
-    def generation(
-        self, request: HttpRequest, wish: Wish
-    ) -> AbstractAsyncContextManager[Generation]:
-        """Admit the wish under the request's own id."""
-        return generation(
+    @asynccontextmanager
+    async def generation(
+        self, request: HttpRequest, wish: Wish, *, leaving: Leaving = Leaving.CANCEL
+    ) -> AsyncIterator[Generation]:
+        """Admit the wish under the request's own id, or find it again by its Idempotency-Key.
+
+        `X-On-Disconnect` says otherwise than `leaving` what a disconnect does.
+        """
+        entered = generation(
             caller=self.caller,
             wish=wish,
             request=request.id,  # type: ignore[attr-defined]
             now=datetime.now(UTC),
+            leaving=_leaving(request, leaving),
+            repeatable=_repeatable(request, wish),
         )
+        async with entered as run:
+            request.id = run.job.id  # type: ignore[attr-defined]
+            yield run
 
 
 def headers(run: Generation) -> Mapping[str, str]:
-    """Where the caller stands with the limits."""
-    return run.standing.headers()
+    """Where the caller stands with the limits, or that the answer is an earlier one's."""
+    return {"Idempotent-Replayed": "true"} if run.repeated else run.standing.headers()
+
+
+def _leaving(request: HttpRequest, usual: Leaving) -> Leaving:
+    wanted = request.headers.get("X-On-Disconnect")
+    if wanted is None:
+        return usual
+    try:
+        return Leaving(wanted.lower())
+    except ValueError as error:
+        raise Invalid(
+            f"X-On-Disconnect must be one of {', '.join(Leaving)}, not {wanted[:40]!r}.",
+            param="X-On-Disconnect",
+        ) from error
+
+
+def _repeatable(request: HttpRequest, wish: Wish) -> Repeatable | None:
+    key = request.headers.get("Idempotency-Key")
+    if key is None:
+        return None
+    return Repeatable.of(key, endpoint=wish.endpoint, body=request.body)

@@ -23,9 +23,10 @@ local function append(rid, attempt, position, count, payload, reason, at)
       redis.call('XADD', 'stream:' .. rid, entry, 'd', payload)
       redis.call('HSET', job, 'position', string.format('%.0f', ends))
       redis.call('HSETNX', job, 'first', now)
-      local web = found[5]
-      live[web] = live[web] or {}
-      table.insert(live[web], rid .. ' ' .. entry .. ' ' .. payload)
+      for web in string.gmatch(found[5], '[^,]+') do
+        live[web] = live[web] or {}
+        table.insert(live[web], rid .. ' ' .. entry .. ' ' .. payload)
+      end
     end
   elseif tonumber(found[3]) < tonumber(position) then
     return 'lost'

@@ -1,9 +1,12 @@
 -- Stop a request of this organization: a waiting one is sealed at once, a running one's worker told.
 -- KEYS job, sealed
--- ARGV rid, organization, reason
--- -> "unknown" | "ended" | "sealed" | "told"
+-- ARGV rid, organization, reason, readers who leave, "always" | "unread" | "never"
+-- -> "unknown" | "ended" | "read" | "kept" | "sealed" | "told"
 local found = redis.call('HMGET', KEYS[1], 'state', 'org', 'model', 'priority', 'worker')
 if not found[1] or found[2] ~= ARGV[2] then return 'unknown' end
+local readers = redis.call('HINCRBY', KEYS[1], 'readers', -ARGV[4])
+if ARGV[5] == 'never' then return 'kept' end
+if ARGV[5] == 'unread' and readers > 0 then return 'read' end
 if found[1] == 'waiting' then
   local time = redis.call('TIME')
   local now = time[1] * 1000 + math.floor(time[2] / 1000)

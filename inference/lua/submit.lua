@@ -1,9 +1,11 @@
 -- Accept a request: its job stands, waiting, in its organization's line for the model.
 -- KEYS ticket, job, queue (zset rid -> ms)
--- ARGV rid, organization, model, priority, cost (tokens at most), web, spec, most waiting
+-- ARGV rid, organization, model, priority, cost (tokens at most), web, spec, most waiting,
+--      model version, seconds to keep it after its end
 -- -> {"ok"} | {"full", waiting, age of the oldest in ms} | {"skipped"}
 if redis.call('EXISTS', KEYS[2]) == 1 then return {'ok'} end
-if redis.call('GET', KEYS[1]) ~= 'credit' then return {'skipped'} end
+local epoch = string.match(redis.call('GET', KEYS[1]) or '', '^credit:(%d+)$')
+if not epoch then return {'skipped'} end
 local rid, org, model, priority = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -14,7 +16,9 @@ if waiting >= tonumber(ARGV[8]) then
 end
 redis.call('DEL', KEYS[1])
 redis.call('HSET', KEYS[2], 'state', 'waiting', 'org', org, 'model', model, 'priority', priority,
-  'cost', ARGV[5], 'web', ARGV[6], 'spec', ARGV[7], 'attempt', 0, 'position', 0, 'created', now)
+  'cost', ARGV[5], 'web', ARGV[6], 'spec', ARGV[7], 'attempt', 0, 'position', 0, 'created', now,
+  'credit_epoch', epoch,
+  'version', ARGV[9], 'keep', ARGV[10], 'readers', ARGV[6] == '' and 0 or 1)
 redis.call('ZADD', KEYS[3], now, rid)
 redis.call('RPUSH', KEYS[3] .. ':' .. priority .. ':' .. org, rid)
 local orgs = KEYS[3] .. ':' .. priority

@@ -183,7 +183,7 @@ async def test_a_waiting_request_is_sealed_when_cancelled_and_a_running_one_flag
     claim()
     submit(waiting)
     for each in (waiting, running):
-        assert await jobs.cancel(request=each.id, organization=1, reason="cancelled")
+        assert await jobs.cancel(request=each.id, organization=1)
     assert fields(waiting.id)["state"] == "sealed"
     assert claim() is None
     assert stream.append([(running.id, 1, delta(running, 0, 5))]) == ["cancelled"]
@@ -193,7 +193,7 @@ async def test_a_waiting_request_is_sealed_when_cancelled_and_a_running_one_flag
 async def test_nobody_cancels_anothers_request(redis: Redis) -> None:
     one = job(organization=1)
     submit(one)
-    assert not await jobs.cancel(request=one.id, organization=2, reason="cancelled")
+    assert not await jobs.cancel(request=one.id, organization=2)
     assert claim() is not None
 
 
@@ -207,7 +207,7 @@ def test_a_stream_ends_once(redis: Redis) -> None:
         pipeline(lambda pipe: stream.end(pipe, request=one.id, event=ended))
     entries = stream.entries(state().xrange(f"stream:{one.id}"))
     assert ["reason" in orjson.loads(each[b"d"]) for _, each in entries] == [False, True]
-    assert 0 < state().ttl(f"stream:{one.id}") <= stream.KEPT_SECONDS
+    assert 0 < state().ttl(f"stream:{one.id}") <= jobs.KEPT_SECONDS
     assert "spec" not in fields(one.id)
 
 

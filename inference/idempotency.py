@@ -1,0 +1,62 @@
+"""Idempotency-Key: the same key and body are one request, however often they are sent.
+
+The key is tied to a request id for a day. Who sends it again finds the request, in flight or
+ended, and reads its stream; if it never got in (it was refused, or its web process died first) it
+is admitted now, under the same id: whatever repeats an admission, admits once.
+"""
+
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import cast
+from uuid import UUID
+
+from inference.jobs import KEPT_FOR_REPEATS_SECONDS
+from kit.errors import Invalid, Refused
+from kit.redis import async_state
+
+_LONGEST = 255
+
+
+class KeyReused(Refused):
+    """An Idempotency-Key that came with another body before."""
+
+    status, code = 409, "idempotency_key_reused"
+
+
+@dataclass(frozen=True, slots=True)
+class Repeatable:
+    """A request that may be sent again: its key, and what it asks."""
+
+    key: str
+    fingerprint: str
+
+    @classmethod
+    def of(cls, key: str, *, endpoint: str, body: bytes) -> "Repeatable":
+        """Raises `Invalid` for a key that is none."""
+        if not 0 < len(key) <= _LONGEST or not key.isascii() or not key.isprintable():
+            raise Invalid(
+                f"Idempotency-Key must be 1 to {_LONGEST} printable ASCII characters.",
+                param="Idempotency-Key",
+            )
+        return cls(key, sha256(endpoint.encode() + b"\0" + body).hexdigest())
+
+
+async def tie(repeatable: Repeatable, *, organization: int, request: UUID) -> UUID:
+    """The id under which it runs: `request`, or that of the first time. Raises `KeyReused`."""
+    name = f"idempotency:{organization}:{sha256(repeatable.key.encode()).hexdigest()}"
+    mine = f"{repeatable.fingerprint} {request}"
+    # SET NX GET: what stood there before, or nothing where ours stands now (Redis 7).
+    before = cast(
+        "bytes | None",
+        await async_state().set(name, mine, nx=True, get=True, ex=KEPT_FOR_REPEATS_SECONDS),
+    )
+    if before is None:
+        return request
+    fingerprint, _, first = before.decode().partition(" ")
+    if fingerprint != repeatable.fingerprint:
+        raise KeyReused(
+            f"The Idempotency-Key {repeatable.key!r} came with another body before; use a new key "
+            "for a new request.",
+            param="Idempotency-Key",
+        )
+    return UUID(first)
