@@ -3,9 +3,12 @@
 A request holds the most it can cost from admission to its end; then what it did cost is counted
 as spent. `spent` is always the sum of the ledger's unpaid rows: each rebuild begins a new epoch
 under the account's lock, booking reads the epoch under the same lock, and a settlement counts only
-what was booked in the counters' own epoch or later.
+what was booked in the counters' own epoch or later. A request carries the epoch it reserved in;
+where the account has moved on since, booking sees to its hold (`hold_again`) or makes it free.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -16,13 +19,14 @@ from django.db.models import Sum
 from billing.models import Account, Invoice, LedgerEntry
 from kit.errors import Refused
 from kit.money import show
-from kit.redis import Lua, state
+from kit.redis import Argument, Lua, pipeline, state
 
 _LUA = Path(__file__).parent / "lua"
 _reserve = Lua(_LUA / "credit_reserve.lua")
 _settle = Lua(_LUA / "credit_settle.lua")
 _load = Lua(_LUA / "credit_load.lua")
 _confirm = Lua(_LUA / "credit_confirm.lua")
+_hold = Lua(_LUA / "credit_hold.lua")
 
 _OWED_NO_MORE = (Invoice.Status.PAID, Invoice.Status.VOID)
 
@@ -91,6 +95,32 @@ def settle(pipe: Any, *, organization: int, request: UUID, amount: int, epoch: i
 def release(pipe: Any, *, organization: int, request: UUID) -> None:
     """Queue the end of a hold that nothing came of."""
     _settle.add(pipe, _keys(organization), [str(request), 0, 0])
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """What a request needs held while it is booked: nanos, in the account's locked epoch."""
+
+    organization: int
+    request: UUID
+    amount: int
+    epoch: int
+
+
+def hold_again(holds: Sequence[Hold]) -> dict[UUID, str]:
+    """For requests reserved in an older epoch, while their accounts are locked FOR SHARE.
+
+    Says of each: "held" (it still was), "taken" (lost with Redis's data, and held again) or
+    "lost" (there is no room for it any more: it has to be free).
+    """
+
+    def scripts(pipe: Any) -> None:
+        for each in holds:
+            arguments: list[Argument] = [str(each.request), each.amount, each.epoch]
+            _hold.add(pipe, _keys(each.organization), arguments)
+
+    replies = pipeline(scripts) if holds else []
+    return {each.request: word.decode() for each, word in zip(holds, replies, strict=True)}
 
 
 def renew(organization: int) -> None:

@@ -1,7 +1,7 @@
 """The ledger: one row a request, written once, in the transaction that records its history."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from typing import Any, cast
 from uuid import UUID
@@ -12,9 +12,10 @@ from django.db.models import BigIntegerField, Count, Sum
 from django.db.models.fields.json import KT
 from django.db.models.functions import Cast
 
-from billing import partitions
+from billing import credit, partitions
 from billing.models import Account, LedgerEntry, Meter, State
 from billing.months import month_after, month_of
+from kit.redis import pipeline
 
 _ACCOUNTS = """
 SELECT organization_id, credit_epoch, currency FROM public.billing_account
@@ -48,7 +49,7 @@ ON CONFLICT DO NOTHING
 RETURNING request
 """
 _EARLIER = """
-SELECT request, credit_epoch, month FROM public.billing_ledgerentry WHERE request = ANY(%s)
+SELECT request, credit_epoch, month, state FROM public.billing_ledgerentry WHERE request = ANY(%s)
 """
 
 
@@ -56,7 +57,8 @@ SELECT request, credit_epoch, month FROM public.billing_ledgerentry WHERE reques
 class Entry:
     """What a request used and costs, as sealed: units and nanos by meter.
 
-    Raises ValueError where the parts aren't the whole, or where a failed request costs something.
+    `epoch` is the credit epoch it reserved in; None for what nobody reserved for. Raises
+    ValueError where the parts aren't the whole, or where a failed request costs something.
     """
 
     request: UUID
@@ -71,6 +73,7 @@ class Entry:
     amounts: Mapping[str, int]
     amount: int
     label: str = ""
+    epoch: int | None = None
 
     def __post_init__(self) -> None:
         if sum(self.amounts.values()) != self.amount:
@@ -83,10 +86,14 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Booked:
-    """Where a row stands: the credit epoch it was booked in, and the month."""
+    """How a row stands: the credit epoch it was booked in, the month, how the request ended.
+
+    A request that lost its reservation with Redis's data stands as failed, whatever it delivered.
+    """
 
     epoch: int
     month: date
+    state: str
 
 
 class CannotBook(Exception):
@@ -100,20 +107,61 @@ def book(entries: Sequence[Entry], *, now: datetime) -> dict[UUID, Booked]:
     (UTC), or the next whose period is open; both it and the account stay locked FOR SHARE until
     the transaction ends, so that neither a closing nor a rebuild can miss them. Locks are taken
     in one order (accounts, then periods by month and organization, then rows), so that batches
-    can't block each other. Raises `CannotBook`.
+    can't block each other. A reservation of an older epoch is held again, or else its request is
+    booked as failed, at nothing. Raises `CannotBook`.
     """
     if not connection.in_atomic_block:
         raise transaction.TransactionManagementError("book belongs in its caller's transaction")
     if not entries:
         return {}
     epochs = _lock_accounts(entries)
+    entries, retaken = _covered(entries, epochs)
     months = _lock_periods({entry.organization for entry in entries}, month_of(now))
     placed = {
-        entry.request: Booked(epochs[entry.organization], months[entry.organization])
-        for entry in entries
+        each.request: Booked(epochs[each.organization], months[each.organization], each.state)
+        for each in entries
     }
     written = _insert(entries, placed, now)
+    _let_go([entry for entry in retaken if entry.request not in written])
     return placed | _earlier(placed.keys() - written)
+
+
+def _covered(
+    entries: Sequence[Entry], epochs: Mapping[int, int]
+) -> tuple[Sequence[Entry], list[Entry]]:
+    """The entries, those that nothing covers any more free; and whose credit was held anew."""
+    stale = {each.request: each for each in entries if _is_stale(each, epochs)}
+    if not stale:
+        return entries, []
+    needed = [stale[request] for request in stale.keys() - _earlier(stale).keys()]
+    words = credit.hold_again(
+        [
+            credit.Hold(each.organization, each.request, each.amount, epochs[each.organization])
+            for each in needed
+        ]
+    )
+    covered = [_free(each) if words.get(each.request) == "lost" else each for each in entries]
+    return covered, [each for each in needed if words[each.request] == "taken"]
+
+
+def _is_stale(entry: Entry, epochs: Mapping[int, int]) -> bool:
+    epoch = entry.epoch
+    return epoch is not None and entry.amount > 0 and epoch < epochs[entry.organization]
+
+
+def _free(entry: Entry) -> Entry:
+    return replace(entry, state=State.FAILED, amount=0, amounts=dict.fromkeys(entry.amounts, 0))
+
+
+def _let_go(entries: Sequence[Entry]) -> None:
+    """Somebody else booked them meanwhile, and settles for them: our hold would count twice."""
+
+    def scripts(pipe: Any) -> None:
+        for each in entries:
+            credit.release(pipe, organization=each.organization, request=each.request)
+
+    if entries:
+        pipeline(scripts)
 
 
 def _lock_accounts(entries: Sequence[Entry]) -> dict[int, int]:
@@ -180,7 +228,7 @@ def _earlier(requests: Iterable[UUID]) -> dict[UUID, Booked]:
         return {}
     with connection.cursor() as cursor:
         cursor.execute(_EARLIER, [sought])
-        return {request: Booked(epoch, month) for request, epoch, month in cursor.fetchall()}
+        return {request: Booked(*where) for request, *where in cursor.fetchall()}
 
 
 def make_partitions(now: datetime) -> list[str]:

@@ -5,7 +5,7 @@ nothing the second time. So whoever finds a seal without a terminal event calls 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, cast
 from uuid import UUID
@@ -22,6 +22,7 @@ from inference.stream import Ended
 from kit.redis import pipeline, state
 from tenants import limits
 
+_LOST = "The platform lost its record of this request's credit; nothing is charged."
 _STATES = {"failed": "failed", "cancelled": "cancelled"}
 
 
@@ -40,6 +41,7 @@ class Sealed:
     started_at: datetime | None
     first_token_at: datetime | None
     sealed_at: datetime
+    credit_epoch: int
 
     @property
     def state(self) -> str:
@@ -70,6 +72,8 @@ def finish(requests: Sequence[UUID], *, now: datetime) -> None:
         booked = ledger.book(
             [_entry(each, charge) for each, charge in zip(found, charges, strict=True)], now=now
         )
+        found = [_as_booked(each, booked[each.job.id]) for each in found]
+        charges = [_charge(each) for each in found]
         history.write(
             (each.job.schema, _row(each, charge))
             for each, charge in zip(found, charges, strict=True)
@@ -84,6 +88,13 @@ def overdue(*, older_than_ms: int, most: int) -> list[UUID]:
     border = seconds * 1000 + micros // 1000 - older_than_ms
     found = cast("list[bytes]", state().zrangebyscore(SEALED, "-inf", border, start=0, num=most))
     return [UUID(each.decode()) for each in found]
+
+
+def _as_booked(each: Sealed, booked: Booked) -> Sealed:
+    """A request that was booked without credit behind it failed, whatever it delivered."""
+    if booked.state == State.FAILED and each.state != State.FAILED:
+        return replace(each, reason="failed", error=_LOST)
+    return each
 
 
 def _settle(found: list[Sealed], charges: list[Charge], booked: dict[UUID, Booked]) -> None:
@@ -134,6 +145,7 @@ def _sealed(fields: dict[bytes, bytes]) -> Sealed | None:
         started_at=_moment(fields[b"started"]) if started else None,
         first_token_at=_moment(fields[b"first"]) if b"first" in fields else None,
         sealed_at=_moment(fields[b"sealed"]),
+        credit_epoch=int(fields.get(b"credit_epoch", 0)),
     )
 
 
@@ -157,6 +169,7 @@ def _entry(each: Sealed, charge: Charge) -> ledger.Entry:
         price_version=job.price_version,
         region=job.region,
         label=job.label,
+        epoch=each.credit_epoch,
     )
 
 

@@ -5,7 +5,7 @@
 -- Reply {"skipped"}: refused before. {"missing"}: the counters are not here, or not yet confirmed.
 --       {"insufficient", amount, spent, limit, currency}: what is left can't pay.
 --       {"reserved", amount, spent, limit, currency}: it could, but others' holds stand in the way.
---       {"ok"}: held; so it is when it was held before.
+--       {"ok"}: held; so it is when it was held before. The ticket then says in which epoch.
 
 local AGE = 6 * 3600 * 1000   -- no request lives so long: its hold was left by a crash
 local SWEEP = 60 * 1000
@@ -60,5 +60,6 @@ if redis.call('HEXISTS', KEYS[3], ARGV[1]) == 0 then
   redis.call('HINCRBY', KEYS[2], 'reserved', ARGV[2])
 end
 
-redis.call('SET', KEYS[1], 'credit', 'PX', 10000)
+local epoch = redis.call('HGET', KEYS[2], 'epoch') or '0'
+redis.call('SET', KEYS[1], 'credit:' .. epoch, 'PX', 10000)
 return {'ok'}

@@ -22,7 +22,7 @@ from redis import Redis
 
 from billing import credit, ledger
 from billing.credit import CreditMissing, CreditReserved, NoAccount, OutOfCredit
-from billing.models import Account, Invoice
+from billing.models import Account, Invoice, LedgerEntry
 from kit.ids import first_id, request_id
 from kit.money import NANOS
 from kit.redis import pipeline, state
@@ -102,8 +102,8 @@ class Counters(RuleBasedStateMachine):
         self.held: dict[UUID, int] = {}
         self.ledger: list[Booking] = []
         self.unsettled: set[UUID] = set()
+        self.reserved_in: dict[UUID, int] = {}
         self.lost: list[tuple[UUID, int]] = []
-        self.excess = 0
         self.open_rebuild = False
         self.rebuild()
 
@@ -139,6 +139,8 @@ class Counters(RuleBasedStateMachine):
         if reply[0] == b"ok":
             assert "pending" not in counters()
             self.held[request] = amount
+            self.reserved_in[request] = self.epoch
+            assert state().get(f"ticket:{request}") == f"credit:{self.epoch}".encode()
             return
         spent = counters()["spent"]
         assert amount > 0
@@ -209,17 +211,21 @@ class Counters(RuleBasedStateMachine):
     @precondition(lambda self: self.lost and not self.open_rebuild)
     @rule()
     def book_what_was_sealed_before_the_flush(self) -> None:
-        """Its finisher held the seal in its hands: the hold is gone, the row comes all the same."""
+        """Its finisher held the seal in its hands: held again, as far as credit goes, or free."""
         request, amount = self.lost.pop()
+        if self.reserved_in[request] < self.epoch and amount:
+            need = credit.Hold(ACME, request, amount, self.epoch)
+            word = credit.hold_again([need])[request]
+            if word == "taken":
+                self.held[request] = amount
+            else:
+                amount = 0
         self.ledger.append(Booking(request, amount, self.epoch))
         self.unsettled.add(request)
-        self.excess += amount
 
     @invariant()
     def nothing_is_overspent(self) -> None:
-        assert self.owed + sum(self.held[request] for request in self.running) <= (
-            self.limit + self.excess
-        )
+        assert self.owed + sum(self.held[request] for request in self.running) <= self.limit
 
     @invariant()
     def what_is_spent_is_what_the_ledger_says(self) -> None:
@@ -253,7 +259,7 @@ class TestScripts:
         load(limit=10)
         request = fresh()
         assert reserve(request, 10) == [b"ok"]
-        assert state().get(f"ticket:{request}") == b"credit"
+        assert state().get(f"ticket:{request}") == b"credit:1"
         assert reserve(fresh(), 1)[0] == b"reserved"
 
     def test_what_credit_cannot_pay_is_refused_402_with_what_is_left(self) -> None:
@@ -360,17 +366,71 @@ def test_a_row_booked_again_after_a_rebuild_keeps_its_epoch(organization: int) -
     assert counters(organization)["spent"] == 4_500
 
 
-def test_a_row_whose_hold_was_lost_with_redis_is_counted_after_all(organization: int) -> None:
+def test_a_row_whose_hold_was_lost_with_redis_holds_again_and_is_counted(organization: int) -> None:
     request = fresh()
     reserve(request, 9_000, organization=organization)
     state().flushdb()
     credit.rebuild(organization)
-    epoch = book(organization, request=request).epoch
-    settle(request, 4_500, epoch=epoch, organization=organization)
-    with pytest.raises(CreditMissing):
-        credit.reserved(reserve(fresh(), 1, organization=organization))
+    booked = book(organization, request=request, epoch=1)
+    assert (booked.epoch, booked.state) == (2, "finished")
+    assert counters(organization)["reserved"] == 4_500
+    settle(request, 4_500, epoch=booked.epoch, organization=organization)
+    found = counters(organization)
+    assert (found["spent"], found["reserved"]) == (4_500, 0)
+
+
+def test_what_lost_its_hold_to_others_is_free(organization: int) -> None:
+    lost, other = fresh(), fresh()
+    reserve(lost, 9_000, organization=organization)
+    state().flushdb()
     credit.rebuild(organization)
-    assert counters(organization)["spent"] == 4_500
+    assert reserve(other, 100 * NANOS - 1, organization=organization) == [b"ok"]
+    booked = book(organization, request=lost, epoch=1)
+    row = LedgerEntry.objects.for_org(organization).get(request=lost)
+    assert (booked.state, row.state, row.amount) == ("failed", "failed", 0)
+    assert row.amounts == {"input_tokens": 0, "output_tokens": 0}
+    assert row.units == {"input_tokens": 10, "output_tokens": 5}
+
+
+def test_without_counters_an_old_reservation_is_free(organization: int) -> None:
+    request = fresh()
+    reserve(request, 9_000, organization=organization)
+    credit.renew(organization)
+    state().flushdb()
+    assert book(organization, request=request, epoch=1).state == "failed"
+
+
+def test_a_hold_that_outlived_a_renewal_pays(organization: int) -> None:
+    request = fresh()
+    reserve(request, 100 * NANOS, organization=organization)
+    credit.renew(organization)
+    assert book(organization, request=request, epoch=1).state == "finished"
+    assert counters(organization)["reserved"] == 100 * NANOS
+
+
+def test_a_row_that_stands_is_not_held_again(organization: int) -> None:
+    request = fresh()
+    reserve(request, 9_000, organization=organization)
+    book(organization, request=request, epoch=1)
+    state().flushdb()
+    credit.rebuild(organization)
+    booked = book(organization, request=request, epoch=1)
+    assert (booked.epoch, booked.state) == (1, "finished")
+    assert counters(organization)["reserved"] == 0
+
+
+def test_a_hold_taken_for_what_somebody_else_has_booked_is_given_back(
+    organization: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = fresh()
+    reserve(request, 9_000, organization=organization)
+    book(organization, request=request, epoch=1)
+    state().flushdb()
+    credit.rebuild(organization)
+    earlier, looks = ledger._earlier, iter([False])
+    monkeypatch.setattr(ledger, "_earlier", lambda some: earlier(some) if next(looks, True) else {})
+    assert book(organization, request=request, epoch=1).epoch == 1
+    assert counters(organization)["reserved"] == 0
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ def booked(*entries: Entry, now: datetime = NOW) -> dict[Any, Booked]:
 
 def test_a_row_is_booked_as_sealed(account: Account) -> None:
     row = entry(account.organization_id, label="my-id", region="eu")
-    assert booked(row) == {row.request: Booked(epoch=0, month=NOVEMBER)}
+    assert booked(row) == {row.request: Booked(epoch=0, month=NOVEMBER, state="finished")}
     stored = LedgerEntry.objects.for_org(account.organization_id).get()
     assert (stored.request, stored.label, stored.region) == (row.request, "my-id", "eu")
     assert (stored.units, stored.amounts) == (row.units, row.amounts)

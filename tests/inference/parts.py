@@ -86,7 +86,7 @@ def submit(*some: Job, web: str = "web") -> None:
     """Put requests in line, past limits and credit."""
     for each in some:
         ticket = f"ticket:{each.id}"
-        state().set(ticket, "credit")
+        state().set(ticket, "credit:0")
 
         def script(pipe: Any, each: Job = each, ticket: str = ticket) -> None:
             jobs.submit(pipe, ticket=ticket, job=each, web=web)

@@ -1,0 +1,113 @@
+"""Booking what was sealed, where credit and Redis have moved on meanwhile."""
+
+from typing import Any
+
+import pytest
+from django_tenants.utils import schema_context
+from redis import Redis
+
+from billing import credit
+from billing.models import LedgerEntry, PriceVersion
+from inference import finish as finishing
+from inference import jobs, stream
+from inference.catalog.offers import Offer
+from inference.engine import Delta, FinishReason, Outcome, Sampling
+from inference.jobs import Job
+from inference.models import Request
+from kit.redis import pipeline, state
+from tenants.auth import Caller
+from tests.inference.parts import NOW, job
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+CREDIT = 1_000_000_000
+
+
+def admit(request: Job, amount: int) -> bytes:
+    """Past limits: hold credit, stand in line. The credit script's word."""
+    ticket = f"ticket:{request.id}"
+    state().set(ticket, "limits")
+
+    def scripts(pipe: Any) -> None:
+        credit.reserve(
+            pipe,
+            ticket=ticket,
+            organization=request.organization,
+            request=request.id,
+            amount=amount,
+        )
+        jobs.submit(pipe, ticket=ticket, job=request, web="web")
+
+    return bytes(pipeline(scripts)[0][0])
+
+
+@pytest.fixture
+def sealed(caller: Caller, echo: Offer) -> Job:
+    """Two tokens in, three out, 8,000 nanos in all, sealed and not booked."""
+    credit.rebuild(caller.organization)
+    made = job(
+        organization=caller.organization,
+        schema=caller.schema,
+        sampling=Sampling(max_tokens=8),
+        price_version=PriceVersion.objects.get().pk,
+    )
+    assert admit(made, 18_000) == b"ok"
+    claim = jobs.claim(model=made.model, worker="w")
+    assert claim is not None
+    outcome = Outcome(FinishReason.stop, prompt_tokens=2, cached_tokens=0, completion_tokens=3)
+    delta = Delta(str(made.id), position=0, tokens=(1, 2, 3), text="abc", outcome=outcome)
+    stream.append([(made.id, claim.attempt, delta)])
+    return made
+
+
+def flush_once_read(monkeypatch: pytest.MonkeyPatch, then: Any) -> None:
+    """Redis is emptied between the reading of the seal and the booking."""
+    read = finishing._read
+
+    def reads(requests: Any) -> Any:
+        found = read(requests)
+        state().flushdb()
+        then()
+        return found
+
+    monkeypatch.setattr(finishing, "_read", reads)
+
+
+def booked(request: Job) -> tuple[str, int, str, int]:
+    """State and amount, in the ledger and in history."""
+    row = LedgerEntry.objects.for_org(request.organization).get(request=request.id)
+    with schema_context(request.schema):
+        past = Request.objects.get(pk=request.id)
+    return row.state, row.amount, past.state, past.amount
+
+
+def test_a_seal_outlives_a_flush_where_credit_still_pays(
+    sealed: Job, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flush_once_read(monkeypatch, lambda: credit.rebuild(sealed.organization))
+    finishing.finish([sealed.id], now=NOW)
+    assert booked(sealed) == ("finished", 8_000, "finished", 8_000)
+
+
+def test_a_seal_whose_credit_went_to_others_fails_free(
+    sealed: Job, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = job(organization=sealed.organization, schema=sealed.schema)
+
+    def others_take_everything() -> None:
+        credit.rebuild(sealed.organization)
+        assert admit(other, CREDIT) == b"ok"
+
+    flush_once_read(monkeypatch, others_take_everything)
+    finishing.finish([sealed.id], now=NOW)
+    assert booked(sealed) == ("failed", 0, "failed", 0)
+    monkeypatch.undo()
+    finishing.finish([sealed.id], now=NOW)
+    assert credit.owed(sealed.organization) == 0
+
+
+def test_a_raised_limit_leaves_running_requests_their_credit(sealed: Job, redis: Redis) -> None:
+    credit.renew(sealed.organization)
+    finishing.finish([sealed.id], now=NOW)
+    assert booked(sealed) == ("finished", 8_000, "finished", 8_000)
+    assert redis.hget(f"credit:{sealed.organization}", "spent") == b"8000"
