@@ -197,8 +197,8 @@ class AccountAdmin(Everyones):
 class PriceForm(forms.ModelForm):  # type: ignore[type-arg]
     """A rate a meter, in the currency's unit."""
 
-    input_tokens = _money("For a million; empty: these cannot be charged.", required=False)
-    output_tokens = _money("For a million; empty: these cannot be charged.", required=False)
+    input_tokens = _money("For a million; empty: free of charge.", required=False)
+    output_tokens = _money("For a million; empty: free of charge.", required=False)
 
     class Meta:
         model = PriceVersion

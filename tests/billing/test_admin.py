@@ -165,3 +165,21 @@ def test_a_new_credit_limit_reaches_redis(
         answer = operator.post(f"/admin/billing/account/{account.pk}/change/", form)
     assert answer.status_code == 302
     assert int(redis.hget(f"credit:{account.organization_id}", "limit") or 0) == 5 * NANOS
+
+
+def test_a_model_keeps_its_currency(operator: Client, account: Account) -> None:
+    rows.price("echo")
+    form = {
+        "model": "echo",
+        "currency": "USD",
+        "input_tokens": "0.15",
+        "effective_from_0": "2099-01-01",
+        "effective_from_1": "00:00:00",
+    }
+    answer = operator.post("/admin/billing/priceversion/add/", form)
+    assert "echo is priced in EUR already." in answer.content.decode()
+    answer = operator.post("/admin/billing/priceversion/add/", {**form, "currency": "EUR"})
+    assert answer.status_code == 302
+    added = PriceVersion.objects.filter(model="echo").order_by("effective_from").last()
+    assert added is not None
+    assert added.rates == {"input_tokens": 150_000_000}
