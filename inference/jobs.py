@@ -91,8 +91,7 @@ class Job:
         }
         data["id"] = UUID(data["id"])
         data["prompt"] = tuple(data["prompt"])
-        sampling = data["sampling"]
-        data["sampling"] = Sampling(**sampling | {"stop": tuple(sampling["stop"])})
+        data["sampling"] = Sampling.load(data["sampling"])
         return cls(**data)
 
 

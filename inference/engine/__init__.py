@@ -4,15 +4,25 @@ Importing it loads numpy and tokenizers, never a machine-learning framework; a r
 `load_engine` when its model needs it.
 """
 
-from inference.engine.delta import Delta, FinishReason, Outcome
+from inference.engine.delta import Delta, FinishReason, Logprob, Outcome
 from inference.engine.engine import Engine, EngineClosed, EngineStats
+from inference.engine.grammar import GrammarRefused, check
 from inference.engine.loading import load_engine
 from inference.engine.manifest import Manifest, NotPrepared, read_manifest, write_manifest
 from inference.engine.runner import Logits, Runner
 from inference.engine.text import ChatRefused, Detokenizer, Text, load_text
-from inference.engine.work import ContextOverflow, Prompt, Sampling, Work
+from inference.engine.work import (
+    MOST_ALTERNATIVES,
+    ContextOverflow,
+    Grammar,
+    GrammarKind,
+    Prompt,
+    Sampling,
+    Work,
+)
 
 __all__ = [
+    "MOST_ALTERNATIVES",
     "ChatRefused",
     "ContextOverflow",
     "Delta",
@@ -21,7 +31,11 @@ __all__ = [
     "EngineClosed",
     "EngineStats",
     "FinishReason",
+    "Grammar",
+    "GrammarKind",
+    "GrammarRefused",
     "Logits",
+    "Logprob",
     "Manifest",
     "NotPrepared",
     "Outcome",
@@ -30,6 +44,7 @@ __all__ = [
     "Sampling",
     "Text",
     "Work",
+    "check",
     "load_engine",
     "load_text",
     "read_manifest",

@@ -32,11 +32,21 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
+class Logprob:
+    """A token's log-probability by the model, and the likeliest tokens' (token, log-probability)
+    in its place, likeliest first."""
+
+    logprob: float
+    top: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Delta:
     """One step of one request.
 
     `position` is the index, in the whole completion, of the first of `tokens`. `text` may be empty
     though there are tokens: half a character, or what may yet become a stop string, is held back.
+    `logprobs` has one for each of `tokens` if the sampling asks for them.
     """
 
     id: str
@@ -44,3 +54,4 @@ class Delta:
     tokens: tuple[int, ...]
     text: str
     outcome: Outcome | None = None
+    logprobs: tuple[Logprob, ...] = ()

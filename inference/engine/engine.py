@@ -9,8 +9,9 @@ from itertools import compress
 from threading import Condition
 
 from inference.engine.delta import Delta, FinishReason
+from inference.engine.grammar import Grammars
 from inference.engine.runner import Logits, Runner
-from inference.engine.sampler import sample
+from inference.engine.sampler import Drawn, Sampler
 from inference.engine.scheduler import Scheduler
 from inference.engine.sequence import Sequence
 from inference.engine.slots import Slots
@@ -63,28 +64,33 @@ class Engine:
         self._runner = runner
         self._slots = slots
         self._clock = clock
+        self._sampler = Sampler()
+        self._grammars = Grammars(text)
         self._scheduler = Scheduler(Slots(slots), step_tokens=step_tokens, chunk=chunk)
         self._changed = Condition()
         self._held: set[str] = set()
-        self._arrived: list[Work] = []
+        self._arrived: list[Sequence] = []
         self._cancels: dict[str, FinishReason] = {}
         self._closed = False
         self._prompt_tokens = self._generated_tokens = self._steps = 0
 
     def submit(self, work: Work) -> None:
-        """Take a work. Raises EngineClosed, ContextOverflow, ValueError (no prompt; id in use)."""
+        """Take a work. Raises EngineClosed, ContextOverflow, ValueError (no prompt; id in use; a
+        grammar that is refused). The grammar is compiled in the calling thread.
+        """
         limit = min(self.text.context, self._runner.context)
         if not work.prompt:
             raise ValueError("a prompt needs at least one token")
         if len(work.prompt) >= limit:
             raise ContextOverflow(len(work.prompt), limit)
+        sequence = Sequence(work, self.text, self._grammars.matcher(work.sampling.grammar))
         with self._changed:
             if self._closed:
                 raise EngineClosed("the engine is stopping")
             if work.id in self._held:
                 raise ValueError(f"work {work.id} is already in the engine")
             self._held.add(work.id)
-            self._arrived.append(work)
+            self._arrived.append(sequence)
             self._changed.notify()
 
     def cancel(self, identifier: str, reason: FinishReason = FinishReason.cancelled) -> None:
@@ -160,12 +166,11 @@ class Engine:
         with self._changed:
             arrived, self._arrived = self._arrived, []
             cancels, self._cancels = self._cancels, {}
-        deltas = [delta for work in arrived if (delta := self._enter(work))]
+        deltas = [delta for one in arrived if (delta := self._enter(one))]
         found = ((self._scheduler.find(one), reason) for one, reason in cancels.items())
         return deltas + [self._end(sequence, reason) for sequence, reason in found if sequence]
 
-    def _enter(self, work: Work) -> Delta | None:
-        sequence = Sequence(work, self.text)
+    def _enter(self, sequence: Sequence) -> Delta | None:
         self._scheduler.add(sequence)
         return self._leave(sequence, sequence.replayed()) if sequence.end else None
 
@@ -200,7 +205,7 @@ class Engine:
             return [delta for sequence in sequences for delta in self._decode([sequence])]
         for sequence in sequences:
             sequence.computed += 1
-        return [self._accept(sequence, token) for sequence, token in sampled]
+        return [self._accept(sequence, drawn) for sequence, drawn in sampled]
 
     def _prefill(self, sequence: Sequence, chunk: list[int]) -> Iterable[Delta]:
         try:
@@ -211,21 +216,22 @@ class Engine:
             return [self._fail(sequence, error)]
         sequence.computed += len(chunk)
         self._prompt_tokens += len(chunk)
-        return [self._accept(sequence, token) for sequence, token in sampled]
+        return [self._accept(sequence, drawn) for sequence, drawn in sampled]
 
     def _sample(
         self, logits: Logits, sequences: Iterable[Sequence]
-    ) -> list[tuple[Sequence, int | None]]:
+    ) -> list[tuple[Sequence, Drawn | None]]:
         rows = list(sequences)
-        samplings = [sequence.work.sampling for sequence in rows]
-        tokens = sample(logits, samplings, [sequence.completion for sequence in rows])
-        return list(zip(rows, tokens, strict=True))
+        drawn = self._sampler.sample(logits, [sequence.odds for sequence in rows])
+        return list(zip(rows, drawn, strict=True))
 
-    def _accept(self, sequence: Sequence, token: int | None) -> Delta:
-        if token is None:
-            return self._fail(sequence, ArithmeticError("the model's logits are not numbers"))
+    def _accept(self, sequence: Sequence, drawn: Drawn | None) -> Delta:
+        if drawn is None:
+            return self._fail(
+                sequence, ArithmeticError("the logits are no numbers, or allow no token")
+            )
         self._generated_tokens += 1
-        delta = sequence.accept(token)
+        delta = sequence.accept(drawn)
         return self._leave(sequence, delta) if delta.outcome else delta
 
     def _fail(self, sequence: Sequence, error: Exception) -> Delta:

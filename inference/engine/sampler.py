@@ -1,36 +1,198 @@
-"""From logits to tokens. A row's token depends on its logits, sampling and position alone."""
+"""From logits to tokens, many rows at once; a row's token depends on nothing outside its row.
+
+Every operation is elementwise, or sums along a row in an order that the number of rows does not
+change: that is what keeps batched equal to solo, bit for bit.
+"""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from inference.engine.delta import Logprob
+from inference.engine.nucleus import Filters, draw_filtered
+from inference.engine.odds import Odds
 from inference.engine.runner import Logits
-from inference.engine.work import Sampling
 
 _MASK = (1 << 64) - 1
 _GOLDEN = 0x9E3779B97F4A7C15
+_BLOCK = 256
+"""Weights are summed by blocks of so many, so that a draw looks at one block of a row only."""
+
+Rows = NDArray[np.float32]
+Tokens = NDArray[np.int64]
 
 
-def sample(
-    logits: Logits, samplings: Sequence[Sampling], positions: Sequence[int]
-) -> list[int | None]:
-    """One token a row; None for a row whose logits are not numbers.
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """A token, and its log-probabilities where its sampling asks for them."""
 
-    `logits` is [rows, vocabulary]; `positions` are the indices of the tokens to draw in their
-    completions: with the seed they are all the randomness there is, so a token comes out the same
-    whatever shares the batch, and in a later attempt.
-    """
-    best = logits.argmax(axis=-1)
-    sane = np.isfinite(logits[np.arange(len(best)), best])
-    tokens: list[int | None] = [
-        int(token) if good else None for token, good in zip(best, sane, strict=True)
+    token: int
+    logprob: Logprob | None = None
+
+
+class Sampler:
+    """Draws tokens. Keeps a buffer the size of the largest batch it has seen."""
+
+    def __init__(self) -> None:
+        self._buffer = np.empty((0, 0), np.float32)
+
+    def sample(self, logits: Logits, odds: Sequence[Odds]) -> list[Drawn | None]:
+        """One token a row; None for a row whose logits are not numbers or allow no token.
+
+        `logits` is [rows, vocabulary] and stays as it is; `odds` are the rows'. The seed and the
+        position are all the randomness there is, so a token comes out the same whatever shares
+        the batch, and in a later attempt.
+        """
+        tokens = logits.argmax(axis=-1)
+        sane = np.isfinite(logits[np.arange(len(tokens)), tokens])
+        # Those that draw come first, so that their weights are one run of rows.
+        drawing = [n for n, one in enumerate(odds) if one.sampling.temperature > 0 and sane[n]]
+        shaped = [n for n, one in enumerate(odds) if one.shaped and sane[n]]
+        active = drawing + [n for n in shaped if odds[n].sampling.temperature == 0]
+        if active:
+            chosen = self._choose(logits, [odds[n] for n in active], active, len(drawing))
+            tokens[active] = chosen
+            sane[active] = chosen >= 0
+        reported = [n for n, one in enumerate(odds) if one.sampling.logprobs is not None]
+        logprobs = dict(zip(reported, _logprobs(logits, odds, reported, tokens), strict=True))
+        return [
+            Drawn(token, logprobs.get(n)) if good else None
+            for n, (token, good) in enumerate(zip(tokens.tolist(), sane.tolist(), strict=True))
+        ]
+
+    def _choose(
+        self, logits: Logits, odds: Sequence[Odds], rows: Sequence[int], drawing: int
+    ) -> Tokens:
+        """Tokens of these rows, of which the first `drawing` draw; -1 where none is allowed."""
+        vocabulary = logits.shape[1]
+        scores = self._copy(logits, rows)
+        _shape(scores[:, :vocabulary], odds)
+        best = scores.argmax(axis=-1)
+        peak = scores[np.arange(len(best)), best]
+        allowed = np.isfinite(peak)
+        if drawing:
+            scores, peak = scores[:drawing], np.where(allowed, peak, 0)[:drawing]
+            scores[~allowed[:drawing]] = 0
+            weights = _weigh(scores, peak, odds[:drawing])
+            best[:drawing] = _draw(weights, odds[:drawing], best[:drawing], vocabulary)
+        return np.where(allowed, best, -1)
+
+    def _copy(self, logits: Logits, rows: Sequence[int]) -> Rows:
+        """[rows, vocabulary rounded up to blocks]; what is beyond the vocabulary weighs nothing."""
+        vocabulary = logits.shape[1]
+        width = -(-vocabulary // _BLOCK) * _BLOCK
+        if len(rows) > len(self._buffer) or width != self._buffer.shape[1]:
+            self._buffer = np.empty((len(rows), width), np.float32)
+        scores = self._buffer[: len(rows)]
+        whole = list(rows) == list(range(len(logits)))
+        scores[:, :vocabulary] = logits if whole else logits[rows]
+        scores[:, vocabulary:] = -np.inf
+        return scores
+
+
+def _shape(scores: Rows, odds: Sequence[Odds]) -> None:
+    """Penalties, biases and grammars, in place. [rows, vocabulary]."""
+    _penalize(scores, [(n, one) for n, one in enumerate(odds) if one.penalized])
+    biased = [
+        (n, token, bias)
+        for n, one in enumerate(odds)
+        for token, bias in one.sampling.logit_bias
+        if token < scores.shape[1]
     ]
-    for row, sampling in enumerate(samplings):
-        if sampling.temperature > 0 and sane[row]:
-            weights = _weights(logits[row], int(best[row]), sampling.temperature)
-            tokens[row] = _draw(weights, sampling.top_p, uniform(sampling.seed, positions[row]))
+    if biased:
+        rows, tokens, biases = zip(*biased, strict=True)
+        scores[rows, tokens] += np.array(biases, np.float32)
+    for n, one in enumerate(odds):
+        if one.matcher is not None:
+            scores[n, ~one.matcher.allowed(scores.shape[1])] = -np.inf
+
+
+def _penalize(scores: Rows, odds: Sequence[tuple[int, Odds]]) -> None:
+    if not odds:
+        return
+    seen = [one.seen for _, one in odds]
+    sizes = [len(tokens) for tokens, _ in seen]
+    tokens = np.concatenate([tokens for tokens, _ in seen])
+    counts = np.concatenate([counts for _, counts in seen])
+    samplings = [one.sampling for _, one in odds]
+    rows, repetition, frequency, presence = (
+        np.repeat(np.array(values, kind), sizes)
+        for values, kind in (
+            ([n for n, _ in odds], np.int64),
+            ([sampling.repetition_penalty for sampling in samplings], np.float32),
+            ([sampling.frequency_penalty for sampling in samplings], np.float32),
+            ([sampling.presence_penalty for sampling in samplings], np.float32),
+        )
+    )
+    found = scores[rows, tokens]
+    found = np.where(found > 0, found / repetition, found * repetition)
+    scores[rows, tokens] = found - frequency * counts - presence * (counts > 0)
+
+
+def _weigh(scores: Rows, peak: Rows, odds: Sequence[Odds]) -> Rows:
+    """Likelihoods, the likeliest of a row 1; in place."""
+    scale = [1 / max(one.sampling.temperature, 1e-4) for one in odds]
+    scores -= peak[:, None]
+    scores *= np.array(scale, np.float32)[:, None]
+    return np.exp(scores, out=scores)
+
+
+def _draw(weights: Rows, odds: Sequence[Odds], best: Tokens, vocabulary: int) -> Tokens:
+    blocks = weights.reshape(len(odds), -1, _BLOCK).sum(axis=-1, dtype=np.float64)
+    u = np.array([uniform(one.sampling.seed, one.position) for one in odds])
+    filters = Filters.of([one.sampling for one in odds])
+    tokens = best.copy()
+    plain = np.flatnonzero(~filters.any)
+    if len(plain):
+        tokens[plain] = _draw_plain(weights, plain, blocks[plain], u[plain], best[plain])
+    if len(plain) < len(odds):
+        some = np.flatnonzero(filters.any)
+        few = weights if len(some) == len(odds) else weights[some]
+        totals = blocks[some].sum(axis=-1)
+        tokens[some] = draw_filtered(few, totals, filters.take(some), u[some], vocabulary)
     return tokens
+
+
+def _draw_plain(
+    weights: Rows, rows: Tokens, blocks: NDArray[np.float64], u: NDArray[np.float64], best: Tokens
+) -> Tokens:
+    """Find the block, then the token in it."""
+    held = np.cumsum(blocks, axis=1)
+    target = u * held[:, -1]
+    block = np.minimum((held <= target[:, None]).sum(axis=1), blocks.shape[1] - 1)
+    before = np.where(block > 0, held[np.arange(len(rows)), block - 1], 0)
+    columns = block[:, None] * _BLOCK + np.arange(_BLOCK)
+    inside = before[:, None] + np.cumsum(weights[rows[:, None], columns], axis=1, dtype=np.float64)
+    place = np.minimum((inside <= target[:, None]).sum(axis=1), _BLOCK - 1)
+    tokens: Tokens = columns[np.arange(len(rows)), place]
+    # A last bit of rounding must not lead to a token that is not allowed.
+    return np.where(weights[rows, tokens] > 0, tokens, best)
+
+
+def _logprobs(
+    logits: Logits, odds: Sequence[Odds], rows: Sequence[int], tokens: Tokens
+) -> list[Logprob]:
+    """Of each row's token and of its likeliest alternatives, by the model alone."""
+    if not rows:
+        return []
+    scores = logits[rows] - logits[rows].max(axis=-1, keepdims=True)
+    scores -= np.log(np.exp(scores).sum(axis=-1, keepdims=True))
+    most = max(odds[n].sampling.logprobs or 0 for n in rows)
+    likeliest = np.argsort(-scores, axis=-1, kind="stable")[:, :most] if most else None
+    found = []
+    for place, n in enumerate(rows):
+        count = odds[n].sampling.logprobs
+        top = [] if likeliest is None else likeliest[place, :count].tolist()
+        alternatives = tuple((token, _finite(scores[place, token])) for token in top)
+        found.append(Logprob(_finite(scores[place, tokens[n]]), alternatives))
+    return found
+
+
+def _finite(logprob: np.float32) -> float:
+    """A number that JSON knows."""
+    return max(float(logprob), -9999.0)
 
 
 def uniform(seed: int, position: int) -> float:
@@ -43,36 +205,3 @@ def _mix(state: int) -> int:
     state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
     state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & _MASK
     return state ^ (state >> 31)
-
-
-def _weights(row: NDArray[np.float32], best: int, temperature: float) -> NDArray[np.float32]:
-    scale = np.float32(1 / max(temperature, 1e-4))
-    weights: NDArray[np.float32] = np.exp((row - row[best]) * scale)
-    return weights
-
-
-def _draw(weights: NDArray[np.float32], top_p: float, u: float) -> int:
-    if top_p >= 1:
-        return _pick(weights, u)
-    candidates = _nucleus(weights, top_p)
-    return int(candidates[_pick(weights[candidates], u)])
-
-
-def _nucleus(weights: NDArray[np.float32], top_p: float) -> NDArray[np.int64]:
-    """The fewest likeliest tokens that hold `top_p` of the weight (Holtzman et al. 2020).
-
-    Tokens below (1 - top_p) / vocabulary of the whole hold less than 1 - top_p together, so
-    only the others are sorted.
-    """
-    total = float(weights.sum(dtype=np.float64))
-    likely = np.flatnonzero(weights >= total * (1 - top_p) / len(weights))
-    order = likely[np.argsort(-weights[likely], kind="stable")]
-    held = np.cumsum(weights[order], dtype=np.float64)
-    enough = int(np.searchsorted(held, top_p * total))
-    return order[: enough + 1]
-
-
-def _pick(weights: NDArray[np.float32], u: float) -> int:
-    held = np.cumsum(weights, dtype=np.float64)
-    index = int(np.searchsorted(held, u * held[-1], side="right"))
-    return min(index, len(weights) - 1)

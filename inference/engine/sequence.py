@@ -1,6 +1,8 @@
 """One request on its way through the engine."""
 
-from inference.engine.delta import Delta, FinishReason, Outcome
+from inference.engine.delta import Delta, FinishReason, Logprob, Outcome
+from inference.engine.odds import Matcher, Odds
+from inference.engine.sampler import Drawn
 from inference.engine.stops import Stops
 from inference.engine.text import Text
 from inference.engine.work import Work
@@ -13,14 +15,16 @@ class Sequence:
     the completion's tokens alone: that is why replaying `work.emitted` restores it exactly.
     """
 
-    def __init__(self, work: Work, text: Text) -> None:
+    def __init__(self, work: Work, text: Text, matcher: Matcher | None = None) -> None:
         self.work = work
         self.tokens = [*work.prompt]
         self.computed = 0
         self.slot: int | None = None
         self.end: FinishReason | None = None
         self.error = ""
-        self._eos = text.eos
+        self.odds = Odds(work.sampling, work.prompt, matcher)
+        self._ends = text.eos | {*work.sampling.stop_token_ids}
+        self._logprobs: list[Logprob] = []
         self._room = min(work.sampling.max_tokens, text.context - len(work.prompt))
         self._detokenizer = text.stream()
         self._stops = Stops(work.sampling.stop)
@@ -56,10 +60,11 @@ class Sequence:
         """
         return self.tokens[self.computed : min(self.computed + size, len(self.work.prompt))]
 
-    def accept(self, token: int) -> Delta:
+    def accept(self, drawn: Drawn) -> Delta:
         """Take a sampled token; what it delivers, and the outcome if it was the last."""
-        text = self._accept(token)
-        return self._delta(text)
+        if drawn.logprob is not None:
+            self._logprobs.append(drawn.logprob)
+        return self._delta(self._accept(drawn.token))
 
     def finish(self, reason: FinishReason, error: str = "") -> Delta:
         """End from outside. Held-back text stays undelivered: it is no token's yet."""
@@ -72,7 +77,8 @@ class Sequence:
 
     def _accept(self, token: int) -> str:
         self.tokens.append(token)
-        if token in self._eos:
+        self.odds.note(token)
+        if token in self._ends:
             self.end = FinishReason.stop
             return self._stops.flush()
         text, stopped = self._stops.push(self._detokenizer.push(token))
@@ -86,7 +92,8 @@ class Sequence:
     def _delta(self, text: str) -> Delta:
         position, self._delivered = self._delivered, self.completion
         tokens = tuple(self.tokens[len(self.work.prompt) + position :])
-        return Delta(self.work.id, position, tokens, text, self._outcome())
+        logprobs, self._logprobs = tuple(self._logprobs), []
+        return Delta(self.work.id, position, tokens, text, self._outcome(), logprobs)
 
     def _outcome(self) -> Outcome | None:
         if self.end is None:

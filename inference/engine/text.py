@@ -53,6 +53,11 @@ class Text(Protocol):
     @property
     def context(self) -> int: ...
 
+    @property
+    def pieces(self) -> Sequence[bytes]:
+        """Each token's bytes; none for a special one."""
+        ...
+
     def encode(self, text: str) -> list[int]:
         """Plain text to tokens; what looks like a special token stays text."""
         ...
@@ -86,7 +91,7 @@ class BpeText:
             if self._special
             else "(?!)"
         )
-        self._pieces = _pieces(tokenizer)
+        self.pieces: Sequence[bytes] = _pieces(tokenizer)
         self.eos = frozenset(manifest.eos)
         self.context = manifest.context
 
@@ -120,7 +125,7 @@ class BpeText:
 
     def stream(self) -> Detokenizer:
         """A new detokenizer for one answer."""
-        return Detokenizer(self._pieces)
+        return Detokenizer(self.pieces)
 
     def _broken(self, value: Any, mark: str) -> Any:
         if isinstance(value, str):
@@ -140,6 +145,7 @@ class ByteText:
     def __init__(self, context: int) -> None:
         self.eos = frozenset({self.END})
         self.context = context
+        self.pieces: Sequence[bytes] = _BYTES
 
     def encode(self, text: str) -> list[int]:
         """The text's bytes and the end."""
