@@ -168,18 +168,18 @@ def test_a_new_credit_limit_reaches_redis(
 
 
 def test_a_model_keeps_its_currency(operator: Client, account: Account) -> None:
-    rows.price("echo")
+    rows.price("other")
     form = {
-        "model": "echo",
+        "model": "other",
         "currency": "USD",
         "input_tokens": "0.15",
         "effective_from_0": "2099-01-01",
         "effective_from_1": "00:00:00",
     }
     answer = operator.post("/admin/billing/priceversion/add/", form)
-    assert "echo is priced in EUR already." in answer.content.decode()
+    assert "other is priced in EUR already." in answer.content.decode()
     answer = operator.post("/admin/billing/priceversion/add/", {**form, "currency": "EUR"})
     assert answer.status_code == 302
-    added = PriceVersion.objects.filter(model="echo").order_by("effective_from").last()
+    added = PriceVersion.objects.filter(model="other").order_by("effective_from").last()
     assert added is not None
     assert added.rates == {"input_tokens": 150_000_000}
