@@ -7,7 +7,7 @@ what was booked in the counters' own epoch or later. A request carries the epoch
 where the account has moved on since, booking sees to its hold (`hold_again`) or makes it free.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -170,6 +170,38 @@ def owed(organization: int) -> int:
     settled = Invoice.objects.for_org(organization).filter(status__in=_OWED_NO_MORE)
     rows = LedgerEntry.objects.for_org(organization).exclude(month__in=settled.values("month"))
     return int(rows.aggregate(sum=Sum("amount"))["sum"] or 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Counters:
+    """What Redis has, read at one moment; `held` is nanos by request."""
+
+    limit: int
+    spent: int
+    reserved: int
+    epoch: int
+    currency: str
+    held: Mapping[UUID, int]
+
+
+def counters(organization: int) -> Counters | None:
+    """The counters in use, to be compared; None where they are missing or unconfirmed."""
+    names = ("limit", "spent", "reserved", "epoch", "currency", "pending")
+    with state().pipeline(transaction=True) as pipe:
+        pipe.hmget(_keys(organization)[0], names)
+        pipe.hgetall(_keys(organization)[1])
+        found, held = pipe.execute()
+    limit, spent, reserved, epoch, currency, pending = found
+    if limit is None or pending is not None:
+        return None
+    return Counters(
+        limit=int(limit),
+        spent=int(spent),
+        reserved=int(reserved),
+        epoch=int(epoch),
+        currency=currency.decode(),
+        held={UUID(request.decode()): int(nanos) for request, nanos in held.items()},
+    )
 
 
 def _is_current(account: Account) -> bool:

@@ -114,6 +114,11 @@ def as_draft(invoice: Invoice) -> Draft:
     )
 
 
+def recount(invoice: Invoice) -> Draft:
+    """What the ledger says now of a stored invoice's month: the same, or something is wrong."""
+    return _draft(invoice.organization_id, invoice.month)
+
+
 def shown(minor: int, currency: str) -> str:
     """An amount in the currency's minor unit, for people."""
     return show(minor * NANOS // 10 ** minor_exponent(currency), currency)

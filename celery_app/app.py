@@ -41,6 +41,10 @@ app.conf.update(
             "task": "billing.close_months",
             "schedule": crontab(day_of_month=1, hour=1, minute=5),
         },
+        "compare the books": {
+            "task": "analytics.reconcile",
+            "schedule": crontab(hour=4, minute=11),
+        },
     },
 )
-app.autodiscover_tasks(["inference", "billing"])
+app.autodiscover_tasks(["inference", "billing", "analytics"])

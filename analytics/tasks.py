@@ -1,0 +1,52 @@
+"""Scheduled work: the books compared each night."""
+
+from collections import Counter
+from datetime import date
+
+import structlog
+from celery import shared_task
+from django.utils import timezone
+
+from analytics import metrics
+from analytics.reconciliation import Kind, reconcile
+from billing import credit
+from billing.months import month_before, month_of
+from tenants.models import Organization
+
+log = structlog.get_logger()
+
+
+@shared_task(name="analytics.reconcile")
+def reconcile_nightly() -> dict[str, int]:
+    """Compare the last month's and the running month's books; differences by kind.
+
+    Counters that are wrong are rebuilt from the ledger; nothing else mends itself.
+    """
+    now, found, failed = timezone.now(), Counter[str](), 0
+    months = {month_before(month_of(now)), month_of(now)}
+    for organization in Organization.objects.filter(account__isnull=False).order_by("slug"):
+        try:
+            found += _of(organization, sorted(months))
+        except Exception:
+            log.exception("books could not be compared", organization=organization.slug)
+            failed += 1
+    for kind in Kind:
+        metrics.DIFFERENCES.labels(kind.value).set(found[kind.value])
+    metrics.FAILED.set(failed)
+    metrics.FINISHED.set_to_current_time()
+    return dict(found)
+
+
+def _of(organization: Organization, months: list[date]) -> Counter[str]:
+    differences = {each for month in months for each in reconcile(organization, month).differences}
+    for each in differences:
+        log.error(
+            "books disagree",
+            organization=each.organization,
+            kind=each.kind.value,
+            subject=each.subject,
+            found=each.found,
+        )
+    if any(each.kind is Kind.CREDIT for each in differences):
+        credit.renew(organization.pk)
+    return Counter(each.kind.value for each in differences)
