@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from itertools import compress
 from threading import Condition
 
+from inference.engine.cache import Cache
 from inference.engine.delta import Delta, FinishReason
 from inference.engine.grammar import Grammars
 from inference.engine.runner import Logits, Runner
 from inference.engine.sampler import Drawn, Sampler
 from inference.engine.scheduler import Scheduler
 from inference.engine.sequence import Sequence
-from inference.engine.slots import Slots
 from inference.engine.text import Text
 from inference.engine.work import ContextOverflow, Work
 
@@ -44,7 +44,8 @@ class Engine:
 
     `submit`, `cancel`, `stop`, `stats` and `free_slots` may be called from any thread; `run` owns
     the calling thread. `step_tokens` bounds the tokens computed in a step, `chunk` those of one
-    prompt between two decodes.
+    prompt between two decodes; `cache_tokens` what the cache holds at most, running and kept
+    (default: as many as all slots and shelves can).
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class Engine:
         slots: int | None = None,
         step_tokens: int = 64,
         chunk: int = 32,
+        cache_tokens: int | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         slots = runner.slots if slots is None else slots
@@ -66,13 +68,15 @@ class Engine:
         self._clock = clock
         self._sampler = Sampler()
         self._grammars = Grammars(text)
-        self._scheduler = Scheduler(Slots(slots), step_tokens=step_tokens, chunk=chunk)
+        room = runner.context * (slots + runner.shelves) if cache_tokens is None else cache_tokens
+        cache = Cache(runner, slots=slots, room=room, chunk=chunk)
+        self._scheduler = Scheduler(cache, step_tokens=step_tokens, chunk=chunk)
         self._changed = Condition()
         self._held: set[str] = set()
         self._arrived: list[Sequence] = []
         self._cancels: dict[str, FinishReason] = {}
         self._closed = False
-        self._prompt_tokens = self._generated_tokens = self._steps = 0
+        self._prompt_tokens = self._cached_tokens = self._generated_tokens = self._steps = 0
 
     def submit(self, work: Work) -> None:
         """Take a work. Raises EngineClosed, ContextOverflow, ValueError (no prompt; id in use; a
@@ -118,7 +122,7 @@ class Engine:
             running=running,
             waiting=max(0, len(self._held) - running),
             prompt_tokens=self._prompt_tokens,
-            cached_tokens=0,
+            cached_tokens=self._cached_tokens,
             generated_tokens=self._generated_tokens,
             steps=self._steps,
         )
@@ -146,10 +150,9 @@ class Engine:
         step = self._scheduler.plan()
         if step.decodes:
             deltas += self._decode(step.decodes)
-        for sequence, chunk in step.prefills:
+        for sequence, chunk in self._scheduler.prefills(step):
             deltas += self._prefill(sequence, chunk)
-        if step.decodes or step.prefills:
-            self._steps += 1
+        self._steps += 1
         return deltas
 
     def check(self) -> None:
@@ -193,7 +196,7 @@ class Engine:
         due = [sequence.due for sequence in sequences]
         try:
             logits = self._runner.decode(
-                [_slot(sequence) for sequence in sequences],
+                [sequence.place for sequence in sequences],
                 [sequence.tokens[sequence.computed] for sequence in sequences],
                 [sequence.computed for sequence in sequences],
             )
@@ -209,7 +212,7 @@ class Engine:
 
     def _prefill(self, sequence: Sequence, chunk: list[int]) -> Iterable[Delta]:
         try:
-            logits = self._runner.prefill(_slot(sequence), chunk, sequence.computed)
+            logits = self._runner.prefill(sequence.place, chunk, sequence.computed)
             last = sequence.computed + len(chunk) == len(sequence.tokens)
             sampled = self._sample(logits, [sequence]) if last else []
         except Exception as error:
@@ -242,16 +245,9 @@ class Engine:
         return self._leave(sequence, sequence.finish(reason, error))
 
     def _leave(self, sequence: Sequence, delta: Delta) -> Delta:
-        if sequence.slot is not None:
-            self._runner.release(sequence.slot)
-        self._scheduler.remove(sequence)
+        self._cached_tokens += sequence.cached
+        self._scheduler.remove(sequence, keep=sequence.end is not FinishReason.failed)
         with self._changed:
             self._held.discard(sequence.work.id)
             self._cancels.pop(sequence.work.id, None)
         return delta
-
-
-def _slot(sequence: Sequence) -> int:
-    if sequence.slot is None:
-        raise RuntimeError(f"work {sequence.work.id} runs without a slot")
-    return sequence.slot

@@ -1,98 +1,188 @@
 """Who runs in a step: every running sequence decodes, and what room is left goes to prefills."""
 
-import heapq
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import count
 
+from inference.engine.cache import Cache
+from inference.engine.fairness import Served
 from inference.engine.sequence import Sequence
-from inference.engine.slots import Slots
+
+AGEING = 256
+"""Steps without progress that make an organization's requests one priority more urgent."""
+PATIENCE = 32
+"""Steps a request waits before it may take the slot of a less urgent one."""
+FAVOURS = 2
+"""Steps for organizations that run few requests, between two for everybody."""
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """The work of one step; `prefills` are sequences, each with its next chunk."""
+    """Who decodes, and how many tokens of prompts run beside: none (0), or at least a chunk."""
 
     decodes: list[Sequence]
-    prefills: list[tuple[Sequence, list[int]]]
+    room: int
 
 
 class Scheduler:
-    """Admits by priority, then first in first out; a prefill is cut into chunks of `chunk` tokens.
+    """Shares slots and steps among requests.
 
-    A step computes at most about `step_tokens` tokens, but always one chunk if any waits: prompts
-    never stall the running, and the running never starve prompts.
+    Order: priority, then the organization served least, then the first in. Requests of an
+    organization and priority that get neither a slot nor a chunk for long grow more urgent, so that
+    nothing starves. A request gives way for another's sake once at most.
+
+    A step computes at most about `step_tokens` tokens, but always one chunk of a prompt if any
+    waits: prompts never stall the running, and the running never starve prompts.
     """
 
-    def __init__(self, slots: Slots, *, step_tokens: int, chunk: int) -> None:
-        self.slots = slots
-        self.step_tokens = step_tokens
-        self.chunk = chunk
-        self._waiting: list[tuple[int, int, Sequence]] = []
+    def __init__(self, cache: Cache, *, step_tokens: int, chunk: int) -> None:
+        self._cache = cache
+        self._step_tokens = step_tokens
+        self._chunk = chunk
+        self._waiting: dict[str, Sequence] = {}
         self._running: dict[str, Sequence] = {}
-        self._arrivals = count()
+        self._served = Served()
+        self._turns: dict[tuple[str, int], int] = {}
+        self._arrivals = self._step = self._favours = 0
 
     @property
     def running(self) -> int:
         """How many hold a slot."""
         return len(self._running)
 
-    @property
-    def waiting(self) -> int:
-        """How many wait for one."""
-        return len(self._waiting)
-
     def add(self, sequence: Sequence) -> None:
         """Queue a sequence."""
-        heapq.heappush(self._waiting, (sequence.work.priority, next(self._arrivals), sequence))
+        present = {one.work.tenant for one in self.all()}
+        self._served.enter(sequence.work.tenant, present)
+        self._turns = {key: step for key, step in self._turns.items() if key[0] in present}
+        self._arrivals += 1
+        sequence.number, sequence.since = self._arrivals, self._step
+        self._waiting[sequence.work.id] = sequence
 
     def find(self, identifier: str) -> Sequence | None:
         """The sequence of that work, running or waiting."""
-        return next((one for one in self.all() if one.work.id == identifier), None)
+        return self._running.get(identifier) or self._waiting.get(identifier)
 
     def all(self) -> list[Sequence]:
         """Every sequence, the running first."""
-        return [*self._running.values(), *(sequence for _, _, sequence in self._waiting)]
+        return [*self._running.values(), *self._waiting.values()]
 
-    def remove(self, sequence: Sequence) -> None:
-        """Forget a sequence and free its slot."""
-        if self._running.pop(sequence.work.id, None) is None:
-            self._waiting = [entry for entry in self._waiting if entry[2] is not sequence]
-            heapq.heapify(self._waiting)
-        if sequence.slot is not None:
-            self.slots.give(sequence.slot)
-            sequence.slot = None
+    def remove(self, sequence: Sequence, *, keep: bool) -> None:
+        """Forget a sequence and free its slot; whether its prompt may be used again."""
+        self._waiting.pop(sequence.work.id, None)
+        if self._running.pop(sequence.work.id, None) is not None:
+            whole = min(sequence.computed, len(sequence.work.prompt)) // self._chunk * self._chunk
+            self._cache.give(sequence, keep=whole if keep else 0)
 
     def plan(self) -> Step:
-        """Admit what fits, and say what to compute next."""
+        """Admit what fits, preempt what must give way, and say who runs next."""
+        self._step += 1
         self._admit()
+        while self._cache.is_short():
+            self._preempt(max(self._running.values(), key=_rank), keep=False)
         decodes = [sequence for sequence in self._running.values() if sequence.decoding]
-        return Step(decodes, self._prefills(self.step_tokens - len(decodes)))
+        favoured = self._favoured(decodes) if self._favours < FAVOURS else []
+        self._favours = self._favours + 1 if favoured else 0
+        for sequence in favoured or decodes:
+            self._served.charge(sequence.work.tenant, Served.ANSWER)
+        if favoured:
+            return Step(favoured, room=0)
+        return Step(decodes, room=max(1, self._step_tokens - len(decodes)))
+
+    def prefills(self, step: Step) -> Iterator[tuple[Sequence, list[int]]]:
+        """The chunks to run in a step, each chosen once those before it have been computed.
+
+        One prompt after the other, so that the next may begin with what the last left in the cache.
+        """
+        room = step.room
+        while room > 0 and (sequence := self._next_prefill()) is not None:
+            if room < min(step.room, len(sequence.chunk(self._chunk))):
+                return
+            if sequence.computed == 0:
+                self._cache.reuse(sequence)
+            if sequence.decoding:
+                continue
+            chunk = sequence.chunk(self._chunk)
+            room -= len(chunk)
+            self._turns[_kind(sequence)] = self._step
+            self._served.charge(sequence.work.tenant, len(chunk) * Served.PROMPT)
+            yield sequence, chunk
 
     def check(self) -> None:
         """Raise if slots and sequences disagree."""
-        self.slots.check()
+        self._cache.check()
         held = [sequence.slot for sequence in self._running.values()]
         if None in held or len(set(held)) != len(held):
             raise RuntimeError(f"two sequences share a slot, or one has none: {held}")
-        if self.slots.count - self.slots.free != len(held):
-            raise RuntimeError("a slot is held by no sequence")
-        if any(sequence.slot is not None for _, _, sequence in self._waiting):
+        if any(sequence.slot is not None for sequence in self._waiting.values()):
             raise RuntimeError("a waiting sequence holds a slot")
 
+    def _order(self, sequence: Sequence) -> tuple[int, int, int]:
+        idle = self._step - max(sequence.since, self._turns.get(_kind(sequence), 0))
+        urgency = sequence.work.priority - idle // AGEING
+        return urgency, self._served[sequence.work.tenant], sequence.number
+
     def _admit(self) -> None:
-        while self._waiting and self.slots.free:
-            _, _, sequence = heapq.heappop(self._waiting)
-            sequence.slot = self.slots.take()
+        while self._waiting:
+            sequence = min(self._waiting.values(), key=self._order)
+            if not self._cache.take(sequence) and not self._take_over(sequence):
+                return
+            self._turns[_kind(sequence)] = self._step
+            del self._waiting[sequence.work.id]
             self._running[sequence.work.id] = sequence
 
-    def _prefills(self, room: int) -> list[tuple[Sequence, list[int]]]:
-        chosen: list[tuple[Sequence, list[int]]] = []
-        for sequence in self._running.values():
-            if sequence.decoding:
-                continue
-            chunk = sequence.chunk(self.chunk)
-            if chosen and len(chunk) > room:
-                break
-            chosen.append((sequence, chunk))
-            room -= len(chunk)
-        return chosen
+    def _take_over(self, sequence: Sequence) -> bool:
+        """Preempt somebody for a sequence, if that is fair; whether it has a slot then."""
+        victim = self._victim(sequence)
+        if victim is None:
+            return False
+        victim.gave_way = True
+        self._preempt(victim, keep=True)
+        return self._cache.take(sequence)
+
+    def _victim(self, sequence: Sequence) -> Sequence | None:
+        """Who gives way: for an organization that runs nothing, the last of that which runs most;
+        for a request that waited long, a less urgent one.
+        """
+        work, held = sequence.work, Counter(one.work.tenant for one in self._running.values())
+        most = max(held.values(), default=0)
+        is_new = work.tenant not in held and most > 1
+        waited = self._step - sequence.since >= PATIENCE
+        may = [
+            one
+            for one in self._running.values()
+            if not one.gave_way
+            and (
+                (waited and one.work.priority > work.priority)
+                or (is_new and held[one.work.tenant] == most and one.work.priority >= work.priority)
+            )
+        ]
+        return max(may, key=_rank, default=None)
+
+    def _preempt(self, sequence: Sequence, *, keep: bool) -> None:
+        """Back to its place in line; what no shelf takes is computed again, to the same bits."""
+        self._cache.give(sequence, keep=sequence.computed if keep else 0)
+        sequence.rewind()
+        del self._running[sequence.work.id]
+        self._waiting[sequence.work.id] = sequence
+
+    def _favoured(self, decodes: list[Sequence]) -> list[Sequence]:
+        """Those of organizations that decode less than half of an even share beside bigger ones.
+
+        Beside many, a few pay with long steps for what others do; so they get short ones between.
+        """
+        held = Counter(one.work.tenant for one in decodes)
+        return [one for one in decodes if 2 * held[one.work.tenant] * len(held) < len(decodes)]
+
+    def _next_prefill(self) -> Sequence | None:
+        left = (one for one in self._running.values() if not one.decoding)
+        return min(left, key=self._order, default=None)
+
+
+def _kind(sequence: Sequence) -> tuple[str, int]:
+    return sequence.work.tenant, sequence.work.priority
+
+
+def _rank(sequence: Sequence) -> tuple[int, int]:
+    """The greater, the sooner it gives way."""
+    return sequence.work.priority, sequence.number

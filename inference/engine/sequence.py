@@ -11,15 +11,20 @@ from inference.engine.work import Work
 class Sequence:
     """A work's tokens, how far its slot has computed them, and how its text ends.
 
-    `computed` tokens from the front are in the slot's cache. The text delivered is a function of
-    the completion's tokens alone: that is why replaying `work.emitted` restores it exactly.
+    `computed` tokens from the front are in the slot's cache, of which `cached` were found there;
+    `number` is its place in line and `since` the scheduler's step at its arrival. The text
+    delivered is a function of the completion's tokens alone: that is why replaying `work.emitted`
+    restores it exactly.
     """
 
     def __init__(self, work: Work, text: Text, matcher: Matcher | None = None) -> None:
         self.work = work
         self.tokens = [*work.prompt]
         self.computed = 0
+        self.cached = 0
         self.slot: int | None = None
+        self.number = self.since = 0
+        self.gave_way = self._rewound = False
         self.end: FinishReason | None = None
         self.error = ""
         self.odds = Odds(work.sampling, work.prompt, matcher)
@@ -51,6 +56,24 @@ class Sequence:
         would give the same numbers only to the last bits, and so another text now and then.
         """
         return self.computed == len(self.tokens) - 1
+
+    @property
+    def place(self) -> int:
+        """The slot it holds. Raises RuntimeError if it holds none."""
+        if self.slot is None:
+            raise RuntimeError(f"work {self.work.id} runs without a slot")
+        return self.slot
+
+    def begin(self, length: int) -> None:
+        """Its first `length` tokens have been put into its slot."""
+        self.computed = length
+        if not self._rewound:
+            self.cached = min(length, len(self.work.prompt))
+
+    def rewind(self) -> None:
+        """Its slot is gone: everything is to be computed again."""
+        self.computed = 0
+        self._rewound = True
 
     def chunk(self, size: int) -> list[int]:
         """The next at most `size` tokens of the prompt.
@@ -98,4 +121,4 @@ class Sequence:
     def _outcome(self) -> Outcome | None:
         if self.end is None:
             return None
-        return Outcome(self.end, len(self.work.prompt), 0, self.completion, self.error)
+        return Outcome(self.end, len(self.work.prompt), self.cached, self.completion, self.error)

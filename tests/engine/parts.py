@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 
 import numpy as np
@@ -75,11 +75,12 @@ class HashRunner:
 
 @dataclass
 class Answer:
-    """What a request got."""
+    """What a request got; how much of it the cache had is not part of the answer."""
 
     tokens: list[int] = field(default_factory=list)
     text: str = ""
     outcome: Outcome | None = None
+    cached: int = field(default=0, compare=False)
 
 
 class Answers(dict[str, Answer]):
@@ -95,8 +96,9 @@ class Answers(dict[str, Answer]):
                 answer.tokens = [-1] * delta.position
             answer.tokens += delta.tokens
             answer.text += delta.text
-            answer.outcome = delta.outcome
             if delta.outcome:
+                answer.outcome = replace(delta.outcome, cached_tokens=0)
+                answer.cached = delta.outcome.cached_tokens
                 assert delta.outcome.completion_tokens == len(answer.tokens)
 
     def take_rest(self, engine: Engine) -> None:
@@ -134,11 +136,12 @@ def work(
     emitted: tuple[int, ...] = (),
     priority: int = 1,
     deadline: float | None = None,
+    tenant: str = "acme",
 ) -> Work:
-    """A work of alice's."""
+    """A work of alice's, unless told."""
     return Work(
         id=name,
-        tenant="acme",
+        tenant=tenant,
         prompt=tuple(prompt),
         sampling=Sampling(max_tokens, temperature, top_p, seed, stop),
         emitted=emitted,
