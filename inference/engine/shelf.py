@@ -8,7 +8,7 @@ from inference.engine.sequence import Sequence as Request
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """An organization's tokens at a place in the cache, the first `prompt` of them run in chunks."""
+    """An organization's tokens at a place, the first `prompt` of them run in chunks."""
 
     place: int
     tenant: str
