@@ -1,11 +1,14 @@
 """The WebSocket at /ws/v1/infer: many requests at once over one connection.
 
 To us: {"type": "auth", "key": …} where the Authorization header can't be set,
-       {"type": "infer", "id": …, "prompt": …, …}, {"type": "cancel", "id": …}, {"type": "ping"}
+       {"type": "infer", "id": …, "prompt": …, …}, {"type": "cancel", "id": …}, {"type": "ping"},
+       {"type": "resume", "id": …, "request_id": …, "after": …}
 To the client: ready, then for each request: started, token …, usage, done; or error. pong.
 """
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any, Literal
 from uuid import UUID
@@ -19,7 +22,9 @@ from redis.exceptions import RedisError
 from inference.api.access import INFERENCE
 from inference.api.forms import InferForm
 from inference.api.infer import bill, prompt_wish
-from inference.generation import Generation, generation
+from inference.api.requests import entry
+from inference.generation import Generation, generation, reading
+from inference.jobs import Leaving
 from kit.edge import Broken, parse, problem_body
 from kit.errors import Invalid, Refused, Unavailable
 from kit.ids import request_id
@@ -35,10 +40,12 @@ log = structlog.get_logger()
 class AnyMessage(InferForm):
     """A message of any type; what else it may hold depends on the type."""
 
-    type: Literal["auth", "infer", "cancel", "ping"]
+    type: Literal["auth", "infer", "resume", "cancel", "ping"]
     id: str | None = Field(None, min_length=1, max_length=64)
     key: str | None = None
     prompt: str = ""
+    request_id: str | None = None
+    after: str = ""
 
 
 class InferConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
@@ -57,7 +64,7 @@ class InferConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
             await self._authenticate(headers[b"authorization"].decode("latin1"))
 
     async def disconnect(self, code: int) -> None:
-        """Whoever leaves wants no more answers."""
+        """Whoever leaves has some seconds to come back and resume."""
         self._no_key.cancel()
         for task in list(self._open.values()):
             task.cancel()
@@ -80,6 +87,8 @@ class InferConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
                 await self._say(type="pong")
             case "infer":
                 await self._infer(message)
+            case "resume":
+                await self._resume(message)
             case "cancel":
                 await self._cancel(message.id)
 
@@ -102,12 +111,44 @@ class InferConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         caller = await self._caller()
         request = request_id(datetime.now(UTC))
         name = message.id or str(request)
+        form = parse(message.model_dump_json(include=set(InferForm.model_fields)), InferForm)
+
+        @asynccontextmanager
+        async def run() -> AsyncIterator[Generation]:
+            wish = await prompt_wish(caller, form, endpoint="ws.infer", label=name)
+            now = datetime.now(UTC)
+            entered = generation(
+                caller=caller, wish=wish, request=request, now=now, leaving=Leaving.LINGER
+            )
+            async with entered as it:
+                yield it
+
+        self._begin(name, request, run())
+
+    async def _resume(self, message: AnyMessage) -> None:
+        caller = await self._caller()
+        try:
+            request = UUID(message.request_id)
+        except (ValueError, TypeError) as error:
+            raise Invalid(
+                f"request_id: the id that `started` gave, not {message.request_id!r}.",
+                param="request_id",
+            ) from error
+        after = entry(message.after)
+        self._begin(
+            message.id or str(request),
+            request,
+            reading(caller=caller, request=request, after=after),
+        )
+
+    def _begin(
+        self, name: str, request: UUID, run: AbstractAsyncContextManager[Generation]
+    ) -> None:
         if name in self._open:
             raise Invalid(f"id: {name!r} is running on this connection already.", param="id")
         if len(self._open) >= _MOST_OPEN:
             raise Invalid(f"This connection has {_MOST_OPEN} open requests, the most it may.")
-        form = parse(message.model_dump_json(include=set(InferForm.model_fields)), InferForm)
-        task = asyncio.create_task(self._run(caller, form, name, request))
+        task = asyncio.create_task(self._follow(run, name, request))
         self._open[name] = task
         task.add_done_callback(lambda _: self._open.pop(name, None))
 
@@ -123,12 +164,12 @@ class InferConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
             raise Invalid(f"id: no request {name!r} is open on this connection.", param="id")
         await run.cancel()
 
-    async def _run(self, caller: Caller, form: InferForm, name: str, request: UUID) -> None:
+    async def _follow(
+        self, entered: AbstractAsyncContextManager[Generation], name: str, request: UUID
+    ) -> None:
         structlog.contextvars.bind_contextvars(request_id=str(request))
         try:
-            wish = await prompt_wish(caller, form, endpoint="ws.infer", label=name)
-            now = datetime.now(UTC)
-            async with generation(caller=caller, wish=wish, request=request, now=now) as run:
+            async with entered as run:
                 self._runs[name] = run
                 await self._tell(run, name)
         except Refused as refusal:
@@ -146,7 +187,13 @@ class InferConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         await self._say(type="started", id=name, request_id=request, model=run.job.model)
         async for piece in run.pieces():
             if piece.text:
-                await self._say(type="token", id=name, text=piece.text, position=piece.position)
+                await self._say(
+                    type="token",
+                    id=name,
+                    text=piece.text,
+                    position=piece.position,
+                    entry=piece.entry,
+                )
         await self._say(type="usage", id=name, **bill(run.ended))
         reason = run.ended.reason
         await self._say(type="done", id=name, request_id=request, finish_reason=reason)

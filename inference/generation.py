@@ -32,6 +32,14 @@ class NotKept(Refused):
 
     status, code = 404, "request_not_found"
 
+    @classmethod
+    def of(cls, request: UUID) -> "NotKept":
+        """For a request that this organization cannot read."""
+        return cls(
+            f"There is no request {request}, or its answer is no longer kept (an hour; a day if it "
+            "ran in background or had an Idempotency-Key)."
+        )
+
 
 class GenerationFailed(Refused):
     """The model could not finish the answer; nothing was charged."""
@@ -110,7 +118,7 @@ async def generation(
                 yield run
             return
     async with Follower(request, listener) as follower:
-        keep = jobs.KEPT_FOR_REPEATS_SECONDS if repeatable else jobs.KEPT_SECONDS
+        keep = jobs.KEPT_LONG_SECONDS if repeatable else jobs.KEPT_SECONDS
         entering = asyncio.create_task(
             admit(caller=caller, wish=wish, request=request, web=listener.id, now=now, keep=keep)
         )
@@ -120,6 +128,25 @@ async def generation(
         finally:
             if follower.ended is None:
                 _behind_the_callers_back(_leave_once_in(entering, leaving))
+
+
+async def start(
+    *,
+    caller: Caller,
+    wish: Wish,
+    request: UUID,
+    now: datetime,
+    repeatable: Repeatable | None = None,
+) -> UUID:
+    """Admit a request that nobody waits for, and return its id; `reading` finds it."""
+    if repeatable is not None:
+        organization = caller.organization
+        request = await idempotency.tie(repeatable, organization=organization, request=request)
+        if await jobs.exists(request):
+            return request
+    keep = jobs.KEPT_LONG_SECONDS
+    await admit(caller=caller, wish=wish, request=request, web="", now=now, keep=keep)
+    return request
 
 
 @asynccontextmanager
@@ -139,10 +166,7 @@ async def reading(
         organization = caller.organization
         head = await jobs.attach(request=request, organization=organization, web=listener.id)
         if head is None:
-            raise NotKept(
-                f"There is no request {request}, or its answer is no longer kept (an hour; a day "
-                "with an Idempotency-Key)."
-            )
+            raise NotKept.of(request)
         try:
             yield Generation(head, Standing(None, None), follower, repeated=True)
         finally:

@@ -10,7 +10,7 @@ from hashlib import sha256
 from typing import cast
 from uuid import UUID
 
-from inference.jobs import KEPT_FOR_REPEATS_SECONDS
+from inference.jobs import KEPT_LONG_SECONDS
 from kit.errors import Invalid, Refused
 from kit.redis import async_state
 
@@ -48,7 +48,7 @@ async def tie(repeatable: Repeatable, *, organization: int, request: UUID) -> UU
     # SET NX GET: what stood there before, or nothing where ours stands now (Redis 7).
     before = cast(
         "bytes | None",
-        await async_state().set(name, mine, nx=True, get=True, ex=KEPT_FOR_REPEATS_SECONDS),
+        await async_state().set(name, mine, nx=True, get=True, ex=KEPT_LONG_SECONDS),
     )
     if before is None:
         return request

@@ -13,13 +13,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 import orjson
 
 from inference.engine import Sampling
-from kit.errors import Refused
+from kit.errors import Refused, Unavailable
 from kit.redis import Argument, Lua, async_state, state
 
 LEASE_MS = 6_000
@@ -28,8 +28,8 @@ MOST_CRASHES = 3
 """After so many dead workers a request is taken for the cause, and fails."""
 KEPT_SECONDS = 3600
 """How long an ended request's stream can still be read."""
-KEPT_FOR_REPEATS_SECONDS = 86_400
-"""The same, where the caller may send the request again under its Idempotency-Key."""
+KEPT_LONG_SECONDS = 86_400
+"""The same where callers may come late: in background, or under an Idempotency-Key."""
 MOST_WAITING = 10_000
 """Waiting requests a model; beyond them, admission refuses."""
 PRIORITIES = 3
@@ -148,12 +148,14 @@ def submit(pipe: Any, *, ticket: str, job: Job, web: str, keep: int = KEPT_SECON
 
 
 def submitted(reply: Sequence[Any]) -> None:
-    """Check the script's reply; raises `QueueFull`."""
+    """Check the script's reply; raises `QueueFull`, or `Unavailable` if it did not act."""
     if reply[0] == b"full":
         raise QueueFull(
             f"{int(reply[1]):,} requests wait for this model already; try again shortly.",
             retry_after=max(1.0, int(reply[2]) / 1000),
         )
+    if reply[0] != b"ok":
+        raise Unavailable("The request did not get in; nothing was charged. Try again.")
 
 
 def claim(*, model: str, worker: str) -> Claim | None:
@@ -209,6 +211,16 @@ async def attach(*, request: UUID, organization: int, web: str) -> Head | None:
     if not found:
         return None
     state, model, version = (each.decode() for each in found)
+    return Head(request, organization, model, version, state)
+
+
+async def head(*, request: UUID, organization: int) -> Head | None:
+    """A request of this organization, in flight or kept; None if there is none."""
+    names = ["state", "org", "model", "version"]
+    found = cast("list[bytes | None]", await async_state().hmget(f"job:{request}", names))
+    state, owner, model, version = (each.decode() if each else "" for each in found)
+    if owner != str(organization):
+        return None
     return Head(request, organization, model, version, state)
 
 

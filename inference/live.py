@@ -16,7 +16,7 @@ from weakref import WeakKeyDictionary
 import redis.asyncio
 import structlog
 
-from inference.stream import Ended, Event, Piece, decode, entries
+from inference.stream import Ended, Event, Piece, decode, entries, entry_order
 from kit import redis as kit_redis
 from kit.errors import Unavailable
 
@@ -112,7 +112,7 @@ class Follower:
         self._listener = listener
         self._queue = listener.open(request)
         self._last = after or "0-0"
-        self._expected = _order(self._last)[0]
+        self._expected = entry_order(self._last)[0]
         if after is not None:
             self._queue.put_nowait(_GAP)
 
@@ -140,7 +140,7 @@ class Follower:
         if (entry, payload) == _GAP:
             return await self._catch_up()
         event = decode(entry, payload)
-        if _order(entry) <= _order(self._last):
+        if entry_order(entry) <= entry_order(self._last):
             return []
         follows = (
             event.position == self._expected
@@ -170,6 +170,7 @@ class Follower:
             self.ended = event
 
 
-def _order(entry: str) -> tuple[int, int]:
-    first, _, second = entry.partition("-")
-    return int(first), int(second)
+async def so_far(request: UUID) -> list[Event]:
+    """All of a stream that is there."""
+    found = await kit_redis.async_state().xrange(f"stream:{request}")
+    return [decode(entry.decode(), fields[b"d"]) for entry, fields in entries(found)]

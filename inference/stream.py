@@ -89,6 +89,12 @@ def emitted(request: UUID) -> tuple[int, ...]:
     return tuple(tokens)
 
 
+def entry_order(entry: str) -> tuple[int, int]:
+    """An entry's id as numbers: tokens so far, and attempt. Raises ValueError."""
+    first, _, second = entry.partition("-")
+    return int(first), int(second)
+
+
 def entries(reply: Any) -> list[tuple[bytes, dict[bytes, bytes]]]:
     """XRANGE's reply, typed: our clients give bytes."""
     return reply or []

@@ -3,11 +3,12 @@
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from uuid import UUID
 
 from django.http import HttpRequest
 
 from inference.admission import Wish
-from inference.generation import Generation, generation
+from inference.generation import Generation, generation, start
 from inference.idempotency import Repeatable
 from inference.jobs import Leaving
 from kit.edge import Endpoint
@@ -47,6 +48,17 @@ class InferenceEndpoint(Endpoint):
         async with entered as run:
             request.id = run.job.id  # type: ignore[attr-defined]
             yield run
+
+    async def start(self, request: HttpRequest, wish: Wish) -> UUID:
+        """Admit the wish for nobody to wait for; its id, which becomes the response's."""
+        request.id = await start(  # type: ignore[attr-defined]
+            caller=self.caller,
+            wish=wish,
+            request=request.id,  # type: ignore[attr-defined]
+            now=datetime.now(UTC),
+            repeatable=_repeatable(request, wish),
+        )
+        return request.id  # type: ignore[attr-defined,no-any-return]
 
 
 def headers(run: Generation) -> Mapping[str, str]:

@@ -99,8 +99,16 @@ class ChatForm(SamplingForm):
 
 
 class InferForm(SamplingForm):
-    """POST /api/v1/infer and /api/v1/infer/stream."""
+    """POST /api/v1/infer/stream, and what a socket's `infer` holds."""
 
     prompt: str
     model: str | None = None
     max_tokens: int | None = Field(None, ge=1)
+
+
+class WholeInferForm(InferForm):
+    """POST /api/v1/infer."""
+
+    background: bool = Field(
+        default=False, description="Answer 202 at once; GET /api/v1/requests/{id} has the answer."
+    )

@@ -4,6 +4,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from typing import Any
+from uuid import UUID
 
 import structlog
 from django.http import HttpRequest, HttpResponseBase
@@ -13,9 +14,10 @@ from drf_spectacular.utils import extend_schema
 from inference.admission import Wish, room_for
 from inference.api import prompts, sse
 from inference.api.access import InferenceEndpoint, headers
-from inference.api.forms import InferForm
+from inference.api.forms import InferForm, WholeInferForm
 from inference.catalog.offers import offer
 from inference.generation import Generation
+from inference.jobs import Leaving
 from inference.stream import Ended
 from kit.edge import Broken, Json, body, problem_body
 from kit.errors import Refused
@@ -32,14 +34,16 @@ class Infer(InferenceEndpoint):
         operation_id="infer",
         summary="Answer a prompt",
         tags=["Inference"],
-        request=InferForm,
-        responses={200: OpenApiTypes.OBJECT},
+        request=WholeInferForm,
+        responses={200: OpenApiTypes.OBJECT, 202: OpenApiTypes.OBJECT},
     )
     async def post(self, request: HttpRequest) -> HttpResponseBase:
         """Text, usage and cost."""
         started = time.perf_counter()
-        form = await body(request, InferForm)
+        form = await body(request, WholeInferForm)
         wish = await prompt_wish(self.caller, form, endpoint="infer", label=_label(request))
+        if form.background:
+            return accepted(await self.start(request, wish))
         async with self.generation(request, wish) as run:
             answer = await run.whole()
         data = {
@@ -68,8 +72,9 @@ class InferStream(InferenceEndpoint):
         form = await body(request, InferForm)
         wish = await prompt_wish(self.caller, form, endpoint="infer.stream", label=_label(request))
         async with AsyncExitStack() as stack:
-            run = await stack.enter_async_context(self.generation(request, wish))
-            return sse.response(_events(run, stack.pop_all()), headers(run))
+            entered = self.generation(request, wish, leaving=Leaving.LINGER)
+            run = await stack.enter_async_context(entered)
+            return sse.response(events(run, stack.pop_all()), headers(run))
 
 
 async def prompt_wish(caller: Caller, form: InferForm, *, endpoint: str, label: str) -> Wish:
@@ -80,6 +85,18 @@ async def prompt_wish(caller: Caller, form: InferForm, *, endpoint: str, label: 
     room = room_for(model, prompt=len(prompt), max_tokens=form.max_tokens, param="prompt")
     sampling = form.sampling(model, max_tokens=room)
     return Wish(offer=model, prompt=prompt, sampling=sampling, endpoint=endpoint, label=label)
+
+
+def accepted(request: UUID) -> Json:
+    """What is said of a request that runs in background."""
+    where = f"/api/v1/requests/{request}"
+    data = {
+        "request_id": str(request),
+        "state": "waiting",
+        "url": where,
+        "stream": f"{where}/stream",
+    }
+    return Json(data, status=202, headers={"Location": where})
 
 
 def bill(ended: Ended) -> dict[str, Any]:
@@ -99,7 +116,8 @@ def bill(ended: Ended) -> dict[str, Any]:
     }
 
 
-async def _events(run: Generation, stack: AsyncExitStack) -> AsyncIterator[bytes]:
+async def events(run: Generation, stack: AsyncExitStack) -> AsyncIterator[bytes]:
+    """The stream of a run, as server-sent events; `stack` is closed with it."""
     request = str(run.job.id)
     async with stack:
         try:

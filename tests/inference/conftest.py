@@ -42,7 +42,9 @@ def announced(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 @pytest.fixture
-def echo(transactional_db: None, redis: Redis, tmp_path: Path, settings: Any) -> Offer:
+def echo(
+    transactional_db: None, redis: Redis, tmp_path: Path, settings: Any, announced: list[str]
+) -> Offer:
     """The echo model, published and priced."""
     settings.MODELS_DIR = tmp_path
     settings.DEFAULT_MODEL = ECHO
@@ -63,7 +65,7 @@ def caller(account: Account, acme: Organization) -> Caller:
 
 
 @pytest.fixture
-def host(echo: Offer, announced: list[str]) -> Iterator[Host]:
+def host(echo: Offer) -> Iterator[Host]:
     """A worker with the echo model in it; nothing serves until a test says so."""
     host = Host([echo], slots=4)
     host.start()

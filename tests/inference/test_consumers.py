@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from channels.testing import WebsocketCommunicator
 
+from inference import generation
 from inference.catalog.offers import Offer
 from inference.consumers import InferConsumer
 from inference.models import Request
@@ -133,7 +134,10 @@ async def test_a_waiting_request_is_cancelled_and_costs_nothing(key: str, host: 
     await socket.disconnect()
 
 
-async def test_who_disconnects_cancels_what_is_open(key: str, host: Host) -> None:
+async def test_what_is_open_at_a_disconnect_is_cancelled_if_nobody_comes_back(
+    key: str, host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(generation, "LINGER_SECONDS", 0)
     socket = await connect(key)
     await hear(socket)
     await say(socket, type="infer", id="a", prompt="hi")

@@ -1,0 +1,106 @@
+"""GET /api/v1/requests/{id}: an answer, while it is made and for a while after."""
+
+from contextlib import AsyncExitStack
+from typing import Any
+from uuid import UUID
+
+from django.http import HttpRequest, HttpResponseBase
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import OpenApiParameter, extend_schema
+
+from inference import jobs
+from inference.api import sse
+from inference.api.access import InferenceEndpoint, headers
+from inference.api.infer import bill, events
+from inference.generation import NotKept, reading
+from inference.live import so_far
+from inference.stream import Ended, Piece, entry_order
+from kit.edge import Json
+from kit.errors import Invalid
+
+
+class OneRequest(InferenceEndpoint):
+    """A request and its answer so far."""
+
+    @extend_schema(
+        operation_id="requests_retrieve",
+        summary="The answer of a request, so far or whole",
+        tags=["Requests"],
+        responses={200: OpenApiTypes.OBJECT},
+    )
+    async def get(self, request: HttpRequest, identifier: UUID) -> HttpResponseBase:
+        """Its state and text; usage and cost once it has ended."""
+        head = await jobs.head(request=identifier, organization=self.caller.organization)
+        if head is None:
+            raise NotKept.of(identifier)
+        found = await so_far(identifier)
+        text = "".join(event.text for event in found if isinstance(event, Piece))
+        data: dict[str, Any] = {
+            "request_id": str(identifier),
+            "state": head.state,
+            "model": head.model,
+            "text": text,
+        }
+        if found and isinstance(found[-1], Ended):
+            data |= {"finish_reason": found[-1].reason, **bill(found[-1])}
+        return Json(data)
+
+
+class RequestStream(InferenceEndpoint):
+    """A request's events, from the beginning or from where a reader was."""
+
+    @extend_schema(
+        operation_id="requests_stream",
+        summary="The events of a request, from where a reader was",
+        tags=["Requests"],
+        parameters=[
+            OpenApiParameter("after", str, description="The id of the event read last."),
+            OpenApiParameter(
+                "Last-Event-ID",
+                str,
+                OpenApiParameter.HEADER,
+                description="The same, as browsers say.",
+            ),
+        ],
+        responses={(200, "text/event-stream"): OpenApiTypes.STR},
+    )
+    async def get(self, request: HttpRequest, identifier: UUID) -> HttpResponseBase:
+        """The stream; several readers may follow it at once."""
+        after = request.GET.get("after") or request.headers.get("Last-Event-ID") or ""
+        async with AsyncExitStack() as stack:
+            run = await stack.enter_async_context(
+                reading(caller=self.caller, request=identifier, after=entry(after))
+            )
+            return sse.response(events(run, stack.pop_all()), headers(run))
+
+
+class RequestCancel(InferenceEndpoint):
+    """Stops a request."""
+
+    @extend_schema(
+        operation_id="requests_cancel",
+        summary="Stop a request",
+        tags=["Requests"],
+        request=None,
+        responses={200: OpenApiTypes.OBJECT},
+    )
+    async def post(self, request: HttpRequest, identifier: UUID) -> HttpResponseBase:
+        """Within a step; what was delivered until then is billed. Ended ones stay as they are."""
+        organization = self.caller.organization
+        if await jobs.head(request=identifier, organization=organization) is None:
+            raise NotKept.of(identifier)
+        cancelled = await jobs.cancel(request=identifier, organization=organization)
+        return Json({"request_id": str(identifier), "cancelled": cancelled})
+
+
+def entry(after: str) -> str:
+    """An event's id as a client gave it back; raises `Invalid`."""
+    try:
+        if after:
+            entry_order(after)
+    except ValueError as error:
+        raise Invalid(
+            f"after must be an event's id of this stream, like 12-2, not {after[:40]!r}.",
+            param="after",
+        ) from error
+    return after
