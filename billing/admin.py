@@ -33,6 +33,7 @@ from billing.models import (
 )
 from billing.months import month_after, month_before, month_of, parse_month
 from kit.money import NANOS, decimal, show
+from tenants.admin_audit import Audited
 
 _MONTHS_LISTED = 24
 
@@ -159,7 +160,7 @@ class Everyones(ModelAdmin):  # type: ignore[misc]
 
 
 @admin.register(Account)
-class AccountAdmin(Everyones):
+class AccountAdmin(Audited, Everyones):
     """What an organization may owe."""
 
     list_display = ("organization", "currency", "limit")
@@ -222,11 +223,17 @@ class PriceForm(forms.ModelForm):  # type: ignore[type-arg]
         self.instance.rates = {meter: int(rate * NANOS) for meter, rate in rates.items()}
         return given
 
+    def _post_clean(self) -> None:
+        """The row itself is checked once it has rates: it would complain of no field here."""
+        if not self.errors:
+            super()._post_clean()  # type: ignore[misc]
+
 
 @admin.register(PriceVersion)
-class PriceVersionAdmin(ModelAdmin):  # type: ignore[misc]
+class PriceVersionAdmin(Audited, ModelAdmin):  # type: ignore[misc]
     """Price lists; to change a price, add a version."""
 
+    audit_noun = "price"
     list_display = ("model", "currency", "effective_from", "per_million")
     list_filter = (ModelFilter, "currency")
     search_fields = ("model",)

@@ -178,6 +178,8 @@ def test_a_model_keeps_its_currency(operator: Client, account: Account) -> None:
     }
     answer = operator.post("/admin/billing/priceversion/add/", form)
     assert "other is priced in EUR already." in answer.content.decode()
+    answer = operator.post("/admin/billing/priceversion/add/", {**form, "input_tokens": "-1"})
+    assert answer.status_code == 200
     answer = operator.post("/admin/billing/priceversion/add/", {**form, "currency": "EUR"})
     assert answer.status_code == 302
     added = PriceVersion.objects.filter(model="other").order_by("effective_from").last()
