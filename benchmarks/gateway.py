@@ -25,7 +25,7 @@ from rich.console import Console  # noqa: E402
 from rich.progress import track  # noqa: E402
 from rich.table import Table  # noqa: E402
 
-from tests.journeys.stack import Stack, running  # noqa: E402
+from config.stack.apart import Stack, running  # noqa: E402
 
 _RESULTS = ROOT / "benchmarks" / "RESULTS.md"
 _WARM_UP = 2.0

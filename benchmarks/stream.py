@@ -34,8 +34,8 @@ import redis.asyncio  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.progress import track  # noqa: E402
 
+from config.stack.apart import MODEL, Stack, running  # noqa: E402
 from inference.engine import Delta, Sampling, Work, load_engine, load_text  # noqa: E402
-from tests.journeys.stack import MODEL, Stack, running  # noqa: E402
 
 _RESULTS = ROOT / "benchmarks" / "RESULTS.md"
 _TOPICS = ("a dragon", "the sea", "an old clock", "two brothers", "a lost key", "the first snow")

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 from openai import OpenAI
 
-from tests.journeys.stack import Stack, running
+from config.stack.apart import Stack, running
 
 
 @pytest.fixture(scope="session")

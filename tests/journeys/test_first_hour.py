@@ -17,7 +17,7 @@ from openai import OpenAI
 from openai.types.chat import ChatCompletionMessageParam
 from websockets.sync.client import ClientConnection, connect
 
-from tests.journeys.stack import MODEL, Stack, wait_until
+from config.stack.apart import MODEL, Stack, wait_until
 
 pytestmark = pytest.mark.timeout(500)
 

@@ -29,18 +29,24 @@ def main() -> int:
     run_parser.add_argument(
         "--host", default=os.environ.get("HOST", LOCAL), help="the web address (127.0.0.1)"
     )
+    run_parser.add_argument(
+        "--forever", action="store_true", help="start a process again however often it dies"
+    )
     commands.add_parser("stop", help="end the stack of this checkout")
     arguments = parser.parse_args()
     layout, screen = Layout.of_this_checkout(), Screen()
     if arguments.command == "stop":
         return stop(layout, screen)
-    return run(layout, screen, host=arguments.host, port=arguments.port)
+    supervisor = Supervisor(
+        layout, screen, host=arguments.host, port=arguments.port, forever=arguments.forever
+    )
+    return run(supervisor, screen)
 
 
-def run(layout: Layout, screen: Screen, *, host: str, port: int) -> int:
+def run(supervisor: Supervisor, screen: Screen) -> int:
     """`make run`."""
     try:
-        Supervisor(layout, screen, host=host, port=port).run()
+        supervisor.run()
     except Stopped:
         screen.say("Everything has stopped.")
         return 0

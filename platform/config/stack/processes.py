@@ -52,11 +52,15 @@ class _Running:
 
 @dataclass(slots=True)
 class Processes:
-    """Started once, then `tend`ed again and again until `stop`."""
+    """Started once, then `tend`ed again and again until `stop`.
+
+    With `forever` a process that dies starts again at once, however often.
+    """
 
     environment: Mapping[str, str]
     root: Path
     logs: Path
+    forever: bool = False
     shown: bool = False
     """Whether output goes to the terminal too; it always goes to the log files."""
     _running: dict[str, _Running] = field(default_factory=dict)
@@ -116,7 +120,8 @@ class Processes:
             return
         running, code = self._running[event.name], event.data["returncode"]
         lived = monotonic() - running.started
-        running.quick_deaths = 1 if lived > _QUICK_SECONDS else running.quick_deaths + 1
+        trusted = self.forever or lived > _QUICK_SECONDS
+        running.quick_deaths = 1 if trusted else running.quick_deaths + 1
         if running.quick_deaths >= _MOST_QUICK_DEATHS:
             raise GaveUp(event.name, code, running.path)
         pause = min(_LONGEST_PAUSE, 0.5 * 2 ** (running.quick_deaths - 1))

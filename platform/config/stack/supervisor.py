@@ -32,11 +32,14 @@ class NotReady(Exception):
 class Supervisor:
     """One `make run`."""
 
-    def __init__(self, layout: Layout, screen: Screen, *, host: str, port: int) -> None:
+    def __init__(
+        self, layout: Layout, screen: Screen, *, host: str, port: int, forever: bool = False
+    ) -> None:
         self.layout = layout
         self.screen = screen
         self.host = host
         self.port = port
+        self.forever = forever
         self.url = f"http://{LOCAL if host == '0.0.0.0' else host}:{port}"  # noqa: S104
         self._down = ExitStack()
         """How to undo what was done, the last first."""
@@ -84,7 +87,7 @@ class Supervisor:
         )
 
     def _serve(self, values: dict[str, str], demo: Demo) -> None:
-        processes = Processes(values, self.layout.root, self.layout.logs)
+        processes = Processes(values, self.layout.root, self.layout.logs, self.forever)
         self._down.callback(processes.stop, _GRACE_SECONDS)
         readiness = Readiness(self.url, self.layout.quickstart, demo.api_key)
         self._down.callback(readiness.end)
