@@ -10,18 +10,24 @@ from inference.engine.runner import Runner
 from inference.engine.text import load_text
 
 
-def load_engine(folder: Path, *, slots: int = 32, threads: int | None = None) -> Engine:
+def load_engine(
+    folder: Path, *, slots: int = 32, threads: int | None = None, device: str | None = None
+) -> Engine:
     """An engine over the model in `folder`, which its manifest's backend runs.
 
     `slots` is how many requests run at once; `threads` how many compute (default: one for each
-    CPU this process may use). Raises NotPrepared.
+    CPU this process may use); `device` where the torch backend does (default: a GPU if there is
+    one). Raises NotPrepared.
     """
     manifest = read_manifest(folder)
-    runner = _runner(folder, manifest, slots, threads or len(os.sched_getaffinity(0)))
+    threads = threads or len(os.sched_getaffinity(0))
+    runner = _runner(folder, manifest, slots, threads, device)
     return Engine(runner, load_text(folder), slots=slots)
 
 
-def _runner(folder: Path, manifest: Manifest, slots: int, threads: int) -> Runner:
+def _runner(
+    folder: Path, manifest: Manifest, slots: int, threads: int, device: str | None
+) -> Runner:
     match manifest.backend:
         case "echo":
             return EchoRunner(slots=slots, context=manifest.context)
@@ -30,6 +36,17 @@ def _runner(folder: Path, manifest: Manifest, slots: int, threads: int) -> Runne
 
             return OnnxRunner(
                 folder / "model.onnx", slots=slots, context=manifest.context, threads=threads
+            )
+        case "torch":
+            from inference.engine.torch import TorchRunner
+
+            return TorchRunner(
+                folder,
+                slots=slots,
+                context=manifest.context,
+                threads=threads,
+                quantization=manifest.quantization,
+                device=device,
             )
         case other:
             raise NotPrepared(f"{folder} needs the backend {other!r}, which this version lacks")

@@ -1,6 +1,7 @@
 """A tiny random Llama, made on the fly and exported as the real model is; and the real one."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,8 @@ CONTEXT = 256
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
-    """Folders `checkpoint`, `none` and `int8` of the tiny model; one for all xdist workers."""
+    """Folders of the tiny model, one for all xdist workers: its `checkpoint`; exported in full
+    precision and in 8 bit as `none` and `int8`; for PyTorch as `torch-…`."""
     base = tmp_path_factory.getbasetemp()
     root = (base if worker_id == "master" else base.parent) / "tiny"
     with locked(root, lambda doing, share: None):
@@ -32,6 +34,8 @@ def tiny(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
             _save_checkpoint(checkpoint)
             for quantization in ("none", "int8"):
                 _export(checkpoint, root / quantization, quantization)
+            for quantization in ("none", "int8", "int4"):
+                _keep(checkpoint, root / f"torch-{quantization}", quantization)
     return root
 
 
@@ -44,10 +48,10 @@ def tokenizer_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(params=["none", "int8"])
+@pytest.fixture(params=["none", "int8", "torch-none", "torch-int8", "torch-int4"])
 def tiny_engine(tiny: Path, request: pytest.FixtureRequest) -> Engine:
-    """An engine of eight slots on the tiny model, in full precision and in 8 bit."""
-    return load_engine(tiny / request.param, slots=8, threads=2)
+    """An engine of eight slots on the tiny model, by each runner in each precision."""
+    return load_engine(tiny / request.param, slots=8, threads=2, device="cpu")
 
 
 @pytest.fixture(scope="session")
@@ -86,13 +90,21 @@ def _export(checkpoint: Path, folder: Path, quantization: str) -> None:
     write_manifest(folder, _manifest(quantization))
 
 
+def _keep(checkpoint: Path, folder: Path, quantization: str) -> None:
+    folder.mkdir()
+    for name in ("config.json", "model.safetensors"):
+        shutil.copyfile(checkpoint / name, folder / name)
+    _save_text(folder)
+    write_manifest(folder, _manifest(quantization, backend="torch"))
+
+
 def _save_text(folder: Path) -> None:
     _tokenizer().save(str(folder / "tokenizer.json"))
     (folder / "chat_template.jinja").write_text(TEMPLATE)
 
 
-def _manifest(quantization: str) -> Manifest:
-    return Manifest("tiny", "onnx", CONTEXT, (2,), "1", quantization, 0)
+def _manifest(quantization: str, *, backend: str = "onnx") -> Manifest:
+    return Manifest("tiny", backend, CONTEXT, (2,), "1", quantization, 0)
 
 
 def _tokenizer() -> Tokenizer:

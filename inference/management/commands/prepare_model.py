@@ -20,6 +20,7 @@ once wait for each other. Nothing is downloaded: weights come from installed pac
 
   manage.py prepare_model                                         the default model, 8 bit
   manage.py prepare_model smollm2-135m-instruct --quantize none   in full precision
+  manage.py prepare_model smollm2-135m-instruct-torch             for PyTorch: GPUs
   manage.py prepare_model echo                                    repeats its prompt; for tests
 """
 
@@ -48,8 +49,8 @@ class Command(BaseCommand):
         parser.add_argument(
             "--quantize",
             choices=QUANTIZATIONS,
-            default="int8",
-            help="int8 (default): a quarter of the size and the fastest; none: full precision",
+            help="int8: a quarter of the size; int4: an eighth, torch only; none: full precision. "
+            "Default: the model's fastest",
         )
         parser.add_argument("--force", action="store_true", help="prepare it anew")
 
