@@ -10,14 +10,15 @@ import numpy as np
 from inference.engine import Delta, Engine, Logits, Outcome, Sampling, Work
 from inference.engine.text import ByteText
 
-RAISES, NOT_A_NUMBER = 7, 8
+RAISES, NOT_A_NUMBER, NO_MEMORY = 7, 8, 9
 """Tokens at which a HashRunner breaks."""
 
 
 class HashRunner:
     """A model of bytes whose logits are a hash of everything before: any slip in the cache shows.
 
-    Reads out of turn (a gap, a slot used after its release) raise, as do rows that hold RAISES.
+    Reads out of turn (a gap, a slot used after its release) raise, as do rows that hold RAISES or
+    NO_MEMORY.
     """
 
     def __init__(self, *, slots: int = 4, context: int = 256, shelves: int = 2) -> None:
@@ -65,6 +66,8 @@ class HashRunner:
     def _row(self, tokens: list[int]) -> Logits:
         if RAISES in tokens:
             raise RuntimeError("poison")
+        if NO_MEMORY in tokens:
+            raise MemoryError("poison")
         digest = blake2b(repr(tokens).encode(), digest_size=8).digest()
         row = np.random.default_rng(int.from_bytes(digest)).normal(0, 3, ByteText.END + 1)
         row[ByteText.END] -= 6

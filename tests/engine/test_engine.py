@@ -17,6 +17,7 @@ from inference.engine import (
 )
 from inference.engine.text import ByteText
 from tests.engine.parts import (
+    NO_MEMORY,
     NOT_A_NUMBER,
     RAISES,
     Answer,
@@ -191,7 +192,7 @@ def test_a_request_past_its_deadline_stops_with_what_it_has() -> None:
     assert (outcome.reason, outcome.completion_tokens) == (FinishReason.timeout, 2)
 
 
-@pytest.mark.parametrize("poison", [RAISES, NOT_A_NUMBER])
+@pytest.mark.parametrize("poison", [RAISES, NOT_A_NUMBER, NO_MEMORY])
 def test_poison_fails_its_own_request_and_the_engine_goes_on(poison: int) -> None:
     clean = [work(name, [40 + number], max_tokens=30) for number, name in enumerate("abc")]
     alone = {each.id: solo(engine(), each) for each in clean}
