@@ -37,6 +37,10 @@ app.conf.update(
             "task": "billing.make_partitions",
             "schedule": crontab(hour=3, minute=17),
         },
+        "anchor the audit log": {
+            "task": "tenants.anchor_audit",
+            "schedule": crontab(hour=0, minute=10),
+        },
         "close the month that ended": {
             "task": "billing.close_months",
             "schedule": crontab(day_of_month=1, hour=1, minute=5),
@@ -47,4 +51,4 @@ app.conf.update(
         },
     },
 )
-app.autodiscover_tasks(["inference", "billing", "analytics"])
+app.autodiscover_tasks(["inference", "billing", "analytics", "tenants"])

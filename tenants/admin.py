@@ -17,8 +17,12 @@ from unfold.decorators import action, display
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget, UnfoldAdminTextInputWidget
 
-from tenants import keys, organizations
-from tenants.models import ApiKey, Membership, Organization, Scope, User
+from tenants import audit, keys, organizations
+from tenants.admin_audit import Audited, AuditEntryAdmin
+from tenants.models import ApiKey, Membership, Organization, Role, Scope, User, every_scope
+from tenants.roles import actions_of
+
+__all__ = ["AuditEntryAdmin"]
 
 _LIMITS = ("requests_per_minute", "tokens_per_minute", "concurrent_requests")
 _STATES = {"active": "success", "suspended": "danger", "revoked": "danger", "expired": "warning"}
@@ -35,17 +39,27 @@ class ChangedFieldsOnly:
             obj.save()
 
 
+class MembershipFormSet(forms.BaseInlineFormSet):  # type: ignore[type-arg]
+    """Knows its rows among everyone's: operators see all."""
+
+    def add_fields(self, form: Any, index: int | None) -> None:
+        """Django looks the rows up through the manager, which wants a scope."""
+        super().add_fields(form, index)
+        form.fields["id"].queryset = Membership.objects.across_organizations()
+
+
 class MembersInline(TabularInline):  # type: ignore[misc]
     """The people of an organization."""
 
     model = Membership
+    formset = MembershipFormSet
     autocomplete_fields = ("user",)
     extra = 0
     tab = True
 
 
 @admin.register(Organization)
-class OrganizationAdmin(ChangedFieldsOnly, ModelAdmin):  # type: ignore[misc]
+class OrganizationAdmin(Audited, ChangedFieldsOnly, ModelAdmin):  # type: ignore[misc]
     """Saving a new one makes its schema, which takes a second or two."""
 
     list_display = (
@@ -111,14 +125,18 @@ class OrganizationAdmin(ChangedFieldsOnly, ModelAdmin):  # type: ignore[misc]
     def suspend(self, request: HttpRequest, chosen: QuerySet[Organization]) -> None:
         """Without a reason; one can be written on the organization's page."""
         for organization in chosen:
-            organizations.suspend(organization, now=datetime.now(UTC))
+            organizations.suspend(
+                organization, now=datetime.now(UTC), by=audit.operator(request.user)
+            )
         self.message_user(request, f"Suspended: {_names(chosen)}.", messages.WARNING)
 
     @admin.action(description="Lift the suspension", permissions=["change"])
     def reinstate(self, request: HttpRequest, chosen: QuerySet[Organization]) -> None:
         """Serve them again."""
         for organization in chosen:
-            organizations.reinstate(organization)
+            organizations.reinstate(
+                organization, now=datetime.now(UTC), by=audit.operator(request.user)
+            )
         self.message_user(request, f"Served again: {_names(chosen)}.", messages.SUCCESS)
 
 
@@ -126,6 +144,7 @@ class MembershipsInline(TabularInline):  # type: ignore[misc]
     """The organizations of a person."""
 
     model = Membership
+    formset = MembershipFormSet
     autocomplete_fields = ("organization",)
     extra = 0
     tab = True
@@ -152,7 +171,7 @@ class UserForm(UserChangeForm):  # type: ignore[misc]
 
 
 @admin.register(User)
-class UserAdmin(DjangoUserAdmin, ModelAdmin):  # type: ignore[misc,type-arg]
+class UserAdmin(Audited, DjangoUserAdmin, ModelAdmin):  # type: ignore[misc,type-arg]
     """People. Staff are operators; what a member may do is their role's."""
 
     form, add_form, change_password_form = UserForm, NewUserForm, AdminPasswordChangeForm
@@ -189,6 +208,13 @@ class UserAdmin(DjangoUserAdmin, ModelAdmin):  # type: ignore[misc,type-arg]
         places = Membership.objects.across_organizations().select_related("organization")
         return User.objects.prefetch_related(Prefetch("memberships", places)).order_by("email")
 
+    def user_change_password(self, request: HttpRequest, id: str, form_url: str = "") -> Any:  # noqa: A002
+        """Set or take away a password, and say so in the audit log."""
+        response = super().user_change_password(request, id, form_url)
+        if request.method == "POST" and response.status_code == 302:
+            self.audit_fact(request, User.objects.get(pk=id), "password_changed")
+        return response
+
     def get_inlines(self, request: HttpRequest, obj: Any) -> Any:
         """Memberships come once the person is there."""
         return self.inlines if obj else ()
@@ -203,12 +229,12 @@ admin.site.unregister(Group)
 
 
 @admin.register(Group)
-class GroupAdmin(DjangoGroupAdmin, ModelAdmin):  # type: ignore[misc]
+class GroupAdmin(Audited, DjangoGroupAdmin, ModelAdmin):  # type: ignore[misc]
     """Operators' rights in bundles."""
 
 
 @admin.register(Membership)
-class MembershipAdmin(ModelAdmin):  # type: ignore[misc]
+class MembershipAdmin(Audited, ModelAdmin):  # type: ignore[misc]
     """Who belongs where."""
 
     list_display = ("user", "organization", "role", "created_at")
@@ -217,6 +243,8 @@ class MembershipAdmin(ModelAdmin):  # type: ignore[misc]
     list_select_related = ("user", "organization")
     search_fields = ("user__email", "organization__name", "organization__slug")
     autocomplete_fields = ("user", "organization")
+    fields = ("user", "organization", "role", "may")
+    readonly_fields = ("may",)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Membership]:
         """Operators see everyone's."""
@@ -224,12 +252,19 @@ class MembershipAdmin(ModelAdmin):  # type: ignore[misc]
             "organization__name", "user__email"
         )
 
+    @admin.display(description="may")
+    def may(self, membership: Membership) -> str:
+        """What the table of permissions says of the role."""
+        return "; ".join(action.value for action in actions_of(Role(membership.role)))
+
 
 class KeyForm(forms.ModelForm):  # type: ignore[type-arg]
     """A key's rights as boxes to tick."""
 
     scopes = forms.MultipleChoiceField(
-        choices=Scope.choices, initial=Scope.values, widget=UnfoldAdminCheckboxSelectMultipleWidget
+        choices=Scope.choices,
+        initial=every_scope,
+        widget=UnfoldAdminCheckboxSelectMultipleWidget,
     )
 
     class Meta:
@@ -239,9 +274,10 @@ class KeyForm(forms.ModelForm):  # type: ignore[type-arg]
 
 
 @admin.register(ApiKey)
-class ApiKeyAdmin(ChangedFieldsOnly, ModelAdmin):  # type: ignore[misc]
+class ApiKeyAdmin(Audited, ChangedFieldsOnly, ModelAdmin):  # type: ignore[misc]
     """Keys are made, limited and revoked; a deleted one would leave its usage nameless."""
 
+    audit_noun = "key"
     form = KeyForm
     list_display = (
         "name",
@@ -286,6 +322,9 @@ class ApiKeyAdmin(ChangedFieldsOnly, ModelAdmin):  # type: ignore[misc]
         """Never: revoke it."""
         return False
 
+    def audit_added(self, request: HttpRequest, obj: ApiKey) -> None:
+        """Issuing has recorded it."""
+
     def save_model(self, request: HttpRequest, obj: ApiKey, form: Any, change: bool) -> None:
         """Show a new key, this once; revoke where that button was pressed."""
         if change:
@@ -295,7 +334,7 @@ class ApiKeyAdmin(ChangedFieldsOnly, ModelAdmin):  # type: ignore[misc]
                     button.method(request, obj)
             return
         obj.created_by = request.user  # type: ignore[assignment]
-        text = keys.issue(obj)
+        text = keys.issue(obj, by=audit.operator(request.user))
         shown = format_html("Keep this key now, it is not shown again: <code>{}</code>", text)
         self.message_user(request, shown, messages.WARNING)
 
@@ -315,13 +354,13 @@ class ApiKeyAdmin(ChangedFieldsOnly, ModelAdmin):  # type: ignore[misc]
     def revoke_chosen(self, request: HttpRequest, chosen: QuerySet[ApiKey]) -> None:
         """Everywhere within a second."""
         for key in chosen:
-            keys.revoke(key, now=datetime.now(UTC))
+            keys.revoke(key, now=datetime.now(UTC), by=audit.operator(request.user))
         self.message_user(request, f"Revoked: {_names(chosen)}.", messages.WARNING)
 
     @action(description="Revoke", permissions=["change"])  # type: ignore[untyped-decorator]
     def revoke(self, request: HttpRequest, key: ApiKey) -> None:
         """This key, everywhere within a second."""
-        keys.revoke(key, now=datetime.now(UTC))
+        keys.revoke(key, now=datetime.now(UTC), by=audit.operator(request.user))
         self.message_user(request, f"Revoked: {key}.", messages.WARNING)
 
 

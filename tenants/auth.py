@@ -10,10 +10,19 @@ from redis.exceptions import RedisError
 from kit.errors import Refused, Unavailable
 from tenants import keys
 from tenants.keys import Unauthenticated
-from tenants.models import ApiKey, Limited, Organization
+from tenants.models import ApiKey, Limited, Organization, Role
 from tenants.records import Fields, Records
+from tenants.roles import SCOPES, Action, role_may, scopes_may
 
-__all__ = ["Caller", "Forbidden", "Limits", "Suspended", "Unauthenticated", "authenticate"]
+__all__ = [
+    "Caller",
+    "Forbidden",
+    "Limits",
+    "NotYourRole",
+    "Suspended",
+    "Unauthenticated",
+    "authenticate",
+]
 
 _LONGEST_HEADER = 256
 
@@ -22,6 +31,12 @@ class Forbidden(Refused):
     """Known, but not allowed this."""
 
     status, code = 403, "insufficient_scope"
+
+
+class NotYourRole(Refused):
+    """A member, but not one who may do this."""
+
+    status, code = 403, "insufficient_role"
 
 
 class Suspended(Refused):
@@ -45,6 +60,8 @@ class Caller:
 
     `organization` is its primary key, `schema` where its data lives, `key` the API key's public
     id. `models` are the names the key may use; none means every model. `priority` is 0 for first.
+    A person has a `user` (its primary key) and a `role`, the scopes of that role, and a `key` that
+    stands for the two where a key's id is counted and recorded.
     """
 
     organization: int
@@ -56,14 +73,41 @@ class Caller:
     limits: Limits
     key_limits: Limits
     priority: int
+    user: int | None = None
+    role: Role | None = None
+
+    def may(self, action: Action) -> bool:
+        """What the table of `tenants.roles` says."""
+        if self.role is not None:
+            return role_may(self.role, action)
+        return scopes_may(self.scopes, action)
+
+    def allow(self, action: Action) -> None:
+        """Raise `NotYourRole` or `Forbidden` unless the caller may."""
+        if self.may(action):
+            return
+        if self.role is not None:
+            raise NotYourRole(
+                f"Your role in {self.slug!r}, {self.role.value}, may not {action.value}; ask an "
+                "owner or admin for it."
+            )
+        if action not in SCOPES:
+            raise Forbidden(f"An API key may not {action.value}; log in as a person.")
+        self.require(SCOPES[action].value)
 
     def require(self, scope: str) -> None:
-        """Raise `Forbidden` unless the key has the scope."""
-        if scope not in self.scopes:
-            has = ", ".join(sorted(self.scopes)) or "none"
-            raise Forbidden(
-                f"This needs the scope {scope!r}; the API key has: {has}. Use a key that has it."
+        """Raise unless the key has the scope, or the person's role all that it stands for."""
+        if scope in self.scopes:
+            return
+        if self.role is not None:
+            raise NotYourRole(
+                f"Your role in {self.slug!r}, {self.role.value}, has not the scope {scope!r}; ask "
+                "an owner or admin for it."
             )
+        has = ", ".join(sorted(self.scopes)) or "none"
+        raise Forbidden(
+            f"This needs the scope {scope!r}; the API key has: {has}. Use a key that has it."
+        )
 
 
 @dataclass(frozen=True, slots=True)

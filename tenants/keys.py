@@ -12,12 +12,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from string import ascii_letters, digits
+from typing import Any
 from zlib import crc32
 
 from django.conf import settings
+from django.db import transaction
 
 from kit.errors import Refused
-from tenants.models import ApiKey, Environment, Organization, Scope, User
+from tenants import audit
+from tenants.audit import Actor, Change
+from tenants.models import ApiKey, Environment, Organization, Scope, User, every_scope
 from tenants.records import changing
 
 _ALPHABET = digits + ascii_letters
@@ -26,6 +30,12 @@ _FORM = re.compile(
     rf"(aip_(?:live|test)_([0-9A-Za-z]{{{_ID}}})_[0-9A-Za-z]{{{_SECRET}}})"
     rf"([0-9A-Za-z]{{{_CHECKSUM}}})"
 )
+
+
+_FACTS = (
+    "name", "environment", "scopes", "models", "expires_at",
+    "requests_per_minute", "tokens_per_minute", "concurrent_requests",
+)  # fmt: skip
 
 
 class Unauthenticated(Refused):
@@ -71,10 +81,11 @@ def mint(
     organization: Organization,
     name: str,
     environment: Environment = Environment.LIVE,
-    scopes: Sequence[Scope] = tuple(Scope),
+    scopes: Sequence[Scope] = tuple(map(Scope, every_scope())),
     models: Sequence[str] = (),
     created_by: User | None = None,
     expires_at: datetime | None = None,
+    by: Actor = audit.SYSTEM,
 ) -> tuple[ApiKey, str]:
     """A new key of the organization, saved, and its text, which cannot be shown again.
 
@@ -89,24 +100,41 @@ def mint(
         created_by=created_by,
         expires_at=expires_at,
     )
-    return key, issue(key)
+    return key, issue(key, by=by)
 
 
-def issue(key: ApiKey) -> str:
+def issue(key: ApiKey, *, by: Actor = audit.SYSTEM) -> str:
     """Give an unsaved key its id and secret, save it, and return the text to show once."""
     key.id = _random(_ID)
     text = _spell(key.environment, key.id, _random(_SECRET))
     key.secret_hash = parse(text).hash()
-    key.save(force_insert=True)
+    with transaction.atomic():
+        key.save(force_insert=True)
+        made = Change("key.created", target(key), after=facts(key))
+        audit.record(made, by=by, organization=key.organization_id)
     return text
 
 
-def revoke(key: ApiKey, *, now: datetime) -> None:
+def revoke(
+    key: ApiKey, *, now: datetime, by: Actor = audit.SYSTEM, action: str = "key.revoked"
+) -> None:
     """Refuse the key from now on, everywhere within a second. A revoked key stays as it is."""
-    with changing(ApiKey.kind, key.pk):
+    with transaction.atomic(), changing(ApiKey.kind, key.pk):
         living = ApiKey.objects.for_org(key.organization_id).filter(pk=key.pk, revoked_at=None)
-        living.update(revoked_at=now)
+        if living.update(revoked_at=now):
+            change = Change(action, target(key), {"revoked_at": None}, {"revoked_at": now})
+            audit.record(change, by=by, organization=key.organization_id, now=now)
     key.refresh_from_db(fields=["revoked_at"])
+
+
+def target(key: ApiKey) -> str:
+    """How the audit log names it."""
+    return f"key:{key.pk}"
+
+
+def facts(key: ApiKey) -> dict[str, Any]:
+    """What an auditor wants to know of a key; its hash is not among it."""
+    return {name: getattr(key, name) for name in _FACTS}
 
 
 def _spell(environment: str, identifier: str, secret: str) -> str:

@@ -55,7 +55,7 @@ def _empty_tenant_tables(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _emptiable_ledger(request: pytest.FixtureRequest) -> Iterator[None]:
-    """After a test with real transactions Django empties each table; the ledger's would refuse."""
+    """After a test with real transactions Django empties each table; ledger and audit refuse."""
     if not _commits(request):
         yield
         return
@@ -71,6 +71,7 @@ def _let_ledger_be_emptied(may: bool) -> None:
             "SELECT inhrelid::regclass::text FROM pg_inherits"
             " WHERE inhparent = 'public.billing_ledgerentry'::regclass"
             " UNION SELECT 'public.billing_ledgerentry'"
+            " UNION SELECT 'public.tenants_auditentry'"
         )
         for (table,) in cursor.fetchall():
             verb = "DISABLE" if may else "ENABLE"

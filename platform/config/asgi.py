@@ -13,10 +13,11 @@ from django.urls import path  # noqa: E402
 import celery_app  # noqa: E402, F401  announcements go to its broker
 from config.intake import Intake  # noqa: E402
 from inference.consumers import InferConsumer  # noqa: E402
+from kit import origin  # noqa: E402
 
 application = ProtocolTypeRouter(
     {
         "http": Intake(django),
-        "websocket": URLRouter([path("ws/v1/infer", InferConsumer.as_asgi())]),
+        "websocket": origin.known(URLRouter([path("ws/v1/infer", InferConsumer.as_asgi())])),
     }
 )

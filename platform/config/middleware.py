@@ -8,7 +8,7 @@ import structlog
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 from django.http import HttpRequest, HttpResponseBase
 
-from kit import metrics
+from kit import metrics, origin
 from kit.ids import request_id
 
 log = structlog.get_logger("http")
@@ -32,6 +32,7 @@ class Observed:
     async def __call__(self, request: HttpRequest) -> HttpResponseBase:
         """Pass the request on, between two readings of the clock."""
         started = time.perf_counter()
+        origin.begin(origin.of_meta(request.META))
         request.id = request_id(datetime.now(UTC))  # type: ignore[attr-defined]
         request.label = label(request.headers.get("X-Request-ID", ""))  # type: ignore[attr-defined]
         structlog.contextvars.bind_contextvars(request_id=str(request.id))  # type: ignore[attr-defined]

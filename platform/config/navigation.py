@@ -22,6 +22,7 @@ _GROUPS = {
         ("Users", "person", "tenants.user"),
         ("Memberships", "badge", "tenants.membership"),
         ("API keys", "key", "tenants.apikey"),
+        ("Audit log", "history_edu", "tenants.auditentry"),
     ),
     "Work": (
         ("Models", "neurology", "catalog.model"),

@@ -71,6 +71,10 @@ SECURE_HSTS_SECONDS = 31_536_000 if PRODUCTION else 0
 SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = PRODUCTION
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if PRODUCTION else None
 X_FRAME_OPTIONS = "DENY"
+TRUSTED_PROXIES = [cidr.strip() for cidr in _env("TRUSTED_PROXIES").split(",") if cidr.strip()]
+"""Addresses or CIDR blocks whose X-Forwarded-For is believed; none: the peer is the client."""
+AUDIT_ANCHORS = Path(_env("AUDIT_ANCHORS", str(VAR_DIR / "audit" / "anchors.jsonl")))
+"""Where the heads of the audit log are written down daily; best where the database's host can't."""
 BODY_LIMIT = 2 * 1024 * 1024
 """The largest request body the API reads, in bytes."""
 DATA_UPLOAD_MAX_MEMORY_SIZE = BODY_LIMIT
@@ -199,6 +203,7 @@ SPECTACULAR_SETTINGS = {
         {"name": "OpenAI", "description": "As in OpenAI's API: change the base URL, that is all."},
         {"name": "Inference", "description": "One prompt, one answer, and what it cost."},
         {"name": "Usage", "description": "What was used, and what it comes to."},
+        {"name": "Organization", "description": "Keys, people, and who changed what."},
     ],
     "APPEND_COMPONENTS": {
         "securitySchemes": {
@@ -250,6 +255,7 @@ UNFOLD = {
     "SITE_FAVICONS": [{"rel": "icon", "type": "image/svg+xml", "href": f"{STATIC_URL}icon.svg"}],
     "ENVIRONMENT": "config.navigation.environment",
     "DASHBOARD_CALLBACK": "config.dashboard.dashboard",
+    "LOGIN": {"form": "tenants.forms.OperatorLoginForm"},
     "STYLES": [f"{STATIC_URL}admin.css"],
     "SIDEBAR": {"navigation": "config.navigation.sidebar", "command_search": True},
     "COMMAND": {"search_callback": "config.navigation.search"},

@@ -6,16 +6,18 @@ from drf_spectacular.views import SpectacularAPIView
 
 import analytics.urls
 import inference.urls
+import tenants.urls
 from config.health import health
 from config.pages import Docs, home, nothing_here
 from config.scrape import metrics
 
+API = [*inference.urls.api, *analytics.urls.urlpatterns, *tenants.urls.urlpatterns]
 urlpatterns = [
     path("", home),
     path("health", health),
     path("metrics", metrics),
     path("v1/", include(inference.urls.openai)),
-    path("api/v1/", include([*inference.urls.api, *analytics.urls.urlpatterns])),
+    path("api/v1/", include(API)),
     path("api/schema", SpectacularAPIView.as_view(), name="schema"),
     path("api/docs", Docs.as_view(), name="docs"),
     path("admin/", admin.site.urls),

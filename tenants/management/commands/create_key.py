@@ -5,7 +5,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from tenants import keys
-from tenants.models import Environment, Organization, Scope
+from tenants.models import Environment, Organization, Scope, every_scope
 
 
 class Command(BaseCommand):
@@ -18,7 +18,11 @@ class Command(BaseCommand):
         parser.add_argument("--organization", required=True, metavar="SLUG")
         parser.add_argument("--name", required=True, help="what the key is for")
         parser.add_argument(
-            "--scopes", nargs="+", choices=Scope.values, default=Scope.values, help="default: all"
+            "--scopes",
+            nargs="+",
+            choices=Scope.values,
+            default=every_scope(),
+            help=f"default: {' '.join(every_scope())}",
         )
         parser.add_argument(
             "--models", nargs="+", default=[], metavar="MODEL", help="default: every model"

@@ -1,0 +1,27 @@
+"""How operators get in."""
+
+from typing import Any
+
+from django.forms import ValidationError
+from unfold.forms import AuthenticationForm
+
+from tenants import audit
+from tenants.audit import Actor, Change
+from tenants.models import User
+
+
+class OperatorLoginForm(AuthenticationForm):  # type: ignore[misc]
+    """Every log-in to the admin is recorded, the ones that fail too."""
+
+    def confirm_login_allowed(self, user: Any) -> None:
+        """The password is right: let operators in."""
+        super().confirm_login_allowed(user)
+        entry = Change("operator.logged_in", f"user:{user.pk}")
+        audit.record(entry, by=audit.operator(user), organization=None)
+
+    def get_invalid_login_error(self) -> ValidationError:
+        """It is not, or they are not an operator."""
+        tried = User.objects.normalize_email(self.cleaned_data.get("username"))
+        entry = Change("operator.login_failed", "admin", after={"email": tried[:254]})
+        audit.record(entry, by=Actor("nobody", tried[:254]), organization=None)
+        return super().get_invalid_login_error()  # type: ignore[no-any-return]
