@@ -24,6 +24,7 @@ from inference.api.forms import InferForm
 from inference.api.infer import bill, prompt_wish
 from inference.api.requests import entry
 from inference.generation import Generation, generation, reading
+from inference.idempotency import Repeatable
 from inference.jobs import Leaving
 from kit.edge import Broken, parse, problem_body
 from kit.errors import Invalid, Refused, Unavailable
@@ -44,6 +45,7 @@ class AnyMessage(InferForm):
     id: str | None = Field(None, min_length=1, max_length=64)
     key: str | None = None
     prompt: str = ""
+    idempotency_key: str | None = None
     request_id: str | None = None
     after: str = ""
 
@@ -111,14 +113,25 @@ class InferConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         caller = await self._caller()
         request = request_id(datetime.now(UTC))
         name = message.id or str(request)
-        form = parse(message.model_dump_json(include=set(InferForm.model_fields)), InferForm)
+        body = message.model_dump_json(include=set(InferForm.model_fields))
+        form = parse(body, InferForm)
+        repeatable = None
+        if message.idempotency_key is not None:
+            repeatable = Repeatable.of(
+                message.idempotency_key, endpoint="ws.infer", body=body.encode()
+            )
 
         @asynccontextmanager
         async def run() -> AsyncIterator[Generation]:
             wish = await prompt_wish(caller, form, endpoint="ws.infer", label=name)
             now = datetime.now(UTC)
             entered = generation(
-                caller=caller, wish=wish, request=request, now=now, leaving=Leaving.LINGER
+                caller=caller,
+                wish=wish,
+                request=request,
+                now=now,
+                leaving=Leaving.LINGER,
+                repeatable=repeatable,
             )
             async with entered as it:
                 yield it
