@@ -70,13 +70,7 @@ def draw_filtered(
     `weights` [rows, width] are likelihoods with the likeliest of a row 1; `totals` their sums.
     Among equally likely tokens the lower one comes first.
     """
-    found = _candidates(weights, _threshold(totals, filters, vocabulary))
-    short = (filters.top_k > 0) & (np.bincount(found.rows, minlength=len(u)) < filters.top_k)
-    if short.any():
-        floor = np.where(short, filters.min_p, _threshold(totals, filters, vocabulary))
-        found = _candidates(weights, floor)
-    totals, found = _trim(found, totals, filters)
-    ordered = _order(found, weights.shape[1])
+    totals, ordered = _ordered(weights, totals, filters, vocabulary)
     counts = np.bincount(ordered.rows, minlength=len(u))
     tokens = np.empty(len(u), np.int64)
     narrow = np.flatnonzero(counts <= _WIDE)
@@ -84,6 +78,30 @@ def draw_filtered(
         if len(rows):
             tokens[rows] = _pick(ordered, counts, rows, totals[rows], filters.take(rows), u[rows])
     return tokens
+
+
+def likeliest(weights: NDArray[np.float32], most: int) -> list[Ints]:
+    """The `most` likeliest tokens of each row, likeliest first; see `draw_filtered`."""
+    rows = np.arange(len(weights))
+    ones = np.ones(len(rows))
+    filters = Filters(top_p=ones, top_k=np.full(len(rows), most), min_p=0 * ones)
+    _, ordered = _ordered(weights, ones, filters, weights.shape[1])
+    starts = np.searchsorted(ordered.rows, rows)
+    ends = np.minimum(starts + most, np.searchsorted(ordered.rows, rows, side="right"))
+    return [ordered.tokens[start:end] for start, end in zip(starts, ends, strict=True)]
+
+
+def _ordered(
+    weights: NDArray[np.float32], totals: Floats, filters: Filters, vocabulary: int
+) -> tuple[Floats, _Candidates]:
+    """All that may be drawn, likeliest first; and what `top_p` is a share of."""
+    threshold = _threshold(totals, filters, vocabulary)
+    found = _candidates(weights, threshold)
+    short = np.bincount(found.rows, minlength=len(totals)) < filters.top_k
+    if short.any():
+        found = _candidates(weights, np.where(short, filters.min_p, threshold))
+    totals, found = _trim(found, totals, filters)
+    return totals, _order(found, weights.shape[1])
 
 
 def _threshold(totals: Floats, filters: Filters, vocabulary: int) -> Floats:

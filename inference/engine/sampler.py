@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inference.engine.delta import Logprob
-from inference.engine.nucleus import Filters, draw_filtered
+from inference.engine.nucleus import Filters, draw_filtered, likeliest
 from inference.engine.odds import Odds
 from inference.engine.runner import Logits
 
@@ -177,16 +177,17 @@ def _logprobs(
     """Of each row's token and of its likeliest alternatives, by the model alone."""
     if not rows:
         return []
-    scores = logits[rows] - logits[rows].max(axis=-1, keepdims=True)
-    scores -= np.log(np.exp(scores).sum(axis=-1, keepdims=True))
+    scores = logits[rows]
+    scores -= scores.max(axis=-1, keepdims=True)
+    weights = np.exp(scores)
+    scores -= np.log(weights.sum(axis=-1, keepdims=True))
     most = max(odds[n].sampling.logprobs or 0 for n in rows)
-    likeliest = np.argsort(-scores, axis=-1, kind="stable")[:, :most] if most else None
+    top: list[Tokens] = likeliest(weights, most) if most else [tokens[:0]] * len(rows)
     found = []
-    for place, n in enumerate(rows):
-        count = odds[n].sampling.logprobs
-        top = [] if likeliest is None else likeliest[place, :count].tolist()
-        alternatives = tuple((token, _finite(scores[place, token])) for token in top)
-        found.append(Logprob(_finite(scores[place, tokens[n]]), alternatives))
+    for row, n, tops in zip(scores, rows, top, strict=True):
+        alternatives = tops[: odds[n].sampling.logprobs].tolist()
+        others = tuple((token, _finite(row[token])) for token in alternatives)
+        found.append(Logprob(_finite(row[tokens[n]]), others))
     return found
 
 
