@@ -35,7 +35,7 @@ def test_nothing_is_lost_and_nothing_twice_whoever_is_killed(tmp_path: Path) -> 
 
 
 def test_an_unknown_victim_is_refused_with_the_names(tmp_path: Path) -> None:
-    done = subprocess.run(  # noqa: S603
+    done = subprocess.run(
         [sys.executable, "manage.py", "drill", "--kill", "nobody"],
         cwd=ROOT,
         capture_output=True,
