@@ -41,6 +41,7 @@ app.conf.update(
             "task": "tenants.anchor_audit",
             "schedule": crontab(hour=0, minute=10),
         },
+        "when keys were last used": {"task": "tenants.write_uses", "schedule": 60.0},
         "close the month that ended": {
             "task": "billing.close_months",
             "schedule": crontab(day_of_month=1, hour=1, minute=5),

@@ -25,6 +25,7 @@ from tenants.roles import actions_of
 __all__ = ["AuditEntryAdmin"]
 
 _LIMITS = ("requests_per_minute", "tokens_per_minute", "concurrent_requests")
+_HISTORY = ("created_by", "created_at", "replaces", "last_used_at", "revoked_at")
 _STATES = {"active": "success", "suspended": "danger", "revoked": "danger", "expired": "warning"}
 
 
@@ -270,7 +271,10 @@ class KeyForm(forms.ModelForm):  # type: ignore[type-arg]
     class Meta:
         model = ApiKey
         fields = "__all__"  # noqa: DJ007  the fieldsets choose
-        widgets: ClassVar[dict[str, Any]] = {"models": UnfoldAdminTextInputWidget}
+        widgets: ClassVar[dict[str, Any]] = {
+            "models": UnfoldAdminTextInputWidget,
+            "networks": UnfoldAdminTextInputWidget,
+        }
 
 
 @admin.register(ApiKey)
@@ -286,7 +290,7 @@ class ApiKeyAdmin(Audited, ChangedFieldsOnly, ModelAdmin):  # type: ignore[misc]
         "state",
         "scopes",
         "expires_at",
-        "created_by",
+        "last_used_at",
         "created_at",
     )
     list_filter = (
@@ -304,11 +308,11 @@ class ApiKeyAdmin(Audited, ChangedFieldsOnly, ModelAdmin):  # type: ignore[misc]
     actions_submit_line = ("revoke",)
     fieldsets = (
         (None, {"fields": ("organization", "name", "environment", "prefix", "expires_at")}),
-        ("May", {"fields": ("scopes", "models")}),
+        ("May", {"fields": ("scopes", "models", "networks")}),
         ("Limits, besides the organization's", {"fields": _LIMITS}),
-        ("History", {"fields": ("created_by", "created_at", "revoked_at")}),
+        ("History", {"fields": _HISTORY}),
     )
-    readonly_fields = ("prefix", "created_by", "created_at", "revoked_at")
+    readonly_fields = ("prefix", *_HISTORY)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[ApiKey]:
         """Operators see everyone's."""

@@ -7,8 +7,10 @@ from django.db import DatabaseError
 from django_tenants.utils import schema_exists
 from redis.exceptions import RedisError
 
+from kit import origin
 from kit.errors import Refused, Unavailable
-from tenants import keys
+from kit.origin import Network
+from tenants import keys, uses
 from tenants.keys import Unauthenticated
 from tenants.models import ApiKey, Limited, Organization, Role
 from tenants.records import Fields, Records
@@ -16,6 +18,7 @@ from tenants.roles import SCOPES, Action, role_may, scopes_may
 
 __all__ = [
     "Caller",
+    "Elsewhere",
     "Forbidden",
     "Limits",
     "NotYourRole",
@@ -31,6 +34,12 @@ class Forbidden(Refused):
     """Known, but not allowed this."""
 
     status, code = 403, "insufficient_scope"
+
+
+class Elsewhere(Refused):
+    """A good key, from a place where it is not to be used."""
+
+    status, code = 403, "address_not_allowed"
 
 
 class NotYourRole(Refused):
@@ -119,6 +128,7 @@ class _Key:
     limits: Limits
     expires_at: float | None
     revoked: bool
+    networks: tuple[Network, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,19 +144,21 @@ class _Organization:
 async def authenticate(authorization: str | None) -> Caller:
     """The caller whom an `Authorization` header names.
 
-    Raises `Unauthenticated` (no key, or none that is valid), `Suspended`, and `Unavailable` where
-    neither Redis nor PostgreSQL can tell.
+    Raises `Unauthenticated` (no key, or none that is valid), `Elsewhere`, `Suspended`, and
+    `Unavailable` where neither Redis nor PostgreSQL can tell.
     """
     presented = keys.parse(_bearer(authorization))
     try:
         key = await _keys.get(presented.id)
         _refuse_dead(key, presented)
+        _refuse_elsewhere(key)
         organization = await _organizations.get(str(key.organization)) if key else None
     except (RedisError, DatabaseError) as error:
         raise Unavailable("API keys cannot be checked right now; try again.") from error
     if key is None or organization is None:
         raise Unauthenticated("The organization of this API key no longer exists.")
     _refuse_shut(organization)
+    uses.note(presented.id)
     return Caller(
         organization=key.organization,
         slug=organization.slug,
@@ -185,6 +197,18 @@ def _refuse_dead(key: _Key | None, presented: keys.Presented) -> None:
         raise Unauthenticated("This API key has expired. Make another in the portal.")
 
 
+def _refuse_elsewhere(key: _Key | None) -> None:
+    """The address is the running request's; one that is not known is nowhere."""
+    if key is None or not key.networks:
+        return
+    address = origin.current().address
+    if address is None or not any(address in each for each in key.networks):
+        raise Elsewhere(
+            f"This API key may not be used from {address or 'an unknown address'}; add it to the "
+            "key's networks, or use another key."
+        )
+
+
 def _refuse_shut(organization: _Organization) -> None:
     if organization.suspended is not None:
         because = f": {organization.suspended}" if organization.suspended else "."
@@ -205,6 +229,7 @@ def _load_key(identifier: str) -> Fields | None:
         "limits": _limits(key),
         "expires_at": key.expires_at and key.expires_at.timestamp(),
         "revoked": key.revoked_at is not None,
+        "networks": key.networks,
     }
 
 
@@ -228,7 +253,9 @@ def _limits(row: Limited) -> list[int]:
 
 def _shape_key(fields: Fields) -> _Key:
     sets = {name: frozenset(fields[name]) for name in ("scopes", "models")}
-    return _Key(**{**fields, **sets, "limits": Limits(*fields["limits"])})
+    networks = tuple(map(origin.network, fields.get("networks", ())))
+    limits = Limits(*fields["limits"])
+    return _Key(**{**fields, **sets, "networks": networks, "limits": limits})
 
 
 def _shape_organization(fields: Fields) -> _Organization:

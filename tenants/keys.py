@@ -33,7 +33,7 @@ _FORM = re.compile(
 
 
 _FACTS = (
-    "name", "environment", "scopes", "models", "expires_at",
+    "name", "environment", "scopes", "models", "networks", "expires_at",
     "requests_per_minute", "tokens_per_minute", "concurrent_requests",
 )  # fmt: skip
 

@@ -5,11 +5,13 @@ from typing import Any, ClassVar
 
 from django.contrib.auth.models import AbstractUser, BaseUserManager
 from django.contrib.postgres.fields import ArrayField
+from django.core.exceptions import ValidationError
 from django.core.validators import RegexValidator
 from django.db import models
 from django.db.models.functions import Lower
 from django_tenants.models import DomainMixin, TenantMixin
 
+from kit.origin import network
 from tenants.records import changing
 from tenants.scoping import OwnedQuerySet
 
@@ -197,6 +199,16 @@ def every_scope() -> list[str]:
     return [Scope.INFERENCE.value, Scope.USAGE.value]
 
 
+def a_network(text: str) -> None:
+    """An address or a CIDR block."""
+    try:
+        network(text)
+    except ValueError as error:
+        raise ValidationError(
+            f"{error}. Write 192.0.2.0/24, 2001:db8::/32 or an address."
+        ) from None
+
+
 class ApiKey(Remembered, Limited):
     """A program's way in. The secret is shown once; what is kept is its keyed hash."""
 
@@ -218,6 +230,16 @@ class ApiKey(Remembered, Limited):
     created_at = models.DateTimeField(auto_now_add=True)
     expires_at = models.DateTimeField(null=True, blank=True)
     revoked_at = models.DateTimeField(null=True, blank=True)
+    networks = ArrayField(
+        models.CharField(max_length=43, validators=[a_network]),
+        default=list,
+        blank=True,
+        help_text="Addresses and CIDR blocks, separated by commas; none: from everywhere.",
+    )
+    last_used_at = models.DateTimeField(null=True, blank=True, editable=False)
+    replaces = models.ForeignKey(
+        "self", on_delete=models.SET_NULL, null=True, blank=True, editable=False, related_name="+"
+    )
     models = ArrayField(
         models.CharField(max_length=200),
         default=list,

@@ -203,7 +203,8 @@ SPECTACULAR_SETTINGS = {
         {"name": "OpenAI", "description": "As in OpenAI's API: change the base URL, that is all."},
         {"name": "Inference", "description": "One prompt, one answer, and what it cost."},
         {"name": "Usage", "description": "What was used, and what it comes to."},
-        {"name": "Organization", "description": "Keys, people, and who changed what."},
+        {"name": "API keys", "description": "Programs' ways in: made, bounded, rotated, revoked."},
+        {"name": "Organization", "description": "Who changed what."},
     ],
     "APPEND_COMPONENTS": {
         "securitySchemes": {
