@@ -50,10 +50,14 @@ def bind_log(task_id: str, task: Any, **_: Any) -> None:
 
 
 def served() -> list[Offer]:
-    """The published models of this worker's device; WORKER_MODELS (comma separated) narrows it."""
+    """The published models of this worker's device, and remote ones, which need none.
+
+    WORKER_MODELS (comma separated) narrows it.
+    """
     only = {name for name in os.environ.get("WORKER_MODELS", "").split(",") if name}
     return [
         offer
         for offer in published().values()
-        if offer.device == settings.DEVICE and (not only or offer.name in only)
+        if (offer.device == settings.DEVICE or offer.remote is not None)
+        and (not only or offer.name in only)
     ]

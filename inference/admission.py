@@ -6,7 +6,7 @@ before it has let the request pass. No PostgreSQL, but to rebuild counters that 
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -21,6 +21,7 @@ from inference.announce import announce
 from inference.catalog.offers import Offer
 from inference.engine import Sampling
 from inference.jobs import Job
+from inference.remote import refuse_unknown
 from kit.errors import Refused
 from kit.redis import async_pipeline
 from tenants import limits
@@ -47,13 +48,14 @@ class EmptyPrompt(Refused):
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What a caller wants: a prompt in tokens, run by a model."""
+    """What a caller wants: a prompt in tokens, run by a model; a remote one gets `messages`."""
 
     offer: Offer
     prompt: tuple[int, ...]
     sampling: Sampling
     endpoint: str
     label: str = ""
+    messages: Sequence[Mapping[str, Any]] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +104,7 @@ async def admit(
     """
     price = await pricing.price_of(wish.offer.name)
     job = _job(caller, wish, request, price.version)
-    most = pricing.most(price, input_tokens=len(job.prompt), output_tokens=job.sampling.max_tokens)
+    most = pricing.most(price, input_tokens=job.input_tokens, output_tokens=job.sampling.max_tokens)
     scripts = partial(_scripts, caller=caller, job=job, most=most, web=web, keep=keep)
     standing = await _enter(job, scripts)
     announce(model=job.model, queue=wish.offer.queue, request=str(request))
@@ -153,6 +155,9 @@ def _scripts(pipe: Any, *, caller: Caller, job: Job, most: int, web: str, keep: 
 
 
 def _job(caller: Caller, wish: Wish, request: UUID, price_version: int) -> Job:
+    remote = wish.offer.remote is not None
+    if remote:
+        refuse_unknown(wish.sampling)
     return Job(
         id=request,
         organization=caller.organization,
@@ -161,7 +166,9 @@ def _job(caller: Caller, wish: Wish, request: UUID, price_version: int) -> Job:
         model=wish.offer.name,
         model_version=wish.offer.version,
         priority=caller.priority,
-        prompt=wish.prompt,
+        prompt=() if remote else wish.prompt,
+        messages=tuple(wish.messages) if remote else (),
+        prompt_tokens=len(wish.prompt),
         sampling=wish.sampling,
         price_version=price_version,
         endpoint=wish.endpoint,

@@ -137,7 +137,7 @@ def _sealed(fields: dict[bytes, bytes]) -> Sealed | None:
         job=job,
         reason=fields[b"reason"].decode(),
         error=fields[b"error"].decode(),
-        prompt_tokens=int(fields.get(b"prompt_tokens", len(job.prompt) if started else 0)),
+        prompt_tokens=int(fields.get(b"prompt_tokens", job.input_tokens if started else 0)),
         cached_tokens=int(fields.get(b"cached_tokens", 0)),
         completion_tokens=int(fields[b"position"]),
         attempts=int(fields[b"attempt"]),

@@ -9,7 +9,7 @@ and fenced by the attempt's number:
 Time is Redis's own.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -56,7 +56,10 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """All that a worker needs to run a request and to book it."""
+    """All that a worker needs to run a request and to book it.
+
+    A remote model's has `messages` and how many `prompt_tokens` they may be, instead of a prompt.
+    """
 
     id: UUID
     organization: int
@@ -71,11 +74,18 @@ class Job:
     endpoint: str
     label: str
     region: str
+    messages: tuple[Mapping[str, Any], ...] = ()
+    prompt_tokens: int = 0
+
+    @property
+    def input_tokens(self) -> int:
+        """How many tokens its prompt has; the most it may have where they are not known."""
+        return len(self.prompt) or self.prompt_tokens
 
     @property
     def cost(self) -> int:
         """The most tokens it can take."""
-        return len(self.prompt) + self.sampling.max_tokens
+        return self.input_tokens + self.sampling.max_tokens
 
     def dump(self) -> bytes:
         """As stored in Redis."""
@@ -91,6 +101,7 @@ class Job:
         }
         data["id"] = UUID(data["id"])
         data["prompt"] = tuple(data["prompt"])
+        data["messages"] = tuple(data.get("messages", ()))
         data["sampling"] = Sampling.load(data["sampling"])
         return cls(**data)
 

@@ -17,6 +17,19 @@ FIRST_TOKEN_SECONDS = Histogram(
     ["model"],
     buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
 )
+REMOTE_RETRIES = Counter(
+    "inference_remote_retries_total",
+    "Calls to a remote server made again before their first token.",
+    ["model", "kind"],
+)
+REMOTE_FAILURES = Counter(
+    "inference_remote_failures_total", "Requests that a remote server failed.", ["model", "kind"]
+)
+REMOTE_MISMATCHES = Counter(
+    "inference_remote_mismatches_total",
+    "Requests of which a remote server counted other tokens than we did, beyond the bound.",
+    ["model", "kind"],
+)
 PUBLISH_SECONDS = Histogram(
     "inference_publish_seconds",
     "Writing one step to Redis.",

@@ -57,6 +57,7 @@ class ChatCompletions(InferenceEndpoint):
             sampling=form.sampling(model, max_tokens=room),
             endpoint="chat.completions",
             label=request.label,  # type: ignore[attr-defined]
+            messages=turns,
         )
 
 

@@ -15,6 +15,7 @@ from inference.admission import Wish, room_for
 from inference.api import prompts, sse
 from inference.api.access import InferenceEndpoint, headers
 from inference.api.forms import InferForm, WholeInferForm
+from inference.api.structured import checked
 from inference.catalog.offers import offer
 from inference.generation import Generation
 from inference.jobs import Leaving
@@ -83,8 +84,16 @@ async def prompt_wish(caller: Caller, form: InferForm, *, endpoint: str, label: 
     turns = [{"role": "user", "content": form.prompt}]
     prompt = await prompts.tokens(model, turns, param="prompt")
     room = room_for(model, prompt=len(prompt), max_tokens=form.max_tokens, param="prompt")
-    sampling = form.sampling(model, max_tokens=room)
-    return Wish(offer=model, prompt=prompt, sampling=sampling, endpoint=endpoint, label=label)
+    wanted = await checked(form.wanted)
+    sampling = form.sampling(model, max_tokens=room, wanted=wanted)
+    return Wish(
+        offer=model,
+        prompt=prompt,
+        sampling=sampling,
+        endpoint=endpoint,
+        label=label,
+        messages=turns,
+    )
 
 
 def accepted(request: UUID) -> Json:

@@ -40,6 +40,13 @@ class ModelAdminOfCatalog(ModelAdmin):  # type: ignore[misc]
         (None, {"fields": ("name", "title", "owner", "published", "created_at")}),
         ("Runs as", {"fields": ("backend", "folder", "version", "device", "context")}),
         (
+            "At another server",
+            {
+                "fields": ("remote_url", "remote_model", "remote_secret"),
+                "description": "Only for a remote backend.",
+            },
+        ),
+        (
             "Where a request does not say",
             {"fields": ("default_max_tokens", "default_temperature", "default_top_p")},
         ),
@@ -96,6 +103,8 @@ def _lacks(model: Model) -> list[str]:
     lacks = []
     if not PriceVersion.objects.filter(model=model.name).exists():
         lacks.append("has no price: its requests are refused until it has one.")
+    if model.backend == Model.Backend.REMOTE and not model.folder:
+        return lacks
     if not (settings.MODELS_DIR / model.folder / "manifest.json").is_file():
         lacks.append(f"is not prepared: there is no {model.folder}/manifest.json in MODELS_DIR.")
     return lacks

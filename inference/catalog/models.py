@@ -1,6 +1,9 @@
 """The models on offer."""
 
+from urllib.parse import urlsplit
+
 from django.conf import settings
+from django.core.exceptions import ValidationError
 from django.core.validators import MaxValueValidator, MinValueValidator, RegexValidator
 from django.db import models
 
@@ -12,6 +15,8 @@ class Model(models.Model):
         """What runs it."""
 
         ONNX = "onnx", "ONNX Runtime"
+        TORCH = "torch", "PyTorch"
+        REMOTE = "remote", "A server that speaks OpenAI's API"
         ECHO = "echo", "Echo (repeats the prompt; for measuring)"
 
     name = models.CharField(
@@ -23,7 +28,29 @@ class Model(models.Model):
     title = models.CharField(max_length=120)
     owner = models.CharField(max_length=64, default="platform", help_text="Who made the model.")
     backend = models.CharField(max_length=16, choices=Backend)
-    folder = models.CharField(max_length=200, help_text="Below MODELS_DIR; see prepare_model.")
+    folder = models.CharField(
+        max_length=200,
+        blank=True,
+        help_text="Below MODELS_DIR; see prepare_model. A remote model's may name one whose "
+        "tokenizer is the same: its tokens are then counted here, not estimated.",
+    )
+    remote_url = models.CharField(
+        "base URL",
+        max_length=300,
+        blank=True,
+        help_text="Of the remote server, to its /v1: https://host/v1. Nothing else is ever called.",
+    )
+    remote_model = models.CharField(
+        "model there", max_length=200, blank=True, help_text="Its name on the remote server."
+    )
+    remote_secret = models.CharField(
+        "secret's variable",
+        max_length=64,
+        blank=True,
+        validators=[RegexValidator(r"^REMOTE_[A-Z0-9_]+$", "REMOTE_ and upper case")],
+        help_text="The environment variable of the workers that holds the remote server's key, "
+        "REMOTE_…; the key itself is never stored here.",
+    )
     version = models.CharField(max_length=64)
     device = models.CharField(max_length=16, default="cpu")
     context = models.PositiveIntegerField(
@@ -42,11 +69,39 @@ class Model(models.Model):
     class Meta:
         ordering = ("name",)
         verbose_name = "model"
+        constraints = (
+            models.CheckConstraint(
+                name="catalog_model_remote_or_folder",
+                condition=models.Q(backend="remote")
+                & ~models.Q(remote_url="")
+                & ~models.Q(remote_model="")
+                | ~models.Q(backend="remote") & ~models.Q(folder="") & models.Q(remote_url=""),
+                violation_error_message="A remote model needs its base URL and its name there; "
+                "any other a folder, and no base URL.",
+            ),
+        )
 
     def __str__(self) -> str:
         return self.name
+
+    def clean(self) -> None:
+        """Raise ValidationError for a base URL that is none."""
+        if self.remote_url and not is_base_url(self.remote_url):
+            wanted = "http:// or https://, a host and a path; no user, query or fragment."
+            raise ValidationError({"remote_url": wanted})
 
     @property
     def queue(self) -> str:
         """The Celery queue on which work for this model is announced."""
         return f"{settings.REGION}.{self.device}.{self.name}"
+
+
+def is_base_url(url: str) -> bool:
+    """Whether a remote server can be called by it: nothing is hidden in it, nothing follows it."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return False
+    plain = not (parts.username or parts.password or parts.query or parts.fragment)
+    return parts.scheme in {"http", "https"} and bool(parts.hostname) and port != 0 and plain

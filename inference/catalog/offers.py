@@ -8,6 +8,7 @@ from pathlib import Path
 
 from django.conf import settings
 
+from inference.catalog.estimate import Estimate
 from inference.catalog.models import Model
 from inference.engine import Text, load_text
 from kit.errors import Refused
@@ -18,6 +19,17 @@ class UnknownModel(Refused):
     """No published model has this name, or the key may not use it."""
 
     status, code = 404, "model_not_found"
+
+
+@dataclass(frozen=True, slots=True)
+class Remote:
+    """A server that speaks OpenAI's API: where it is, the model's name there, the environment
+    variable that holds our key to it ("" for none), and whether we have the model's tokenizer."""
+
+    url: str
+    model: str
+    secret: str
+    counted: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +49,14 @@ class Offer:
     default_temperature: float
     default_top_p: float
     created_at: datetime
+    remote: Remote | None = None
 
     @property
     def text(self) -> Text:
-        """Its tokenizer and chat template; read from disk once a process."""
+        """Its tokenizer and chat template, read from disk once a process; an estimate of them for
+        a remote model whose tokenizer is not here."""
+        if self.remote is not None and not self.remote.counted:
+            return Estimate(self.context)
         return _text(self.folder, self.version)
 
 
@@ -92,9 +108,21 @@ def _load() -> Mapping[str, Offer]:
             default_temperature=row.default_temperature,
             default_top_p=row.default_top_p,
             created_at=row.created_at,
+            remote=_remote(row),
         )
         for row in Model.objects.filter(published=True)
     }
+
+
+def _remote(row: Model) -> Remote | None:
+    if row.backend != Model.Backend.REMOTE:
+        return None
+    return Remote(
+        url=row.remote_url.rstrip("/"),
+        model=row.remote_model,
+        secret=row.remote_secret,
+        counted=bool(row.folder),
+    )
 
 
 @lru_cache(maxsize=32)

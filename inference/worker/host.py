@@ -8,6 +8,7 @@ from time import monotonic
 from uuid import uuid4
 
 import structlog
+from django.conf import settings
 from redis.exceptions import RedisError
 
 from inference import jobs
@@ -15,6 +16,7 @@ from inference.announce import announce
 from inference.catalog.offers import Offer
 from inference.engine import load_engine
 from inference.worker.finisher import Finisher
+from inference.worker.remote import RemoteStation
 from inference.worker.station import Station, requeue
 from inference.worker.watch import Watch
 
@@ -28,13 +30,7 @@ class Host:
         self.name = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:6]}"
         self._finisher = Finisher()
         self._stations: Mapping[str, Station] = {
-            offer.name: Station(
-                offer,
-                load_engine(offer.folder, slots=slots, threads=threads),
-                slots=slots,
-                sealed=self._finisher.finish,
-            )
-            for offer in offers
+            offer.name: self._station(offer, slots, threads) for offer in offers
         }
         self._watch = Watch(
             worker=self.name,
@@ -58,15 +54,27 @@ class Host:
         """
         station = self._stations.get(model)
         while station is not None and not self._draining.is_set() and station.take_slot():
+            claim = None
             try:
                 claim = jobs.claim(model=model, worker=self.name)
-                if claim is None:
-                    return
-                with structlog.contextvars.bound_contextvars(request_id=str(claim.job.id)):
-                    log.info("claimed", model=model, attempt=claim.attempt)
-                    station.run(claim)
             finally:
-                station.free_slot()
+                if claim is None:
+                    station.free_slot()
+            if claim is None:
+                return
+            with structlog.contextvars.bound_contextvars(request_id=str(claim.job.id)):
+                log.info("claimed", model=model, attempt=claim.attempt)
+                station.run(claim)
+
+    def _station(self, offer: Offer, slots: int, threads: int | None) -> Station:
+        sealed = self._finisher.finish
+        if offer.remote is not None:
+            return RemoteStation(
+                offer, slots=settings.REMOTE_STREAMS, sealed=sealed, serve=self.serve
+            )
+        device = offer.device if offer.device.startswith(("cpu", "cuda")) else None
+        engine = load_engine(offer.folder, slots=slots, threads=threads, device=device)
+        return Station(offer, engine, slots=slots, sealed=sealed)
 
     def drain(self, seconds: float) -> None:
         """Take nothing new; let running requests end for `seconds`, then hand the rest over."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from threading import Event, Lock, Thread
 from time import sleep
+from typing import Protocol
 from uuid import UUID
 
 import structlog
@@ -18,7 +19,7 @@ from redis.exceptions import RedisError
 
 from inference import jobs, metrics, stream
 from inference.catalog.offers import Offer
-from inference.engine import Delta, Engine, EngineClosed, FinishReason, Outcome, Work
+from inference.engine import Delta, EngineClosed, FinishReason, Outcome, Work
 from inference.jobs import Claim, Verdict
 
 _MOST_AT_ONCE = 512
@@ -40,11 +41,38 @@ class Held:
         return f"{self.claim.job.id}/{self.claim.attempt}"
 
 
+class Stats(Protocol):
+    """What an engine tells of itself."""
+
+    @property
+    def running(self) -> int: ...
+
+    @property
+    def prompt_tokens(self) -> int: ...
+
+    @property
+    def cached_tokens(self) -> int: ...
+
+
+class Runs(Protocol):
+    """What a station needs of an engine; see `inference.engine.Engine`, or `RemoteEngine`."""
+
+    def submit(self, work: Work) -> None: ...
+
+    def cancel(self, identifier: str, reason: FinishReason = FinishReason.cancelled) -> None: ...
+
+    def run(self, publish: Callable[[Sequence[Delta]], None]) -> None: ...
+
+    def stop(self) -> None: ...
+
+    def stats(self) -> Stats: ...
+
+
 class Station:
     """Runs claimed requests of one model, as many at once as the engine has slots."""
 
     def __init__(
-        self, offer: Offer, engine: Engine, *, slots: int, sealed: Callable[[UUID], None]
+        self, offer: Offer, engine: Runs, *, slots: int, sealed: Callable[[UUID], None]
     ) -> None:
         self.offer = offer
         self.engine = engine
@@ -97,28 +125,31 @@ class Station:
         return list(self._held.values())
 
     def run(self, claim: Claim) -> None:
-        """Carry one leased request to its seal, or until it is no longer this worker's."""
-        job = claim.job
+        """Carry one leased request to its seal, or until it is no longer this worker's.
+
+        The slot taken for it is free again afterwards.
+        """
+        try:
+            self.begin(claim).gone.wait()
+        finally:
+            self.free_slot()
+
+    def begin(self, claim: Claim) -> Held:
+        """Give one leased request to the engine."""
         held = Held(claim)
         self._held[held.work] = held
-        emitted = stream.emitted(job.id) if claim.position else ()
-        work = Work(
-            id=held.work,
-            tenant=str(job.organization),
-            prompt=job.prompt,
-            sampling=job.sampling,
-            emitted=emitted,
-            priority=job.priority,
-        )
         try:
-            self.engine.submit(work)
+            self.engine.submit(self._work(held))
         except EngineClosed:
             requeue([held])
+            self.drop(held)
+        except RedisError as error:
+            log.warning("Redis does not answer; the lease will run out", error=str(error))
             self.drop(held)
         except Exception as error:
             log.exception("the engine did not take a request")
             self._steps.put([_failed(held, error)])
-        held.gone.wait()
+        return held
 
     def cancel(self, request: str, reason: str) -> None:
         """Stop a request within a step, if it is here."""
@@ -130,7 +161,22 @@ class Station:
         """Forget a request that is another worker's now."""
         if self._held.pop(held.work, None) is not None:
             self.engine.cancel(held.work, FinishReason.handed_over)
-            held.gone.set()
+            self._let_go(held)
+
+    def _work(self, held: Held) -> Work:
+        """A request as the engine takes it."""
+        claim = held.claim
+        return Work(
+            id=held.work,
+            tenant=str(claim.job.organization),
+            prompt=claim.job.prompt,
+            sampling=claim.job.sampling,
+            emitted=stream.emitted(claim.job.id) if claim.position else (),
+            priority=claim.job.priority,
+        )
+
+    def _let_go(self, held: Held) -> None:
+        held.gone.set()
 
     def _decode(self) -> None:
         try:
@@ -191,9 +237,9 @@ class Station:
         if verdict == Verdict.LOST:
             self.drop(held)
         elif delta.outcome is not None:
-            self._held.pop(held.work, None)
             self._sealed(held.claim.job.id)
-            held.gone.set()
+            if self._held.pop(held.work, None) is not None:
+                self._let_go(held)
         elif verdict != Verdict.OK:
             self.engine.cancel(held.work, FinishReason(verdict))
 
@@ -206,7 +252,7 @@ def _failed(held: Held, error: Exception) -> Delta:
     claim = held.claim
     outcome = Outcome(
         reason=FinishReason.failed,
-        prompt_tokens=len(claim.job.prompt),
+        prompt_tokens=claim.job.input_tokens,
         cached_tokens=0,
         completion_tokens=claim.position,
         error=str(error)[:400],

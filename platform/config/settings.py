@@ -235,6 +235,8 @@ DEVICE = _env("DEVICE", "cpu")
 MODELS_DIR = Path(_env("MODELS_DIR", str(VAR_DIR / "models")))
 DEFAULT_MODEL = _env("DEFAULT_MODEL", "smollm2-135m-instruct")
 ENGINE_SLOTS = int(_env("ENGINE_SLOTS", "32"))
+REMOTE_STREAMS = int(_env("REMOTE_STREAMS", "2000"))
+"""Answers of one remote model that a worker carries at once."""
 DRAIN_SECONDS = float(_env("DRAIN_SECONDS", "20"))
 METRICS_DIR = Path(_env("PROMETHEUS_MULTIPROC_DIR", str(VAR_DIR / "run" / "metrics")))
 
