@@ -34,7 +34,9 @@ def main(root: Path, port: int) -> int:
         layout.demo.write_text(json.dumps(DEMO))
 
     with mock.patch.object(supervisor, "prepare", prepare):
-        return command.run(layout, Screen(), host="127.0.0.1", port=port)
+        screen = Screen()
+        stack = supervisor.Supervisor(layout, screen, host="127.0.0.1", port=port)
+        return command.run(stack, screen)
 
 
 if __name__ == "__main__":
