@@ -66,10 +66,14 @@ class OnnxRunner:
         self._copy(self._row(source), self._row(target), length)
 
     def release(self, slot: int) -> None:
-        """See Runner."""
-        if self._rows.holds(slot):
-            self._lengths[self._rows.of(slot)] = 0
-            self._rows.release(slot)
+        """See Runner. The memory goes back to the system."""
+        if slot >= self.slots or self._rows.holds(slot):
+            row = self._row(slot)
+            self._lengths[row] = 0
+            for cache in self._caches.values():
+                cache.free(row)
+            if slot < self.slots:
+                self._rows.release(slot)
 
     def _run(self, first: int, ids: NDArray[np.int64]) -> Logits:
         """Run `ids` [batch, length] in the rows from `first`, each after its present length."""
@@ -117,9 +121,18 @@ class _Cache:
     """One layer's keys or values. Memory is taken page by page as rows are written."""
 
     def __init__(self, *shape: int) -> None:
-        self._memory = mmap.mmap(-1, 4 * int(np.prod(shape)))
+        self._row = 4 * int(np.prod(shape[1:]))
+        private = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+        self._memory = mmap.mmap(-1, shape[0] * self._row, private)
         self._memory.madvise(mmap.MADV_NOHUGEPAGE)
         self.array = np.frombuffer(self._memory, np.float32).reshape(shape)
+
+    def free(self, row: int) -> None:
+        """Give the row's pages back; it reads as zeros then."""
+        start = -(-row * self._row // mmap.PAGESIZE) * mmap.PAGESIZE
+        end = (row + 1) * self._row // mmap.PAGESIZE * mmap.PAGESIZE
+        if start < end:
+            self._memory.madvise(mmap.MADV_DONTNEED, start, end - start)
 
 
 def _options(threads: int) -> ort.SessionOptions:

@@ -12,8 +12,10 @@ AGEING = 256
 """Steps without progress that make an organization's requests one priority more urgent."""
 PATIENCE = 32
 """Steps a request waits before it may take the slot of a less urgent one."""
-FAVOURS = 2
+FAVOURS = 3
 """Steps for organizations that run few requests, between two for everybody."""
+CROWD = 16
+"""How many decode in a step that is long enough for such favours."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +173,8 @@ class Scheduler:
 
         Beside many, a few pay with long steps for what others do; so they get short ones between.
         """
+        if len(decodes) < CROWD:
+            return []
         held = Counter(one.work.tenant for one in decodes)
         return [one for one in decodes if 2 * held[one.work.tenant] * len(held) < len(decodes)]
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from inference.engine import Engine, Work, load_engine
@@ -155,3 +156,30 @@ def test_a_token_outside_the_vocabulary_fails_its_request_alone(tiny_engine: Eng
     assert outcome is not None
     assert outcome.reason == "failed"
     assert answers["clean"] == alone
+
+
+def test_a_released_slot_gives_its_memory_back(tiny: Path) -> None:
+    runner = OnnxRunner(tiny / "none" / "model.onnx", slots=8, context=CONTEXT, threads=1)
+    resident = psutil.Process().memory_info
+    sizes = []
+    for _ in range(2):
+        for slot in range(8):
+            for start in range(0, CONTEXT, 32):
+                runner.prefill(slot, [40] * 32, start)
+        full = resident().rss
+        for slot in range(8):
+            runner.release(slot)
+        sizes.append(full - resident().rss)
+    assert min(sizes) > 8 * CONTEXT * 2 * 2 * 2 * 16 * 4 * 0.9
+
+
+def test_a_copied_prefix_is_the_prefix(tiny: Path) -> None:
+    runner = OnnxRunner(tiny / "int8" / "model.onnx", slots=4, context=CONTEXT, threads=1)
+    prompt = np.random.default_rng(4).integers(3, 260, 80).tolist()
+    for start in (0, 32):
+        runner.prefill(2, prompt[start : start + 32], start)
+    runner.copy(2, 4, 64)
+    expected = runner.prefill(2, prompt[64:], 64).copy()
+    runner.release(2)
+    runner.copy(4, 1, 64)
+    assert (runner.prefill(1, prompt[64:], 64) == expected).all()
