@@ -147,7 +147,8 @@ def _unsettled(organization: Organization, counters: credit.Counters) -> int:
 def _invoices(organization: Organization, month: date) -> Iterator[tuple[str, str]]:
     period = Period.objects.for_org(organization).filter(month=month).first()
     is_closed = period is not None and period.closed_at is not None
-    invoice = Invoice.objects.for_org(organization).filter(month=month).first()
+    invoices = Invoice.objects.for_org(organization).filter(kind=Invoice.Kind.INVOICE)
+    invoice = invoices.filter(month=month).first()
     if invoice is None:
         if is_closed:
             yield f"{month:%Y-%m}", "closed without an invoice"

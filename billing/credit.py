@@ -166,10 +166,16 @@ def _refill(organization: int, only_missing: bool) -> int | None:
 
 
 def owed(organization: int) -> int:
-    """The sum of the ledger's rows, in nanos, of all months but those whose invoice is settled."""
-    settled = Invoice.objects.for_org(organization).filter(status__in=_OWED_NO_MORE)
+    """The ledger's rows, in nanos, of all months but those whose invoice is settled.
+
+    Credit notes take away from it, as long as the invoice that they correct is not settled.
+    """
+    documents = Invoice.objects.for_org(organization)
+    settled = documents.filter(kind=Invoice.Kind.INVOICE, status__in=_OWED_NO_MORE)
     rows = LedgerEntry.objects.for_org(organization).exclude(month__in=settled.values("month"))
-    return int(rows.aggregate(sum=Sum("amount"))["sum"] or 0)
+    notes = documents.filter(kind=Invoice.Kind.CREDIT_NOTE)
+    credited = notes.exclude(corrects__status__in=_OWED_NO_MORE).aggregate(sum=Sum("subtotal"))
+    return int(rows.aggregate(sum=Sum("amount"))["sum"] or 0) + int(credited["sum"] or 0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from datetime import date, datetime
 
 from django.db import transaction
 
+from billing import lifecycle
 from billing.ledger import Summary, summary
 from billing.models import Invoice, InvoiceLine, Period
 from billing.months import month_of
@@ -75,12 +76,15 @@ def preview(*, organization: int, month: date, now: datetime) -> Draft:
     return _draft(organization, month)
 
 
-def close_month(*, organization: int, month: date, now: datetime, early: bool = False) -> Invoice:
+def close_month(
+    *, organization: int, month: date, now: datetime, early: bool = False, issue: bool = True
+) -> Invoice:
     """Close a month for good and make its invoice, in one transaction.
 
-    Raises `MonthStillRunning` unless `early`, after which the rest of the month's usage is booked
-    to the next; `MonthNotBegun`; `MonthClosed`; `NotInvoiceable`. Waits for bookings under way:
-    they hold the period's row FOR SHARE, and those that come later find it closed.
+    The invoice is issued at once, unless it shall stay a draft for somebody to look at. Raises
+    `MonthStillRunning` unless `early`, after which the rest of the month's usage is booked to the
+    next; `MonthNotBegun`; `MonthClosed`; `NotInvoiceable`. Waits for bookings under way: they hold
+    the period's row FOR SHARE, and those that come later find it closed.
     """
     _require_begun(month, now)
     if month == month_of(now) and not early:
@@ -96,6 +100,8 @@ def close_month(*, organization: int, month: date, now: datetime, early: bool = 
         invoice = _write(_draft(organization, month), now)
         period.closed_at = now
         period.save(update_fields=["closed_at"])
+        if issue:
+            invoice = lifecycle.move(invoice=invoice.pk, to=Invoice.Status.OPEN, now=now)
     return invoice
 
 
@@ -117,6 +123,14 @@ def as_draft(invoice: Invoice) -> Draft:
 def recount(invoice: Invoice) -> Draft:
     """What the ledger says now of a stored invoice's month: the same, or something is wrong."""
     return _draft(invoice.organization_id, invoice.month)
+
+
+def plain(minor: int, currency: str) -> str:
+    """An amount in the currency's minor unit, for programs: `12.30`, `-0.05`, `1200`."""
+    exponent = minor_exponent(currency)
+    digits = f"{abs(minor):0{exponent + 1}d}"
+    whole, cents = digits[: len(digits) - exponent], digits[len(digits) - exponent :]
+    return f"{'-' if minor < 0 else ''}{whole}" + (f".{cents}" if cents else "")
 
 
 def shown(minor: int, currency: str) -> str:
@@ -165,7 +179,6 @@ def _write(draft: Draft, now: datetime) -> Invoice:
         currency=draft.currency,
         subtotal=draft.subtotal,
         total_minor=draft.total_minor,
-        status=Invoice.Status.OPEN,
         closed_at=now,
     )
     InvoiceLine.objects.bulk_create(

@@ -4,7 +4,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from django.core.exceptions import ValidationError
-from django.core.validators import RegexValidator
+from django.core.validators import MaxValueValidator, RegexValidator
 from django.db import models
 from django.db.models import Q
 from django.utils import timezone
@@ -16,6 +16,7 @@ from tenants.scoping import OwnedQuerySet
 LARGEST = 2**53 - 1
 """The largest amount that Lua counts exactly, in nanos: nine million currency units."""
 CURRENCY = RegexValidator(r"^[A-Z]{3}\Z", "An ISO 4217 code in capitals, like EUR.")
+COUNTRY = RegexValidator(r"^[A-Z]{2}\Z", "An ISO 3166 code in capitals, like DE.")
 
 
 class Meter(StrEnum):
@@ -158,8 +159,70 @@ class LedgerEntry(models.Model):
         return str(self.request)
 
 
+class BillingDetails(models.Model):
+    """Whom an organization's invoices are made out to. Without a row: its name, untaxed."""
+
+    organization = models.OneToOneField(
+        Organization, on_delete=models.PROTECT, related_name="billing_details"
+    )
+    name = models.CharField(max_length=200)
+    address = models.TextField(max_length=500)
+    country = models.CharField(max_length=2, validators=[COUNTRY])
+    vat_id = models.CharField("VAT id", max_length=16, blank=True)
+    email = models.EmailField("e-mail address", blank=True)
+
+    objects = OwnedQuerySet["BillingDetails"].as_manager()
+
+    class Meta:
+        verbose_name_plural = "billing details"
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class TaxRate(models.Model):
+    """What a country takes of a sale, from a day on. A country without a rate takes nothing."""
+
+    country = models.CharField(max_length=2, validators=[COUNTRY])
+    rate = models.PositiveIntegerField(
+        help_text="In thousandths of a percent: 19000 is 19 %.",
+        validators=[MaxValueValidator(100_000)],
+    )
+    name = models.CharField(max_length=20, default="VAT", help_text="As invoices call it.")
+    effective_from = models.DateField()
+
+    class Meta:
+        ordering = ("country", "-effective_from")
+        constraints = (
+            models.UniqueConstraint(fields=("country", "effective_from"), name="one_rate_a_day"),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.country} · {self.name} · from {self.effective_from}"
+
+
+class InvoiceSeries(models.Model):
+    """The last number given in a series; its row is locked until the invoice is committed."""
+
+    name = models.CharField(max_length=16, primary_key=True)
+    last = models.PositiveIntegerField()
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.last}"
+
+
 class Invoice(models.Model):
-    """A closed month's bill: the sum of its ledger rows, rounded once."""
+    """A closed month's bill: the sum of its ledger rows, rounded once.
+
+    A credit note is one of negative amounts that corrects another. Amounts in minor units are
+    net; `tax_minor` comes on top. Once it has a number, only its status moves.
+    """
+
+    class Kind(models.TextChoices):
+        """What the document is."""
+
+        INVOICE = "invoice"
+        CREDIT_NOTE = "credit_note"
 
     class Status(models.TextChoices):
         """Stripe's words."""
@@ -179,17 +242,65 @@ class Invoice(models.Model):
     total_minor = models.BigIntegerField(help_text="In the currency's minor unit, rounded once.")
     status = models.CharField(max_length=13, choices=Status.choices, default=Status.DRAFT)
     closed_at = models.DateTimeField()
+    kind = models.CharField(max_length=11, choices=Kind.choices, default=Kind.INVOICE)
+    corrects = models.ForeignKey(
+        "self", on_delete=models.PROTECT, null=True, blank=True, related_name="credit_notes"
+    )
+    number = models.CharField(max_length=24, null=True, blank=True, unique=True)
+    issued_at = models.DateTimeField(null=True, blank=True)
+    due_on = models.DateField(null=True, blank=True)
+    tax_name = models.CharField(max_length=20, blank=True)
+    tax_rate = models.PositiveIntegerField(default=0, help_text="Thousandths of a percent.")
+    tax_minor = models.BigIntegerField(default=0)
+    note = models.CharField(max_length=500, blank=True)
+    seller = models.JSONField(default=dict)
+    buyer = models.JSONField(default=dict)
 
     objects = OwnedQuerySet["Invoice"].as_manager()
 
     class Meta:
         ordering = ("-month", "organization")
         constraints = (
-            models.UniqueConstraint(fields=("organization", "month"), name="one_invoice_a_month"),
+            models.UniqueConstraint(
+                fields=("organization", "month"),
+                condition=Q(kind="invoice"),
+                name="one_invoice_a_month",
+            ),
+            models.CheckConstraint(
+                condition=Q(status="draft") | Q(status="void") | Q(number__isnull=False),
+                name="issued_is_numbered",
+            ),
+            models.CheckConstraint(
+                condition=Q(kind="invoice", corrects=None)
+                | Q(kind="credit_note", corrects__isnull=False, total_minor__lte=0),
+                name="credit_note_corrects",
+            ),
         )
 
     def __str__(self) -> str:
-        return f"{self.month:%Y-%m} · {self.organization}"
+        return self.number or f"{self.month:%Y-%m} · {self.organization}"
+
+    @property
+    def due_minor(self) -> int:
+        """With tax."""
+        return self.total_minor + self.tax_minor
+
+
+class InvoiceMove(models.Model):
+    """A step in an invoice's life: when, by whom, and why."""
+
+    invoice = models.ForeignKey(Invoice, on_delete=models.CASCADE, related_name="moves")
+    source = models.CharField(max_length=13, choices=Invoice.Status.choices)
+    target = models.CharField(max_length=13, choices=Invoice.Status.choices)
+    at = models.DateTimeField()
+    by = models.CharField(max_length=254, blank=True)
+    note = models.CharField(max_length=500, blank=True)
+
+    class Meta:
+        ordering = ("invoice_id", "pk")
+
+    def __str__(self) -> str:
+        return f"{self.source} → {self.target}"
 
 
 class InvoiceLine(models.Model):

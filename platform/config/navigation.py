@@ -34,6 +34,8 @@ _GROUPS = {
         ("Usage", "receipt_long", "billing.ledgerentry"),
         ("Invoices", "request_quote", "billing.invoice"),
         ("Periods", "calendar_month", "billing.period"),
+        ("Billing details", "contact_mail", "billing.billingdetails"),
+        ("Tax rates", "percent", "billing.taxrate"),
     ),
     "Platform": (
         ("Task results", "task_alt", "django_celery_results.taskresult"),

@@ -240,6 +240,18 @@ REMOTE_STREAMS = int(_env("REMOTE_STREAMS", "2000"))
 DRAIN_SECONDS = float(_env("DRAIN_SECONDS", "20"))
 METRICS_DIR = Path(_env("PROMETHEUS_MULTIPROC_DIR", str(VAR_DIR / "run" / "metrics")))
 
+# Invoices
+
+SELLER = {
+    "name": _env("SELLER_NAME", "AI Inference Platform"),
+    "address": _env("SELLER_ADDRESS").replace("\\n", "\n"),
+    "country": _env("SELLER_COUNTRY"),
+    "vat_id": _env("SELLER_VAT_ID"),
+    "bank": _env("SELLER_BANK").replace("\\n", "\n"),
+}
+"""Who invoices are from; frozen on each. Without a country nothing is taxed."""
+INVOICE_DUE_DAYS = int(_env("INVOICE_DUE_DAYS", "14"))
+
 # Logs: JSON in production, readable in development
 
 LOG_JSON = _flag("LOG_JSON", PRODUCTION)

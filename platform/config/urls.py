@@ -5,13 +5,19 @@ from django.urls import include, path, re_path
 from drf_spectacular.views import SpectacularAPIView
 
 import analytics.urls
+import billing.urls
 import inference.urls
 import tenants.urls
 from config.health import health
 from config.pages import Docs, home, nothing_here
 from config.scrape import metrics
 
-API = [*inference.urls.api, *analytics.urls.urlpatterns, *tenants.urls.urlpatterns]
+API = [
+    *inference.urls.api,
+    *analytics.urls.urlpatterns,
+    *billing.urls.urlpatterns,
+    *tenants.urls.urlpatterns,
+]
 urlpatterns = [
     path("", home),
     path("health", health),

@@ -120,6 +120,7 @@ def test_books_that_agree_show_nothing(account: Account) -> None:
     reserve(request_id(datetime.now(UTC)), 77, organization=account.organization_id)
     assert found(account) == []
     close(account)
+    credit.renew(account.organization_id)
     assert found(account) == []
     assert reconcile(account.organization, NOVEMBER).requests == 3
 
@@ -200,6 +201,7 @@ def test_counters_that_are_missing_or_old_are_no_difference(account: Account, re
 def test_an_invoice_that_is_not_its_rows_is_named_line_by_line(account: Account) -> None:
     done(account)
     invoice = close(account)
+    credit.renew(account.organization_id)
     InvoiceLine.objects.filter(invoice=invoice, meter="input_tokens").update(units=11, nanos=1_600)
     Invoice.objects.for_org(account.organization_id).update(subtotal=4_600, total_minor=1)
     said = {(each.subject, each.found) for each in found(account)}

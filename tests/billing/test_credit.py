@@ -448,6 +448,7 @@ def test_what_a_settled_invoice_covers_is_owed_no_more(
         subtotal=4_500,
         total_minor=0,
         status=status,
+        number="INV-2026-000001",
         closed_at=NOW,
     )
     assert credit.owed(organization) == owed

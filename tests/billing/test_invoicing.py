@@ -101,7 +101,7 @@ def test_closing_twice_is_refused_and_changes_nothing(account: Account) -> None:
     with pytest.raises(MonthClosed, match="closed on 2026-12-01"):
         close(account, now=AFTER + timedelta(days=9))
     assert stored() == before
-    assert (invoice.status, invoice.closed_at, invoice.currency) == ("open", AFTER, "EUR")
+    assert (invoice.status, invoice.closed_at, invoice.currency) == ("paid", AFTER, "EUR")
 
 
 def test_the_running_month_closes_only_early_and_then_usage_goes_to_the_next(

@@ -40,6 +40,9 @@ class Command(BaseCommand):
             metavar="YYYY-MM",
             help="which month (default: the last that ended; with --preview or --early, this one)",
         )
+        parser.add_argument(
+            "--draft", action="store_true", help="leave the invoice a draft, to be issued later"
+        )
         how = parser.add_mutually_exclusive_group()
         how.add_argument(
             "--preview", action="store_true", help="print what the invoice would say; close nothing"
@@ -56,7 +59,7 @@ class Command(BaseCommand):
         this = month_of(now)
         running = options["preview"] or options["early"]
         month = options["month"] or (this if running else month_before(this))
-        close = partial(_close, early=options["early"])
+        close = partial(_close, early=options["early"], issue=not options["draft"])
         bill = _preview if options["preview"] else close
         width = None if self.stdout.isatty() else 100
         console = Console(file=cast(IO[str], self.stdout), width=width)
@@ -74,13 +77,19 @@ def _preview(organization: Organization, month: date, now: datetime) -> Table:
     return _table(draft, f"Draft, still open: {organization.name}, {month:%B %Y}")
 
 
-def _close(organization: Organization, month: date, now: datetime, *, early: bool) -> Table:
-    invoice = close_month(organization=organization.pk, month=month, now=now, early=early)
-    return _table(as_draft(invoice), f"Invoice: {organization.name}, {month:%B %Y}")
+def _close(
+    organization: Organization, month: date, now: datetime, *, early: bool, issue: bool
+) -> Table:
+    invoice = close_month(
+        organization=organization.pk, month=month, now=now, early=early, issue=issue
+    )
+    named = f"Invoice {invoice.number}" if invoice.number else "Draft"
+    return _table(as_draft(invoice), f"{named}: {organization.name}, {month:%B %Y}")
 
 
 def _standing(organization: Organization, month: date, message: str) -> Table:
-    invoice = Invoice.objects.for_org(organization).prefetch_related("lines").get(month=month)
+    invoices = Invoice.objects.for_org(organization).filter(kind=Invoice.Kind.INVOICE)
+    invoice = invoices.prefetch_related("lines").get(month=month)
     title = f"Invoice: {organization.name}, {month:%B %Y}. {message}"
     return _table(as_draft(invoice), title)
 

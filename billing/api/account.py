@@ -1,0 +1,94 @@
+"""GET /api/v1/billing: credit, what is owed, what the month comes to. GET /api/v1/prices."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+from django.http import HttpRequest, HttpResponseBase
+from django.utils import timezone
+from drf_spectacular.utils import extend_schema
+from pydantic import BaseModel, Field
+
+from billing import standing
+from billing.api.access import BillingEndpoint, read
+from billing.standing import Offered, Standing
+from kit.edge import Json
+from kit.money import decimal
+
+
+class Billing(BaseModel):
+    """Where an organization stands; amounts are exact, in the currency's unit."""
+
+    organization: str
+    currency: str
+    credit_limit: str = Field(examples=["100.000000000"])
+    owed: str = Field(description="Usage that no paid invoice covers.")
+    held: str = Field(description="What requests that run now may still cost.")
+    left: str = Field(description="What can be spent now: limit, less owed, less held.")
+    month: str = Field(examples=["2026-11"])
+    spent: str = Field(description="What the running month has come to.")
+    forecast: str = Field(description="What the month will come to if it goes on like this.")
+
+
+class Price(BaseModel):
+    """What a model costs from a moment on, for a million units of each meter."""
+
+    model: str
+    currency: str
+    effective_from: datetime
+    per_million: Mapping[str, str] = Field(examples=[{"input_tokens": "0.050000000"}])
+
+
+class Prices(BaseModel):
+    """The prices in force, and those to come."""
+
+    data: list[Price]
+
+
+class BillingStanding(BillingEndpoint):
+    """Credit, what is owed, and the running month."""
+
+    @extend_schema(
+        operation_id="billing", tags=["Usage"], summary="Credit and spending", responses=Billing
+    )
+    async def get(self, request: HttpRequest) -> HttpResponseBase:
+        """Of the caller's organization."""
+        now = timezone.now()
+        found = await read(lambda: standing.of(organization=self.caller.organization, now=now))
+        return Json(_billing(self.caller.slug, found).model_dump())
+
+
+class PriceList(BillingEndpoint):
+    """What the models cost."""
+
+    @extend_schema(
+        operation_id="prices", tags=["Usage"], summary="Prices of the models", responses=Prices
+    )
+    async def get(self, request: HttpRequest) -> HttpResponseBase:
+        """Those this key may use, in the organization's currency."""
+        now, caller = timezone.now(), self.caller
+        found = await read(lambda: standing.prices(organization=caller.organization, now=now))
+        mine = [each for each in found if not caller.models or each.model in caller.models]
+        return Json(Prices(data=[_price(each) for each in mine]).model_dump())
+
+
+def _billing(slug: str, found: Standing) -> Billing:
+    return Billing(
+        organization=slug,
+        currency=found.currency,
+        credit_limit=decimal(found.limit),
+        owed=decimal(found.owed),
+        held=decimal(found.held),
+        left=decimal(max(0, found.limit - found.owed - found.held)),
+        month=f"{found.month:%Y-%m}",
+        spent=decimal(found.spent),
+        forecast=decimal(found.forecast),
+    )
+
+
+def _price(each: Offered) -> Price:
+    return Price(
+        model=each.model,
+        currency=each.currency,
+        effective_from=each.effective_from.astimezone(UTC),
+        per_million={meter: decimal(nanos) for meter, nanos in each.rates.items()},
+    )

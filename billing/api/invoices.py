@@ -1,0 +1,207 @@
+"""GET /api/v1/invoices, and of each the PDF and the CSV of the usage behind it."""
+
+from collections.abc import AsyncIterator, Iterator
+
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse, HttpResponseBase, StreamingHttpResponse
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import OpenApiParameter, extend_schema
+from pydantic import BaseModel, Field
+
+from billing.api.access import BillingEndpoint, read
+from billing.documents import invoice_pdf, usage_csv
+from billing.invoicing import plain
+from billing.models import Invoice, InvoiceLine
+from kit.edge import Json, NotFound
+from kit.errors import Invalid
+from kit.money import decimal
+
+_MOST = 100
+
+
+class Line(BaseModel):
+    """A model's use of one meter. `exact` is the ledger's sum; `amount` is rounded."""
+
+    model: str
+    meter: str
+    units: int
+    exact: str = Field(examples=["1.234567890"])
+    amount: str = Field(examples=["1.23"])
+
+
+class Document(BaseModel):
+    """An issued invoice, or a credit note, whose amounts are negative."""
+
+    number: str = Field(examples=["INV-2026-000042"])
+    kind: str
+    status: str
+    month: str = Field(examples=["2026-11"])
+    currency: str
+    exact: str = Field(description="Exactly the sum of the month's ledger rows.")
+    net: str
+    tax: str
+    total: str
+    tax_name: str
+    tax_rate_percent: str = Field(examples=["19.000"])
+    issued_at: str | None
+    due_on: str | None
+    corrects: str | None = Field(description="The invoice that a credit note corrects.")
+    note: str
+
+
+class WholeDocument(Document):
+    """With its lines."""
+
+    lines: list[Line]
+
+
+class Page(BaseModel):
+    """Some documents, the newest first."""
+
+    data: list[Document]
+    next: str | None = Field(description="Send it as `before` for the page that follows.")
+
+
+class Invoices(BillingEndpoint):
+    """The organization's issued documents."""
+
+    @extend_schema(
+        operation_id="invoices",
+        tags=["Usage"],
+        summary="List invoices and credit notes",
+        parameters=[
+            OpenApiParameter("limit", int, description=f"1 to {_MOST}; default 20."),
+            OpenApiParameter("before", str, description="`next` of the page before."),
+        ],
+        responses=Page,
+    )
+    async def get(self, request: HttpRequest) -> HttpResponseBase:
+        """A page of them."""
+        limit = _limit(request.GET.get("limit", "20"))
+        before = request.GET.get("before")
+        organization = self.caller.organization
+        rows = await read(lambda: _page(organization, before, limit + 1))
+        more = rows[limit - 1].number if len(rows) > limit else None
+        page = Page(data=[_document(row) for row in rows[:limit]], next=more)
+        return Json(page.model_dump())
+
+
+class OneInvoice(BillingEndpoint):
+    """One document by its number."""
+
+    @extend_schema(
+        operation_id="invoice",
+        tags=["Usage"],
+        summary="Read an invoice or credit note",
+        responses=WholeDocument,
+    )
+    async def get(self, request: HttpRequest, number: str) -> HttpResponseBase:
+        """With its lines."""
+        invoice = await read(lambda: _one(self.caller.organization, number))
+        lines = [_line(line, invoice.currency) for line in invoice.lines.all()]
+        whole = WholeDocument(**_document(invoice).model_dump(), lines=lines)
+        return Json(whole.model_dump())
+
+
+class InvoicePdf(BillingEndpoint):
+    """One document, to be filed."""
+
+    @extend_schema(
+        operation_id="invoice_pdf",
+        tags=["Usage"],
+        summary="Download an invoice as PDF",
+        responses={(200, "application/pdf"): OpenApiTypes.BINARY},
+    )
+    async def get(self, request: HttpRequest, number: str) -> HttpResponseBase:
+        """The file."""
+        made = await read(lambda: invoice_pdf(_one(self.caller.organization, number)))
+        return HttpResponse(
+            made,
+            content_type="application/pdf",
+            headers={
+                "Content-Disposition": f'inline; filename="{number}.pdf"',
+                "Content-Length": str(len(made)),
+            },
+        )
+
+
+class InvoiceCsv(BillingEndpoint):
+    """The ledger's rows behind an invoice."""
+
+    @extend_schema(
+        operation_id="invoice_csv",
+        tags=["Usage"],
+        summary="Download the usage behind an invoice as CSV",
+        responses={(200, "text/csv"): OpenApiTypes.BINARY},
+    )
+    async def get(self, request: HttpRequest, number: str) -> HttpResponseBase:
+        """One line a request."""
+        invoice = await read(lambda: _one(self.caller.organization, number))
+        return StreamingHttpResponse(
+            _streamed(usage_csv(invoice)),
+            content_type="text/csv; charset=utf-8",
+            headers={"Content-Disposition": f'attachment; filename="{number}.csv"'},
+        )
+
+
+async def _streamed(pieces: Iterator[str]) -> AsyncIterator[str]:
+    while (piece := await read(lambda: next(pieces, None))) is not None:
+        yield piece
+
+
+def _limit(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= _MOST:
+        raise Invalid(f"limit: {text!r} is no number from 1 to {_MOST}.", param="limit")
+    return int(text)
+
+
+def _issued(organization: int) -> QuerySet[Invoice]:
+    rows = Invoice.objects.for_org(organization).exclude(number=None)
+    return rows.select_related("corrects").prefetch_related("lines")
+
+
+def _page(organization: int, before: str | None, most: int) -> list[Invoice]:
+    rows = _issued(organization).order_by("-issued_at", "-pk")
+    if before is not None:
+        last = _one(organization, before)
+        rows = rows.filter(issued_at__lte=last.issued_at).exclude(
+            issued_at=last.issued_at, pk__gte=last.pk
+        )
+    return list(rows[:most])
+
+
+def _one(organization: int, number: str) -> Invoice:
+    found = _issued(organization).filter(number=number).first()
+    if found is None:
+        raise NotFound(f"You have no invoice {number[:24]!r}.")
+    return found
+
+
+def _document(row: Invoice) -> Document:
+    return Document(
+        number=row.number or "",
+        kind=row.kind,
+        status=row.status,
+        month=f"{row.month:%Y-%m}",
+        currency=row.currency,
+        exact=decimal(row.subtotal),
+        net=plain(row.total_minor, row.currency),
+        tax=plain(row.tax_minor, row.currency),
+        total=plain(row.due_minor, row.currency),
+        tax_name=row.tax_name,
+        tax_rate_percent=f"{row.tax_rate // 1000}.{row.tax_rate % 1000:03d}",
+        issued_at=row.issued_at.isoformat() if row.issued_at else None,
+        due_on=row.due_on.isoformat() if row.due_on else None,
+        corrects=row.corrects.number if row.corrects else None,
+        note=row.note,
+    )
+
+
+def _line(line: InvoiceLine, currency: str) -> Line:
+    return Line(
+        model=line.model,
+        meter=line.meter,
+        units=line.units,
+        exact=decimal(line.nanos),
+        amount=plain(line.minor, currency),
+    )

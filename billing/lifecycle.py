@@ -1,0 +1,216 @@
+"""An invoice's life: the legal moves, its number, its tax, and the notes that correct it.
+
+draft → open → paid
+draft, open, uncollectible → void
+open → uncollectible → paid
+"""
+
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Any
+
+from django.conf import settings
+from django.db import connection, transaction
+from django.db.models import Sum
+
+from billing import credit
+from billing.models import BillingDetails, Invoice, InvoiceLine, InvoiceMove
+from billing.tax import tax_for
+from kit.errors import Refused
+from kit.money import NANOS, minor_exponent, show
+
+Status = Invoice.Status
+LEGAL = {
+    Status.DRAFT: (Status.OPEN, Status.VOID),
+    Status.OPEN: (Status.PAID, Status.VOID, Status.UNCOLLECTIBLE),
+    Status.UNCOLLECTIBLE: (Status.PAID, Status.VOID),
+    Status.PAID: (),
+    Status.VOID: (),
+}
+_SERIES = {Invoice.Kind.INVOICE: "INV", Invoice.Kind.CREDIT_NOTE: "CN"}
+_NEXT = """
+INSERT INTO billing_invoiceseries AS series (name, last) VALUES (%s, 1)
+ON CONFLICT (name) DO UPDATE SET last = series.last + 1 RETURNING last
+"""
+
+
+class IllegalMove(Refused):
+    """An invoice cannot go there from where it stands."""
+
+    status, code = 409, "illegal_move"
+
+
+class NotCreditable(Refused):
+    """There is nothing left of the invoice, or it was never issued."""
+
+    status, code = 409, "not_creditable"
+
+
+def move(*, invoice: int, to: str, now: datetime, note: str = "", by: str = "") -> Invoice:
+    """Take an invoice, given by its primary key, one step on; raises `IllegalMove`.
+
+    Opening issues it: tax, parties and the next number are written down, for good. What is paid
+    or void is owed no more, and the credit counters learn of it once that is committed. An
+    invoice over nothing is paid as soon as it is open.
+    """
+    with transaction.atomic():
+        row = _locked(invoice)
+        target = Status(to)
+        if target not in LEGAL[Status(row.status)]:
+            may = ", ".join(LEGAL[Status(row.status)]) or "nowhere"
+            raise IllegalMove(f"{row} is {row.status} and cannot become {to}; it can go: {may}.")
+        if target is Status.OPEN:
+            _issue(row, now)
+        _step(row, target, now, note, by)
+        if row.status == Status.OPEN and row.due_minor == 0:
+            _step(row, Status.PAID, now, "Nothing is due.", by)
+        if row.status in (Status.PAID, Status.VOID):
+            renewal = partial(credit.renew, row.organization_id)
+            transaction.on_commit(renewal, robust=True)
+    return row
+
+
+def credit_note(
+    *, invoice: int, reason: str, now: datetime, by: str = "", minor: int | None = None
+) -> Invoice:
+    """Correct an issued invoice by a document of its own; the invoice stays as it is.
+
+    `minor` is how much is credited, net, in the currency's minor unit: all that is left unless
+    said. What is credited of an open invoice is owed no more; once nothing is left, the invoice
+    is paid. What is credited of a paid one is to be paid back. Raises `NotCreditable`.
+    """
+    with transaction.atomic():
+        corrected = _locked(invoice)
+        earlier = Invoice.objects.for_org(corrected.organization_id).filter(corrects=corrected)
+        sums = earlier.aggregate(
+            net=Sum("total_minor", default=0),
+            tax=Sum("tax_minor", default=0),
+            exact=Sum("subtotal", default=0),
+        )
+        left = corrected.total_minor + sums["net"]
+        minor = left if minor is None else minor
+        _require_creditable(corrected, minor, left)
+        note = _note(corrected, minor, left, sums, reason, now)
+        _write_lines(note, corrected, is_whole=minor == corrected.total_minor)
+        _step(note, Status.OPEN, now, reason, by)
+        _step(note, Status.PAID, now, f"Corrects {corrected}.", by)
+        if minor == left and corrected.status in (Status.OPEN, Status.UNCOLLECTIBLE):
+            _step(corrected, Status.PAID, now, f"Credited in full by {note}.", by)
+        renewal = partial(credit.renew, corrected.organization_id)
+        transaction.on_commit(renewal, robust=True)
+    return note
+
+
+def _locked(invoice: int) -> Invoice:
+    return Invoice.objects.across_organizations().select_for_update().get(pk=invoice)
+
+
+def _step(row: Invoice, to: Status, now: datetime, note: str, by: str) -> None:
+    InvoiceMove.objects.create(invoice=row, source=row.status, target=to, at=now, by=by, note=note)
+    row.status = to
+    row.save()
+
+
+def _issue(row: Invoice, now: datetime) -> None:
+    details = BillingDetails.objects.for_org(row.organization_id).first()
+    tax = tax_for(details, seller=settings.SELLER["country"], on=now.date())
+    row.tax_name, row.tax_rate, row.tax_minor = tax.name, tax.rate, tax.of(row.total_minor)
+    row.note = tax.note
+    row.seller, row.buyer = dict(settings.SELLER), _buyer(row, details)
+    row.issued_at = now
+    row.due_on = now.date() + timedelta(days=settings.INVOICE_DUE_DAYS)
+    row.number = _number(row.kind, now)
+
+
+def _buyer(row: Invoice, details: BillingDetails | None) -> dict[str, str]:
+    if details is None:
+        return {"name": row.organization.name, "address": "", "country": "", "vat_id": ""}
+    names = ("name", "address", "country", "vat_id")
+    return {name: getattr(details, name) for name in names}
+
+
+def _number(kind: str, now: datetime) -> str:
+    """The series' next number; until the commit nobody else gets one, so that none is lost."""
+    series = f"{_SERIES[Invoice.Kind(kind)]}-{now:%Y}"
+    with connection.cursor() as cursor:
+        cursor.execute(_NEXT, [series])
+        return f"{series}-{cursor.fetchone()[0]:06d}"
+
+
+def _require_creditable(corrected: Invoice, minor: int, left: int) -> None:
+    if corrected.kind != Invoice.Kind.INVOICE or corrected.status in (Status.DRAFT, Status.VOID):
+        raise NotCreditable(f"{corrected} is no issued invoice.")
+    if not 0 < minor <= left:
+        amounts = [
+            show(_nanos(each, corrected.currency), corrected.currency) for each in (minor, left)
+        ]
+        raise NotCreditable(
+            f"{amounts[0]} cannot be credited: {amounts[1]} is left of {corrected}."
+        )
+
+
+def _note(
+    corrected: Invoice,
+    minor: int,
+    left: int,
+    sums: dict[str, Any],
+    reason: str,
+    now: datetime,
+) -> Invoice:
+    is_last = minor == left
+    credited = minor - sums["net"]
+    exact = corrected.subtotal + sums["exact"] if is_last else _nanos(minor, corrected.currency)
+    tax = tax_after(corrected, credited) + sums["tax"]
+    return Invoice.objects.create(
+        kind=Invoice.Kind.CREDIT_NOTE,
+        corrects=corrected,
+        organization_id=corrected.organization_id,
+        month=corrected.month,
+        currency=corrected.currency,
+        subtotal=-exact,
+        total_minor=-minor,
+        tax_name=corrected.tax_name,
+        tax_rate=corrected.tax_rate,
+        tax_minor=-tax,
+        closed_at=now,
+        issued_at=now,
+        number=_number(Invoice.Kind.CREDIT_NOTE, now),
+        note=" ".join(filter(None, [reason, corrected.note])),
+        seller=corrected.seller,
+        buyer=corrected.buyer,
+    )
+
+
+def tax_after(corrected: Invoice, credited: int) -> int:
+    """The tax on what has been credited in all, so that notes over everything sum to its tax."""
+    if credited == corrected.total_minor:
+        return corrected.tax_minor
+    return credited * corrected.tax_minor // corrected.total_minor
+
+
+def _write_lines(note: Invoice, corrected: Invoice, *, is_whole: bool) -> None:
+    if not is_whole:
+        InvoiceLine.objects.create(
+            invoice=note,
+            model="",
+            meter="credit",
+            units=1,
+            nanos=note.subtotal,
+            minor=note.total_minor,
+        )
+        return
+    InvoiceLine.objects.bulk_create(
+        InvoiceLine(
+            invoice=note,
+            model=line.model,
+            meter=line.meter,
+            units=-line.units,
+            nanos=-line.nanos,
+            minor=-line.minor,
+        )
+        for line in corrected.lines.all()
+    )
+
+
+def _nanos(minor: int, currency: str) -> int:
+    return int(minor * NANOS // 10 ** minor_exponent(currency))

@@ -1,0 +1,76 @@
+"""Where an organization stands with its credit and its month, and what things cost it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
+
+from billing import credit
+from billing.ledger import summary
+from billing.models import Account, PriceVersion
+from billing.months import month_after, month_of
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Amounts in nanos. `held` is what running requests hold, `forecast` the month's end."""
+
+    currency: str
+    limit: int
+    owed: int
+    held: int
+    month: date
+    spent: int
+    forecast: int
+
+
+@dataclass(frozen=True, slots=True)
+class Offered:
+    """A price in force, or one to come; nanos for a million units by meter."""
+
+    model: str
+    currency: str
+    effective_from: datetime
+    rates: Mapping[str, int]
+
+
+def of(*, organization: int, now: datetime) -> Standing:
+    """As the ledger and the counters have it; raises `credit.NoAccount`."""
+    account = _account(organization)
+    month = month_of(now)
+    counters = credit.counters(organization)
+    spent = summary(organization, month).amount
+    return Standing(
+        currency=account.currency,
+        limit=account.credit_limit,
+        owed=credit.owed(organization),
+        held=counters.reserved if counters else 0,
+        month=month,
+        spent=spent,
+        forecast=forecast(spent, month=month, now=now),
+    )
+
+
+def forecast(spent: int, *, month: date, now: datetime) -> int:
+    """What a month comes to if the rest of it is like what has passed, in nanos."""
+    first, after = (datetime.combine(each, time(), UTC) for each in (month, month_after(month)))
+    passed = max(timedelta(seconds=1), min(now, after) - first)
+    return spent * ((after - first) // timedelta(seconds=1)) // (passed // timedelta(seconds=1))
+
+
+def prices(*, organization: int, now: datetime) -> list[Offered]:
+    """In the organization's currency: of each model the price in force, then those to come."""
+    currency = _account(organization).currency
+    rows = PriceVersion.objects.filter(currency=currency).order_by("model", "effective_from")
+    found: list[Offered] = []
+    for row in rows:
+        offered = Offered(row.model, row.currency, row.effective_from, row.rates)
+        replaced = found and found[-1].model == row.model and row.is_effective(now)
+        found = [*found[:-1], offered] if replaced else [*found, offered]
+    return found
+
+
+def _account(organization: int) -> Account:
+    found = Account.objects.for_org(organization).first()
+    if found is None:
+        raise credit.NoAccount("Your organization has no billing account yet. Ask the operator.")
+    return found

@@ -1,0 +1,15 @@
+"""Paths of billing, below /api/v1/."""
+
+from django.urls import path
+
+from billing.api.account import BillingStanding, PriceList
+from billing.api.invoices import InvoiceCsv, InvoicePdf, Invoices, OneInvoice
+
+urlpatterns = [
+    path("billing", BillingStanding.as_view()),
+    path("prices", PriceList.as_view()),
+    path("invoices", Invoices.as_view()),
+    path("invoices/<str:number>.pdf", InvoicePdf.as_view()),
+    path("invoices/<str:number>.csv", InvoiceCsv.as_view()),
+    path("invoices/<str:number>", OneInvoice.as_view()),
+]
