@@ -71,7 +71,7 @@ class Grammars:
         matcher = LLMatcher(self._vocabulary(), _compiled(grammar), log_level=0, limits=_LIMITS)
         if matcher.is_error():
             raise GrammarRefused(_first_line(matcher.get_error()))
-        return _Matcher(matcher)
+        return _Matcher(matcher, self._vocabulary().vocab_size)
 
     def _vocabulary(self) -> LLTokenizer:
         with self._lock:
@@ -99,23 +99,19 @@ class _Vocabulary:
 class _Matcher:
     """See `odds.Matcher`."""
 
-    def __init__(self, matcher: LLMatcher) -> None:
+    def __init__(self, matcher: LLMatcher, vocabulary: int) -> None:
         self._matcher = matcher
-        self._bits = np.zeros(0, np.int32)
+        self._bits = np.zeros(-(-vocabulary // 32), np.int32)
 
     def take(self, token: int) -> None:
         self._matcher.consume_token(token)
 
     def allowed(self, width: int) -> NDArray[np.bool_]:
-        words = -(-width // 32)
-        if len(self._bits) != words:
-            self._bits = np.zeros(words, np.int32)
         self._matcher.unsafe_compute_mask_ptr(self._bits.ctypes.data, self._bits.nbytes)
         if self._matcher.is_error():
             raise ValueError(f"the grammar cannot go on: {_first_line(self._matcher.get_error())}")
-        return np.unpackbits(self._bits.view(np.uint8), count=width, bitorder="little").view(
-            np.bool_
-        )
+        bits = np.unpackbits(self._bits.view(np.uint8), bitorder="little")[:width]
+        return np.pad(bits, (0, width - len(bits))).view(np.bool_)
 
 
 def _compiled(grammar: Grammar) -> str:
