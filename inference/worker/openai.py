@@ -13,6 +13,7 @@ from typing import Any
 
 import aiohttp
 import orjson
+from aiohttp.http import HttpProcessingError
 
 from inference.catalog.offers import Remote
 
@@ -204,7 +205,7 @@ async def _events(content: aiohttp.StreamReader) -> AsyncIterator[Chunk]:
 async def _line(content: aiohttp.StreamReader) -> bytes:
     try:
         return await content.readline()
-    except ValueError as error:
+    except (ValueError, HttpProcessingError) as error:
         raise RemoteFailed(Kind.broken, "the model's server sent too long a line") from error
 
 
