@@ -16,7 +16,7 @@ class FarServer:
     """Answers each chat with `WORDS`, an event a word, on a port and thread of its own.
 
     `faults` are taken one a request: a status to answer with, or cut, garbage, error, silent,
-    hold, endless-line, html, redirect, unended, nothing, slow, miscount. "" is none.
+    hold, endless-line, html, redirect, unended, nothing, gated (until `open`), miscount. "" is none.
     """
 
     def __init__(self) -> None:
@@ -26,7 +26,7 @@ class FarServer:
         self.url = ""
         self._ready = Event()
         self._loop = asyncio.new_event_loop()
-        self._over = asyncio.Event()
+        self._over, self._gate = asyncio.Event(), asyncio.Event()
         self._thread = Thread(target=self._run, name="far server")
 
     def start(self) -> None:
@@ -37,6 +37,10 @@ class FarServer:
         if self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._over.set)
             self._thread.join(10)
+
+    def open(self) -> None:
+        """Let the gated go on."""
+        self._loop.call_soon_threadsafe(self._gate.set)
 
     def _run(self) -> None:
         try:
@@ -106,8 +110,8 @@ class FarServer:
                 await _send(response, {"error": {"message": "secret plans"}})
             case "endless-line":
                 await response.write(b"data: " + b"x" * (1 << 20))
-            case "slow":
-                await asyncio.sleep(0.5)
+            case "gated":
+                await self._gate.wait()
             case "hold":
                 await asyncio.sleep(60)
 
