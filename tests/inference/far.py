@@ -15,8 +15,8 @@ WORDS = ("one", " two", " three", " four")
 class FarServer:
     """Answers each chat with `WORDS`, an event a word, on a port and thread of its own.
 
-    `faults` are taken one a request: a status to answer with, or cut, garbage, error, silent,
-    hold, endless-line, html, redirect, unended, nothing, gated (until `open`), miscount. "" is none.
+    `faults` are taken one a request: "" for none, a status to answer with, or cut, garbage, error,
+    silent, hold, endless-line, html, redirect, unended, nothing, gated (until `open`), miscount.
     """
 
     def __init__(self) -> None:
