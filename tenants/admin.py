@@ -17,7 +17,7 @@ from unfold.decorators import action, display
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget, UnfoldAdminTextInputWidget
 
-from tenants import audit, keys, organizations
+from tenants import audit, keys, logins, organizations
 from tenants.admin_audit import Audited, AuditEntryAdmin
 from tenants.models import ApiKey, Membership, Organization, Role, Scope, User, every_scope
 from tenants.roles import actions_of
@@ -209,11 +209,19 @@ class UserAdmin(Audited, DjangoUserAdmin, ModelAdmin):  # type: ignore[misc,type
         places = Membership.objects.across_organizations().select_related("organization")
         return User.objects.prefetch_related(Prefetch("memberships", places)).order_by("email")
 
+    def save_model(self, request: HttpRequest, obj: User, form: Any, change: bool) -> None:
+        """Save; whoever is shut out is out everywhere."""
+        super().save_model(request, obj, form, change)
+        if change and not obj.is_active:
+            logins.end_all(obj, now=datetime.now(UTC))
+
     def user_change_password(self, request: HttpRequest, id: str, form_url: str = "") -> Any:  # noqa: A002
         """Set or take away a password, and say so in the audit log."""
         response = super().user_change_password(request, id, form_url)
         if request.method == "POST" and response.status_code == 302:
-            self.audit_fact(request, User.objects.get(pk=id), "password_changed")
+            user = User.objects.get(pk=id)
+            self.audit_fact(request, user, "password_changed")
+            logins.end_all(user, now=datetime.now(UTC))
         return response
 
     def get_inlines(self, request: HttpRequest, obj: Any) -> Any:

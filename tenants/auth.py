@@ -1,5 +1,9 @@
-"""Who calls: an API key as a `Caller`, without the database while records are warm."""
+"""Who calls: an API key, or a person's access token and the organization they name, as a `Caller`.
 
+Without the database while records are warm.
+"""
+
+import re
 import time
 from dataclasses import dataclass
 
@@ -8,26 +12,29 @@ from django_tenants.utils import schema_exists
 from redis.exceptions import RedisError
 
 from kit import origin
-from kit.errors import Refused, Unavailable
+from kit.errors import Invalid, Refused, Unavailable
 from kit.origin import Network
 from tenants import keys, uses
 from tenants.keys import Unauthenticated
-from tenants.models import ApiKey, Limited, Organization, Role
+from tenants.models import ApiKey, Limited, LogIn, Membership, Organization, Role
 from tenants.records import Fields, Records
-from tenants.roles import SCOPES, Action, role_may, scopes_may
+from tenants.roles import SCOPES, Action, role_may, scopes_may, scopes_of
+from tenants.tokens import AccessClaims, NotLoggedIn, read_access
 
 __all__ = [
     "Caller",
     "Elsewhere",
     "Forbidden",
     "Limits",
+    "NotAMember",
     "NotYourRole",
     "Suspended",
     "Unauthenticated",
     "authenticate",
 ]
 
-_LONGEST_HEADER = 256
+_LONGEST_HEADER = 1024
+_SLUG = re.compile(r"[a-z0-9-]{1,40}")
 
 
 class Forbidden(Refused):
@@ -40,6 +47,12 @@ class Elsewhere(Refused):
     """A good key, from a place where it is not to be used."""
 
     status, code = 403, "address_not_allowed"
+
+
+class NotAMember(Refused):
+    """Logged in, but the organization is not theirs, or there is none of that name."""
+
+    status, code = 403, "not_a_member"
 
 
 class NotYourRole(Refused):
@@ -141,13 +154,81 @@ class _Organization:
     priority: int
 
 
-async def authenticate(authorization: str | None) -> Caller:
-    """The caller whom an `Authorization` header names.
+@dataclass(frozen=True, slots=True)
+class _LogIn:
+    user: int
+    ended: bool
 
-    Raises `Unauthenticated` (no key, or none that is valid), `Elsewhere`, `Suspended`, and
-    `Unavailable` where neither Redis nor PostgreSQL can tell.
+
+@dataclass(frozen=True, slots=True)
+class _Member:
+    organization: int
+    role: Role
+
+
+async def authenticate(authorization: str | None) -> Caller:
+    """The caller whom an `Authorization` header names; the rest is the running request's origin.
+
+    Raises `Unauthenticated` (no key, or none that is valid) or `NotLoggedIn`, `NotAMember`,
+    `Elsewhere`, `Suspended`, and `Unavailable` where neither Redis nor PostgreSQL can tell.
     """
-    presented = keys.parse(_bearer(authorization))
+    token = _bearer(authorization)
+    if "." in token:
+        return await _member(token)
+    return await _program(token)
+
+
+async def authenticate_person(authorization: str | None) -> int:
+    """The primary key of the user whose access token the header has, of no organization.
+
+    Raises `NotLoggedIn` and `Unavailable`.
+    """
+    claims = read_access(_bearer(authorization))
+    try:
+        login = await _logins.get(claims.login)
+    except (RedisError, DatabaseError) as error:
+        raise Unavailable("Log-ins cannot be checked right now; try again.") from error
+    _refuse_ended(login, claims)
+    return claims.user
+
+
+async def _member(token: str) -> Caller:
+    """A person, by an access token, in the organization that `X-Organization` names."""
+    claims = read_access(token)
+    slug = origin.current().organization
+    if not _SLUG.fullmatch(slug):
+        raise Invalid(
+            "Say for which organization: send its slug in the header X-Organization.",
+            param="X-Organization",
+        )
+    try:
+        login = await _logins.get(claims.login)
+        member = await _members.get(Membership.remembered_as(claims.user, slug))
+        organization = await _organizations.get(str(member.organization)) if member else None
+    except (RedisError, DatabaseError) as error:
+        raise Unavailable("Log-ins cannot be checked right now; try again.") from error
+    _refuse_ended(login, claims)
+    if member is None or organization is None:
+        raise NotAMember(f"You do not belong to an organization {slug!r}.")
+    _refuse_shut(organization)
+    return Caller(
+        organization=member.organization,
+        slug=organization.slug,
+        schema=organization.schema,
+        key=f"u:{claims.user}",
+        scopes=scopes_of(member.role),
+        models=frozenset(),
+        limits=organization.limits,
+        key_limits=Limits(),
+        priority=organization.priority,
+        user=claims.user,
+        role=member.role,
+    )
+
+
+async def _program(text: str) -> Caller:
+    """A program, by its key."""
+    presented = keys.parse(text)
     try:
         key = await _keys.get(presented.id)
         _refuse_dead(key, presented)
@@ -186,6 +267,11 @@ def _bearer(authorization: str | None) -> str:
     if scheme.lower() != "bearer" or not token.strip():
         raise Unauthenticated("The Authorization header must read 'Bearer ' and then the API key.")
     return token.strip()
+
+
+def _refuse_ended(login: _LogIn | None, claims: AccessClaims) -> None:
+    if login is None or login.ended or login.user != claims.user:
+        raise NotLoggedIn("This log-in has ended; log in again.")
 
 
 def _refuse_dead(key: _Key | None, presented: keys.Presented) -> None:
@@ -247,6 +333,23 @@ def _load_organization(identifier: str) -> Fields | None:
     }
 
 
+def _load_login(identifier: str) -> Fields | None:
+    login = LogIn.objects.filter(pk=identifier).select_related("user").first()
+    if login is None:
+        return None
+    return {
+        "user": login.user_id,
+        "ended": login.ended_at is not None or not login.user.is_active,
+    }
+
+
+def _load_member(identifier: str) -> Fields | None:
+    user, slug = identifier.split(":")
+    rows = Membership.objects.filter(organization__slug=slug, user=int(user))
+    member = rows.values("organization", "role").first()
+    return dict(member) if member else None
+
+
 def _limits(row: Limited) -> list[int]:
     return [row.requests_per_minute, row.tokens_per_minute, row.concurrent_requests]
 
@@ -264,3 +367,9 @@ def _shape_organization(fields: Fields) -> _Organization:
 
 _keys = Records(ApiKey.kind, load=_load_key, shape=_shape_key)
 _organizations = Records(Organization.kind, load=_load_organization, shape=_shape_organization)
+_logins = Records(LogIn.kind, load=_load_login, shape=lambda fields: _LogIn(**fields))
+_members = Records(
+    Membership.kind,
+    load=_load_member,
+    shape=lambda fields: _Member(fields["organization"], Role(fields["role"])),
+)

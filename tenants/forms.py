@@ -5,13 +5,24 @@ from typing import Any
 from django.forms import ValidationError
 from unfold.forms import AuthenticationForm
 
-from tenants import audit
+from tenants import audit, throttle
 from tenants.audit import Actor, Change
 from tenants.models import User
 
 
 class OperatorLoginForm(AuthenticationForm):  # type: ignore[misc]
-    """Every log-in to the admin is recorded, the ones that fail too."""
+    """Every log-in to the admin is throttled and recorded, the ones that fail too."""
+
+    def clean(self) -> dict[str, Any]:
+        """Judge the password, unless it was tried too often."""
+        tried = self.cleaned_data.get("username") or ""
+        try:
+            throttle.attempt_now(tried)
+        except throttle.TooManyAttempts as refusal:
+            raise ValidationError(refusal.message, code="throttled") from None
+        cleaned: dict[str, Any] = super().clean()
+        throttle.succeeded_now(tried)
+        return cleaned
 
     def confirm_login_allowed(self, user: Any) -> None:
         """The password is right: let operators in."""

@@ -1,7 +1,9 @@
 """Organizations, the people in them, and the keys their programs use."""
 
+from contextlib import ExitStack
 from datetime import datetime
 from typing import Any, ClassVar
+from uuid import uuid4
 
 from django.contrib.auth.models import AbstractUser, BaseUserManager
 from django.contrib.postgres.fields import ArrayField
@@ -171,9 +173,44 @@ class User(AbstractUser):
     def __str__(self) -> str:
         return self.email
 
+    def delete(self, *args: Any, **kwargs: Any) -> tuple[int, dict[str, int]]:
+        """Delete, and let every process know that the log-ins are over."""
+        with ExitStack() as stack:
+            for login in self.logins.filter(ended_at=None):
+                stack.enter_context(changing(LogIn.kind, login.pk))
+            return super().delete(*args, **kwargs)
+
+
+class LogIn(Remembered):
+    """A person who logged in: from one password to the end of its last refresh token.
+
+    `token` is the id of the one refresh token that is good now; whoever shows an older one has
+    stolen it, or was stolen from.
+    """
+
+    kind = "login"
+
+    id = models.UUIDField(primary_key=True, default=uuid4, editable=False)
+    user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="logins")
+    token = models.CharField(max_length=64)
+    address = models.CharField(max_length=45, blank=True)
+    agent = models.CharField(max_length=200, blank=True)
+    created_at = models.DateTimeField()
+    refreshed_at = models.DateTimeField()
+    ended_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        verbose_name = "log-in"
+        ordering = ("-refreshed_at",)
+
+    def __str__(self) -> str:
+        return f"{self.user} · {self.created_at:%Y-%m-%d %H:%M}"
+
 
 class Membership(models.Model):
-    """A person's place in an organization."""
+    """A person's place in an organization. Change it by `save`: callers are checked against it."""
+
+    kind = "member"
 
     user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="memberships")
     organization = models.ForeignKey(
@@ -192,6 +229,21 @@ class Membership(models.Model):
 
     def __str__(self) -> str:
         return f"{self.user} · {self.organization} · {self.role}"
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        """Save, and let every process know."""
+        with changing(self.kind, self.remembered_as(self.user_id, self.organization.slug)):
+            super().save(*args, **kwargs)
+
+    def delete(self, *args: Any, **kwargs: Any) -> tuple[int, dict[str, int]]:
+        """Delete, and let every process know."""
+        with changing(self.kind, self.remembered_as(self.user_id, self.organization.slug)):
+            return super().delete(*args, **kwargs)
+
+    @staticmethod
+    def remembered_as(user: int, slug: str) -> str:
+        """By what a caller names: themselves and the organization."""
+        return f"{user}:{slug}"
 
 
 def every_scope() -> list[str]:

@@ -5,6 +5,8 @@ so that any `manage.py` command reaches the running stack without further settin
 """
 
 import os
+from datetime import timedelta
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
@@ -78,6 +80,15 @@ AUDIT_ANCHORS = Path(_env("AUDIT_ANCHORS", str(VAR_DIR / "audit" / "anchors.json
 BODY_LIMIT = 2 * 1024 * 1024
 """The largest request body the API reads, in bytes."""
 DATA_UPLOAD_MAX_MEMORY_SIZE = BODY_LIMIT
+SIMPLE_JWT = {
+    "ACCESS_TOKEN_LIFETIME": timedelta(minutes=10),
+    "REFRESH_TOKEN_LIFETIME": timedelta(days=14),
+    "SIGNING_KEY": sha256(f"tokens:{SECRET_KEY}".encode()).hexdigest(),
+    "USER_ID_CLAIM": "sub",
+    "CHECK_REVOKE_TOKEN": False,
+    "UPDATE_LAST_LOGIN": False,
+}
+"""Changing SECRET_KEY logs everyone out."""
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.Argon2PasswordHasher"]
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": f"django.contrib.auth.password_validation.{name}"}
@@ -205,6 +216,7 @@ SPECTACULAR_SETTINGS = {
         {"name": "Usage", "description": "What was used, and what it comes to."},
         {"name": "API keys", "description": "Programs' ways in: made, bounded, rotated, revoked."},
         {"name": "Organization", "description": "Who changed what."},
+        {"name": "Log-in", "description": "People's way in: access and refresh tokens."},
     ],
     "APPEND_COMPONENTS": {
         "securitySchemes": {

@@ -73,7 +73,7 @@ def refusal_within_a_second(text: str) -> Refused:
         ("Bearer one two", "not an API key of this platform"),
         ("Bearer a\x00b", "not an API key of this platform"),
         ("Bearer aip_live_ключ", "must be ASCII"),
-        ("Bearer " + "a" * 100_000, "at most 256 characters"),
+        ("Bearer " + "a" * 100_000, "at most 1024 characters"),
         (f"Bearer {keys._spell('live', '0' * 12, '0' * 32)[:-1]}-", "not an API key"),
         (f"Bearer {keys._spell('live', '0' * 12, '0' * 32)}", "Incorrect API key"),
         ("Bearer aip_live_000000000000_" + "0" * 38, "mistyped"),
