@@ -113,7 +113,7 @@ class InferConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         caller = await self._caller()
         request = request_id(datetime.now(UTC))
         name = message.id or str(request)
-        body = message.model_dump_json(include=set(InferForm.model_fields))
+        body = message.model_dump_json(include=set(InferForm.model_fields), by_alias=True)
         form = parse(body, InferForm)
         repeatable = None
         if message.idempotency_key is not None:

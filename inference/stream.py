@@ -12,7 +12,7 @@ from uuid import UUID
 
 import orjson
 
-from inference.engine import Delta, Outcome
+from inference.engine import Delta, Logprob, Outcome
 from inference.jobs import LEASES, SEALED
 from kit.redis import Argument, Lua, state
 
@@ -22,12 +22,16 @@ _APPEND, _END = Lua(_LUA / "append.lua"), Lua(_LUA / "end.lua")
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Tokens of an answer. `entry` orders it in its stream; `position` counts the tokens before."""
+    """Tokens of an answer. `entry` orders it in its stream; `position` counts the tokens before.
+
+    `logprobs` has one for each token if the request asked for them.
+    """
 
     entry: str
     position: int
     tokens: tuple[int, ...]
     text: str
+    logprobs: tuple[Logprob, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,13 +109,25 @@ def decode(entry: str, payload: bytes) -> Event:
     data = orjson.loads(payload)
     if "reason" in data:
         return Ended(entry=entry, **data)
-    return Piece(entry=entry, position=data["p"], tokens=tuple(data["t"]), text=data["x"])
+    return Piece(
+        entry=entry,
+        position=data["p"],
+        tokens=tuple(data["t"]),
+        text=data["x"],
+        logprobs=tuple(
+            Logprob(logprob, tuple((token, each) for token, each in top))
+            for logprob, top in data.get("l", ())
+        ),
+    )
 
 
 def _payload(delta: Delta) -> bytes:
     if not delta.tokens and not delta.text:
         return b""
-    return orjson.dumps({"p": delta.position, "t": delta.tokens, "x": delta.text})
+    data: dict[str, Any] = {"p": delta.position, "t": delta.tokens, "x": delta.text}
+    if delta.logprobs:
+        data["l"] = [(each.logprob, each.top) for each in delta.logprobs]
+    return orjson.dumps(data)
 
 
 def _seal(outcome: Outcome | None) -> list[Argument]:

@@ -1,6 +1,6 @@
 """POST /v1/chat/completions, to the letter of OpenAI's schema."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -12,10 +12,15 @@ from drf_spectacular.utils import extend_schema
 from inference.admission import Wish, room_for
 from inference.api import prompts, sse
 from inference.api.access import InferenceEndpoint, headers
-from inference.api.forms import ChatForm
+from inference.api.chat_forms import ChatForm, Tool
+from inference.api.logprobs import token_logprobs
+from inference.api.structured import checked
+from inference.api.tools import Called, Reader, Said, deltas, message, offered, turns
+from inference.api.tools import wanted as answer_wanted
 from inference.catalog.offers import offer
+from inference.engine import Text
 from inference.generation import Generation
-from inference.stream import Ended
+from inference.stream import Ended, Piece
 from kit.edge import Broken, Json, body, openai_body
 from kit.errors import Refused
 from kit.ids import made_at
@@ -36,44 +41,87 @@ class ChatCompletions(InferenceEndpoint):
     async def post(self, request: HttpRequest) -> HttpResponseBase:
         """An answer, or its stream with `"stream": true`."""
         form = await body(request, ChatForm)
-        wish = await self._wish(request, form)
+        tools = offered(form)
+        wish = await self._wish(request, form, tools)
+        answer = _Answer(text=wish.offer.text, tools=bool(tools), logprobs=bool(form.logprobs))
         async with AsyncExitStack() as stack:
             run = await stack.enter_async_context(self.generation(request, wish))
             if form.stream:
                 usage = form.stream_options is not None and form.stream_options.include_usage
-                return sse.response(_chunks(run, stack.pop_all(), usage=usage), headers(run))
-            answer = await run.whole()
-            return Json(_completion(run, answer.text, answer.ended), headers=headers(run))
+                chunks = _chunks(run, answer, stack.pop_all(), usage=usage)
+                return sse.response(chunks, headers(run))
+            return Json(await _completion(run, answer), headers=headers(run))
 
-    async def _wish(self, request: HttpRequest, form: ChatForm) -> Wish:
+    async def _wish(self, request: HttpRequest, form: ChatForm, tools: Sequence[Tool]) -> Wish:
         model = await offer(form.model, allowed=self.caller.models)
-        turns = [message.as_turn() for message in form.messages]
-        prompt = await prompts.tokens(model, turns, param="messages")
-        wanted = form.max_completion_tokens or form.max_tokens
-        room = room_for(model, prompt=len(prompt), max_tokens=wanted, param="messages")
+        wanted = await checked(answer_wanted(form, tools))
+        messages = turns(form.messages, tools, must=form.tool_choice != "auto")
+        prompt = await prompts.tokens(model, messages, param="messages")
+        most = form.max_completion_tokens or form.max_tokens
+        room = room_for(model, prompt=len(prompt), max_tokens=most, param="messages")
         return Wish(
             offer=model,
             prompt=prompt,
-            sampling=form.sampling(model, max_tokens=room),
+            sampling=form.sampling(
+                model, max_tokens=room, wanted=wanted, logprobs=form.alternatives
+            ),
             endpoint="chat.completions",
             label=request.label,  # type: ignore[attr-defined]
-            messages=turns,
+            messages=messages,
         )
 
 
-async def _chunks(run: Generation, stack: AsyncExitStack, *, usage: bool) -> AsyncIterator[bytes]:
+class _Answer:
+    """Pieces in, OpenAI's deltas and log-probabilities out."""
+
+    def __init__(self, *, text: Text, tools: bool, logprobs: bool) -> None:
+        self._text = text
+        self._reader = Reader() if tools else None
+        self._logprobs = logprobs
+
+    @property
+    def calls(self) -> int:
+        """How many calls have begun."""
+        return 0 if self._reader is None else self._reader.calls
+
+    def take(self, text: str) -> list[Said | Called]:
+        """What this text says."""
+        if self._reader is None:
+            return [Said(text)] if text else []
+        return self._reader.feed(text)
+
+    def rest(self) -> list[Said | Called]:
+        """What was held back, now that the answer has ended."""
+        return [] if self._reader is None else self._reader.flush()
+
+    def logprobs(self, pieces: Sequence[Piece]) -> dict[str, Any] | None:
+        """Of the tokens of these pieces; None where they were not asked for."""
+        if not self._logprobs:
+            return None
+        return {"content": [*token_logprobs(self._text, pieces)], "refusal": None}
+
+
+async def _chunks(
+    run: Generation, answer: _Answer, stack: AsyncExitStack, *, usage: bool
+) -> AsyncIterator[bytes]:
     empty: dict[str, Any] = {"usage": None} if usage else {}
     head = _head(run, "chat.completion.chunk")
+    request = run.job.id.hex
+
+    def chunk(delta: dict[str, Any], **more: Any) -> bytes:
+        return sse.event({**head, "choices": [_choice(delta=delta, **more)], **empty})
+
     async with stack:
         try:
-            first = {"role": "assistant", "content": "", "refusal": None}
-            yield sse.event({**head, "choices": [_choice(delta=first)], **empty})
+            yield chunk({"role": "assistant", "content": "", "refusal": None})
             async for piece in run.pieces():
-                if piece.text:
-                    delta = {"content": piece.text}
-                    yield sse.event({**head, "choices": [_choice(delta=delta)], **empty})
-            last = _choice(delta={}, finish_reason=_finish_reason(run.ended))
-            yield sse.event({**head, "choices": [last], **empty})
+                delta = deltas(answer.take(piece.text), request)
+                logprobs = answer.logprobs([piece])
+                if delta or (logprobs and logprobs["content"]):
+                    yield chunk(delta, logprobs=logprobs)
+            if rest := deltas(answer.rest(), request):
+                yield chunk(rest)
+            yield chunk({}, finish_reason=_finish_reason(run.ended, calls=answer.calls))
             if usage:
                 yield sse.event({**head, "choices": [], "usage": _usage(run.ended)})
             yield b"data: [DONE]\n\n"
@@ -84,15 +132,15 @@ async def _chunks(run: Generation, stack: AsyncExitStack, *, usage: bool) -> Asy
             yield sse.event(openai_body(Broken("Something broke on our side.")))
 
 
-def _completion(run: Generation, text: str, ended: Ended) -> dict[str, Any]:
-    message: dict[str, Any] = {
-        "role": "assistant",
-        "content": text,
-        "refusal": None,
-        "annotations": [],
-    }
-    choice = _choice(message=message, finish_reason=_finish_reason(ended))
-    return {**_head(run, "chat.completion"), "choices": [choice], "usage": _usage(ended)}
+async def _completion(run: Generation, answer: _Answer) -> dict[str, Any]:
+    pieces = [piece async for piece in run.pieces()]
+    events = answer.take("".join(piece.text for piece in pieces)) + answer.rest()
+    choice = _choice(
+        message=message(events, run.job.id.hex),
+        logprobs=answer.logprobs(pieces),
+        finish_reason=_finish_reason(run.ended, calls=answer.calls),
+    )
+    return {**_head(run, "chat.completion"), "choices": [choice], "usage": _usage(run.ended)}
 
 
 def _head(run: Generation, kind: str) -> dict[str, Any]:
@@ -106,12 +154,16 @@ def _head(run: Generation, kind: str) -> dict[str, Any]:
     }
 
 
-def _choice(*, finish_reason: str | None = None, **content: Any) -> dict[str, Any]:
-    return {"index": 0, **content, "logprobs": None, "finish_reason": finish_reason}
+def _choice(
+    *, finish_reason: str | None = None, logprobs: dict[str, Any] | None = None, **content: Any
+) -> dict[str, Any]:
+    return {"index": 0, **content, "logprobs": logprobs, "finish_reason": finish_reason}
 
 
-def _finish_reason(ended: Ended) -> str:
-    return "length" if ended.reason in {"length", "timeout"} else "stop"
+def _finish_reason(ended: Ended, *, calls: int) -> str:
+    if ended.reason in {"length", "timeout"}:
+        return "length"
+    return "tool_calls" if calls else "stop"
 
 
 def _usage(ended: Ended) -> dict[str, Any]:

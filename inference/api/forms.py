@@ -2,15 +2,27 @@
 
 import secrets
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from dataclasses import dataclass
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+import orjson
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from inference.catalog.offers import Offer
-from inference.engine import Sampling
+from inference.engine import Grammar, GrammarKind, Sampling
+from kit.errors import Invalid
 
 MOST_STOPS = 4
 _LONGEST_STOP = 256
+_MOST_BIASES = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What an answer must look like, and the field that says so."""
+
+    grammar: Grammar
+    param: str
 
 
 class Form(BaseModel):
@@ -20,6 +32,39 @@ class Form(BaseModel):
 
 
 StopText = Annotated[str, Field(min_length=1, max_length=_LONGEST_STOP)]
+ChoiceText = Annotated[str, Field(min_length=1, max_length=4096)]
+TokenText = Annotated[str, Field(pattern=r"^[0-9]{1,7}$")]
+Token = Annotated[int, Field(ge=0, lt=2**31)]
+Bias = Annotated[float, Field(ge=-100, le=100)]
+
+
+def json_grammar(schema: Any) -> Grammar:
+    """Answers that this JSON Schema describes."""
+    return Grammar(GrammarKind.json_schema, orjson.dumps(schema).decode())
+
+
+class StructuredOutputs(Form):
+    """vLLM's: exactly one of a JSON Schema, a regular expression, a list of answers."""
+
+    json_schema: dict[str, Any] | bool | None = Field(None, alias="json")
+    regex: str | None = Field(None, min_length=1)
+    choice: list[ChoiceText] | None = Field(None, min_length=1, max_length=1000)
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if sum(value is not None for value in (self.json_schema, self.regex, self.choice)) != 1:
+            raise ValueError("give exactly one of json, regex and choice")
+        return self
+
+    @property
+    def wanted(self) -> Wanted:
+        """As the engine takes it, and which field says so."""
+        if self.regex is not None:
+            return Wanted(Grammar(GrammarKind.regex, self.regex), "structured_outputs.regex")
+        if self.choice is not None:
+            source = orjson.dumps(self.choice).decode()
+            return Wanted(Grammar(GrammarKind.choice, source), "structured_outputs.choice")
+        return Wanted(json_grammar(self.json_schema), "structured_outputs.json")
 
 
 class SamplingForm(Form):
@@ -27,8 +72,16 @@ class SamplingForm(Form):
 
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, gt=0, le=1)
+    top_k: int | None = Field(None, ge=-1, description="The likeliest so many; 0 and -1 mean all.")
+    min_p: float | None = Field(None, ge=0, le=1)
+    presence_penalty: float | None = Field(None, ge=-2, le=2)
+    frequency_penalty: float | None = Field(None, ge=-2, le=2)
+    repetition_penalty: float | None = Field(None, gt=0, le=2)
+    logit_bias: dict[TokenText, Bias] | None = Field(None, max_length=_MOST_BIASES)
     seed: int | None = Field(None, ge=-(2**63), lt=2**63)
     stop: StopText | list[StopText] | None = None
+    stop_token_ids: list[Token] | None = Field(None, max_length=64)
+    structured_outputs: StructuredOutputs | None = None
 
     @field_validator("stop")
     @classmethod
@@ -37,8 +90,15 @@ class SamplingForm(Form):
             raise ValueError(f"at most {MOST_STOPS} stop strings")
         return value
 
-    def sampling(self, offer: Offer, *, max_tokens: int) -> Sampling:
-        """What the engine needs; a random seed where none is given."""
+    @property
+    def wanted(self) -> Wanted | None:
+        """What the answer must look like."""
+        return None if self.structured_outputs is None else self.structured_outputs.wanted
+
+    def sampling(
+        self, offer: Offer, *, max_tokens: int, wanted: Wanted | None, logprobs: int | None = None
+    ) -> Sampling:
+        """What the engine needs; a random seed where none is given. Raises `Invalid`."""
         stop: Sequence[str] = [self.stop] if isinstance(self.stop, str) else self.stop or []
         return Sampling(
             max_tokens=max_tokens,
@@ -46,56 +106,28 @@ class SamplingForm(Form):
             top_p=offer.default_top_p if self.top_p is None else self.top_p,
             seed=secrets.randbits(63) if self.seed is None else self.seed,
             stop=tuple(stop),
+            top_k=max(self.top_k or 0, 0),
+            min_p=self.min_p or 0.0,
+            presence_penalty=self.presence_penalty or 0.0,
+            frequency_penalty=self.frequency_penalty or 0.0,
+            repetition_penalty=self.repetition_penalty or 1.0,
+            logit_bias=tuple(
+                (_token(offer, int(token), "logit_bias"), bias)
+                for token, bias in (self.logit_bias or {}).items()
+            ),
+            stop_token_ids=tuple(
+                _token(offer, token, "stop_token_ids") for token in self.stop_token_ids or ()
+            ),
+            logprobs=logprobs,
+            grammar=None if wanted is None else wanted.grammar,
         )
 
 
-class TextPart(Form):
-    """A part of a message. Only text is understood."""
-
-    type: Literal["text"]
-    text: str
-
-
-class Message(Form):
-    """One turn. Fields that answers carry are accepted empty, so that they can be sent back."""
-
-    role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[TextPart]
-    name: str | None = None
-    refusal: None = None
-    annotations: list[None] | None = None
-    audio: None = None
-    function_call: None = None
-    tool_calls: None = None
-
-    def as_turn(self) -> dict[str, str]:
-        """For the chat template; `developer` is OpenAI's later name of `system`."""
-        if isinstance(self.content, str):
-            content = self.content
-        else:
-            content = "".join(part.text for part in self.content)
-        return {"role": "system" if self.role == "developer" else self.role, "content": content}
-
-
-class StreamOptions(Form):
-    """OpenAI's."""
-
-    include_usage: bool = False
-
-
-class ChatForm(SamplingForm):
-    """POST /v1/chat/completions."""
-
-    model: str
-    messages: list[Message] = Field(min_length=1, max_length=2048)
-    max_tokens: int | None = Field(None, ge=1)
-    max_completion_tokens: int | None = Field(None, ge=1)
-    stream: bool = False
-    stream_options: StreamOptions | None = None
-    n: Literal[1] = 1
-    user: str | None = Field(None, max_length=256)
-    metadata: dict[str, str] | None = None
-    store: Literal[False] | None = None
+def _token(offer: Offer, token: int, param: str) -> int:
+    known = len(offer.text.pieces)
+    if known and token >= known:
+        raise Invalid(f"{param}: {offer.name} has no token {token}.", param=param)
+    return token
 
 
 class InferForm(SamplingForm):

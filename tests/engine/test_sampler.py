@@ -94,7 +94,7 @@ def reference(row: Any, one: Odds, prompt: Any, said: list[int], matcher: Any) -
 def sample(logits: Logits, *some: Sampling) -> list[int | None]:
     """Tokens at position 0 after no prompt."""
     drawn = SAMPLER.sample(logits, [Odds(each, ()) for each in some])
-    return [each and each.token for each in drawn]
+    return [None if each is None else each.token for each in drawn]
 
 
 @given(logits=rows, data=st.data())
