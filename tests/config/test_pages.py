@@ -121,7 +121,7 @@ def test_the_documentation_lists_every_endpoint_with_its_form_and_the_key(client
             refusal = operation["responses"]["401"]["content"]
             kind = "application/json" if path.startswith("/v1/") else "application/problem+json"
             assert list(refusal) == [kind]
-            if method == "post":
+            if method == "post" and "{" not in path:
                 [content] = operation["requestBody"]["content"].values()
                 assert "$ref" in content["schema"]
     for operation in ("/v1/chat/completions", "/api/v1/infer", "/api/v1/infer/stream"):
