@@ -71,7 +71,9 @@ class Grammars:
         matcher = LLMatcher(self._vocabulary(), _compiled(grammar), log_level=0, limits=_LIMITS)
         if matcher.is_error():
             raise GrammarRefused(_first_line(matcher.get_error()))
-        return _Matcher(matcher, self._vocabulary().vocab_size)
+        made = _Matcher(matcher, self._vocabulary().vocab_size)
+        made.warm()
+        return made
 
     def _vocabulary(self) -> LLTokenizer:
         with self._lock:
@@ -102,6 +104,14 @@ class _Matcher:
     def __init__(self, matcher: LLMatcher, vocabulary: int) -> None:
         self._matcher = matcher
         self._bits = np.zeros(-(-vocabulary // 32), np.int32)
+
+    def warm(self) -> None:
+        """Compute the first tokens, which takes longest; GrammarRefused if there are none."""
+        try:
+            if not self.allowed(self._bits.size * 32).any():
+                raise GrammarRefused("it allows no answer")
+        except ValueError as error:
+            raise GrammarRefused(str(error)) from error
 
     def take(self, token: int) -> None:
         self._matcher.consume_token(token)
