@@ -1,12 +1,15 @@
-"""Tokens a second of the engine itself: a prepared model, no web, no queue, no database.
+"""Tokens a second of the engine itself, beside llama.cpp and transformers with the same model.
 
-  .venv/bin/python benchmarks/engine.py                    1, 8 and 32 streams of the default model
+  .venv/bin/python benchmarks/engine.py                        everything, three rounds
+  .venv/bin/python benchmarks/engine.py --rivals               the engine alone
   .venv/bin/python benchmarks/engine.py --streams 16 --record
 
-Each round submits its streams at once, prompts of about 50 tokens that differ,
-answers of a fixed length. Tokens/s count from the last stream's first token to the first stream's
-last: all streams decode together then. The step is the time between two publications in that span,
-so its p99 is what a reader waits for his next token. Prefill is one prompt, alone.
+Rounds alternate: for each number of streams the engine, then each rival, then again; the best round
+of each side counts. Prompts of about 50 tokens that differ, the same for all; answers of a fixed
+length, greedy. The engine's tokens/s count from the last stream's first token to the first stream's
+last: all streams decode together then; the rivals' are timed from when all prompts are read. The
+step is the time between two publications in that span. Prefill is one prompt, alone. A rival's
+process is stopped while it is not its turn. llama.cpp is compiled once, into var/rivals.
 """
 
 import argparse
@@ -16,19 +19,22 @@ import shlex
 import statistics
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Thread
+from typing import Any
 
 import numpy as np
 from rich.console import Console
 from rich.progress import Progress
 
+from benchmarks.rivals import building
+from benchmarks.rivals.process import Rival
 from inference.engine import (
     Delta,
-    Detokenizer,
     Engine,
     Manifest,
     Sampling,
@@ -41,6 +47,10 @@ from inference.engine.onnx import OnnxRunner
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "RESULTS.md"
+RIVALS: dict[str, Callable[[int], Rival]] = {
+    "llama.cpp": building.llama_cpp,
+    "transformers": building.transformers,
+}
 WORDS = [
     "river",
     "stone",
@@ -63,17 +73,11 @@ class Endless:
     eos: frozenset[int] = frozenset()
 
     def __init__(self, text: Text) -> None:
-        self._text = text
         self.context = text.context
-
-    def encode(self, text: str) -> list[int]:
-        return self._text.encode(text)
-
-    def chat(self, messages: Sequence[object]) -> list[int]:
-        return self._text.chat(messages)  # type: ignore[arg-type]
-
-    def stream(self) -> Detokenizer:
-        return self._text.stream()
+        self.pieces = text.pieces
+        self.encode = text.encode
+        self.chat = text.chat
+        self.stream = text.stream
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,12 +101,13 @@ class Bench:
             folder / "model.onnx", slots=slots, context=self.manifest.context, threads=threads
         )
         self._engine = Engine(runner, self.text)
+        self._asked = 0
         self._published: list[tuple[float, Sequence[Delta]]] = []
         Thread(target=self._engine.run, args=(self._publish,), daemon=True).start()
 
     def decode(self, streams: int, tokens: int) -> Round:
         """All streams at once."""
-        start = self._run([self._prompt(number) for number in range(streams)], tokens)
+        start = self._run(self.prompts(streams), tokens)
         first: dict[str, float] = {}
         last: dict[str, float] = {}
         for at, deltas in self._published:
@@ -125,9 +130,19 @@ class Bench:
 
     def prefill(self, tokens: int) -> float:
         """Tokens a second of one prompt of that length."""
-        prompt = (self._prompt(0) * (tokens // 10))[:tokens]
+        prompt = self.long_prompt(tokens)
         start = self._run([prompt], 1)
         return len(prompt) / (self._published[-1][0] - start)
+
+    def prompts(self, streams: int) -> list[list[int]]:
+        """As many as there are streams, all different."""
+        return [self._prompt(number) for number in range(streams)]
+
+    def long_prompt(self, tokens: int) -> list[int]:
+        """One that the cache has not seen: words in an order of its own each time."""
+        self._asked += 1
+        order = np.random.default_rng(self._asked).choice(WORDS, tokens)
+        return self.text.encode(" ".join(order))[:tokens]
 
     def _prompt(self, number: int) -> list[int]:
         chosen = np.random.default_rng(number).choice(WORDS, 6)
@@ -148,21 +163,78 @@ class Bench:
         self._published.append((time.perf_counter(), deltas))
 
 
-def table(manifest: Manifest, rounds: list[Round], prefills: dict[int, float]) -> list[str]:
-    """Markdown: a row for each number of streams, and the prefills."""
-    lines = [
-        f"{manifest.name}, {manifest.quantization}:",
-        "",
-        "| streams | tokens/s | first token, ms | step p50, ms | step p99, ms |",
-        "|---|---|---|---|---|",
+@dataclass(slots=True)
+class Results:
+    """The best of each measure, of the engine and of each rival by name."""
+
+    rounds: dict[int, Round] = field(default_factory=dict)
+    prefills: dict[int, float] = field(default_factory=dict)
+    rival_rounds: dict[tuple[str, int], float] = field(default_factory=dict)
+    rival_prefills: dict[tuple[str, int], float] = field(default_factory=dict)
+
+
+def measure(
+    bench: Bench, rivals: list[Rival], chosen: argparse.Namespace, bar: Progress
+) -> Results:
+    """Alternate the sides, round by round."""
+    best = Results()
+    total = chosen.rounds * (len(chosen.streams) + len(chosen.prefill)) * (1 + len(rivals))
+    task = bar.add_task("measuring", total=total)
+    for _ in range(chosen.rounds):
+        for streams in chosen.streams:
+            bar.update(task, description=f"{streams} streams")
+            one = bench.decode(streams, chosen.tokens)
+            before = best.rounds.get(streams, one)
+            best.rounds[streams] = max(before, one, key=lambda each: each.tokens_per_second)
+            bar.advance(task)
+            for rival in rivals:
+                _keep(
+                    best.rival_rounds,
+                    (rival.name, streams),
+                    rival.decode(bench.prompts(streams), chosen.tokens),
+                )
+                bar.advance(task)
+        for length in chosen.prefill:
+            bar.update(task, description=f"prefill of {length}")
+            _keep(best.prefills, length, bench.prefill(length))
+            bar.advance(task)
+            for rival in rivals:
+                rate = rival.prefill(bench.long_prompt(length))
+                _keep(best.rival_prefills, (rival.name, length), rate)
+                bar.advance(task)
+    return best
+
+
+def _keep(best: dict[Any, float], key: object, value: float) -> None:
+    best[key] = max(best.get(key, 0.0), value)
+
+
+def table(manifest: Manifest, best: Results, rivals: list[Rival]) -> list[str]:
+    """Markdown: a row for each number of streams and each prefill; how often a rival's."""
+    names = [rival.name for rival in rivals]
+    head = ["", "tokens/s", "first token, ms", "step p50, ms", "step p99, ms"]
+    head += [column for name in names for column in (name, "ratio")]
+    rows = [head, ["---"] * len(head)]
+    for streams, one in best.rounds.items():
+        times = (one.first_token, one.step_p50, one.step_p99)
+        row = [f"{streams} streams", f"{one.tokens_per_second:.0f}"]
+        row += [f"{value * 1e3:.1f}" for value in times]
+        rows.append(row + _beside(names, best.rival_rounds, streams, one.tokens_per_second))
+    for length, rate in best.prefills.items():
+        row = [f"prefill of {length}", f"{rate:.0f}", "", "", ""]
+        rows.append(row + _beside(names, best.rival_prefills, length, rate))
+    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    return [f"{manifest.name}, {manifest.quantization}:", "", *lines]
+
+
+def _beside(
+    names: list[str], rates: dict[tuple[str, int], float], key: int, ours: float
+) -> list[str]:
+    return [
+        cell
+        for name in names
+        for cell in (f"{rates[name, key]:.0f}", f"{ours / rates[name, key]:.2f}")
     ]
-    lines += [
-        f"| {one.streams} | {one.tokens_per_second:.0f} | {one.first_token * 1e3:.0f} "
-        f"| {one.step_p50 * 1e3:.1f} | {one.step_p99 * 1e3:.1f} |"
-        for one in rounds
-    ]
-    prefill = ", ".join(f"{rate:.0f} at {length} tokens" for length, rate in prefills.items())
-    return [*lines, "", f"Prefill, tokens/s: {prefill}."]
 
 
 def record(lines: list[str], *, now: datetime, threads: int) -> None:
@@ -188,10 +260,17 @@ def options() -> argparse.Namespace:
         default=ROOT / "var" / "models" / "smollm2-135m-instruct",
         help="a folder that manage.py prepare_model made (default: %(default)s)",
     )
-    parser.add_argument("--streams", type=int, nargs="+", default=[1, 8, 32])
+    parser.add_argument("--streams", type=int, nargs="+", default=[1, 8, 16, 32])
     parser.add_argument("--tokens", type=int, default=192, help="a stream (default: 192)")
     parser.add_argument("--prefill", type=int, nargs="*", default=[100, 1000])
     parser.add_argument("--rounds", type=int, default=3, help="the best counts (default: 3)")
+    parser.add_argument(
+        "--rivals",
+        nargs="*",
+        choices=sorted(RIVALS),
+        default=sorted(RIVALS),
+        help="whom to measure beside it (default: all; none: the engine alone)",
+    )
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--record", action="store_true", help=f"append to {RESULTS.name}")
     return parser.parse_args()
@@ -202,24 +281,12 @@ def main() -> None:
     chosen = options()
     console = Console()
     bench = Bench(chosen.model, slots=max(chosen.streams), threads=chosen.threads)
-    rounds: list[Round] = []
-    with Progress(console=console, transient=True) as bar:
-        steps = chosen.rounds * (len(chosen.streams) + len(chosen.prefill))
-        task = bar.add_task("measuring", total=steps)
-        for streams in chosen.streams:
-            tries = []
-            for _ in range(chosen.rounds):
-                bar.update(task, description=f"{streams} streams")
-                tries.append(bench.decode(streams, chosen.tokens))
-                bar.advance(task)
-            rounds.append(max(tries, key=lambda one: one.tokens_per_second))
-        prefills = {}
-        for length in chosen.prefill:
-            bar.update(task, description=f"prefill of {length}")
-            prefills[length] = max(bench.prefill(length) for _ in range(chosen.rounds))
-            bar.advance(task, chosen.rounds)
-    lines = table(bench.manifest, rounds, prefills)
-    console.print("\n".join(lines), markup=False)
+    with ExitStack() as stack:
+        rivals = [stack.enter_context(RIVALS[name](chosen.threads)) for name in chosen.rivals]
+        with Progress(console=console, transient=True) as bar:
+            best = measure(bench, rivals, chosen, bar)
+    lines = table(bench.manifest, best, rivals)
+    console.print("\n".join(lines), markup=False, soft_wrap=True)
     if chosen.record:
         record(lines, now=datetime.now(UTC), threads=chosen.threads)
 

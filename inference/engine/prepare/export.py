@@ -1,7 +1,6 @@
 """From a transformers checkpoint to the ONNX graph that OnnxRunner runs."""
 
 import json
-import logging
 import os
 import subprocess
 import sys
@@ -12,6 +11,8 @@ import numpy as np
 import onnx
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
+from inference.engine.prepare import rowwise
+from inference.engine.prepare.calibration import calibrate, save
 from inference.engine.prepare.folder import PrepareFailed, Progress
 
 MODEL = "model.onnx"
@@ -22,22 +23,18 @@ _SEQLENS, _TOTAL = "seqlens_k", "total_sequence_length"
 def export(checkpoint: Path, folder: Path, *, quantization: str, progress: Progress) -> None:
     """Write `folder/model.onnx` and its data from a checkpoint folder. Raises PrepareFailed.
 
-    `quantization` is none (fp32) or int8: weights of the linear layers in blocks of 32 with a
-    scale each, activations quantized row by row inside the product (MatMulNBits, level 4), so that
-    a row never depends on its neighbours.
+    `quantization` is none (fp32), int8 (see rowwise) or int4 (weights alone, the output layer's in
+    8 bit); a row never depends on its neighbours.
     """
     built = checkpoint / "built"
     _build(checkpoint, built, progress)
     progress("reshaping the graph", 0.45)
     model = onnx.load(built / MODEL)
     reshape(model)
-    if quantization == "int8":
-        progress("quantizing to 8 bit", 0.6)
-        model = _quantize(model)
+    _quantize(model, checkpoint, quantization, progress)
     progress("writing the model", 0.9)
-    data = f"{MODEL}.data"
-    onnx.save(model, folder / MODEL, save_as_external_data=True, location=data, size_threshold=1024)
-    for name in (MODEL, data):
+    save(model, folder / MODEL)
+    for name in (MODEL, f"{MODEL}.data"):
         (folder / name).chmod(0o644)
 
 
@@ -54,6 +51,7 @@ def reshape(model: ModelProto) -> None:
         node.input[5], node.input[6] = _SEQLENS, _TOTAL
     _replace_input(graph, "attention_mask")
     _split_embedding(graph)
+    _join_silu(graph)
     _take_last(graph)
     rotary = next(one for one in graph.initializer if one.name == attentions[0].input[7])
     for value in graph.input:
@@ -92,16 +90,15 @@ def _build(checkpoint: Path, built: Path, progress: Progress) -> None:
         raise PrepareFailed("\n  ".join(["The export to ONNX failed; it ends:", *said]))
 
 
-def _quantize(model: ModelProto) -> ModelProto:
-    from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
-
-    logging.getLogger("onnxruntime.quantization").setLevel(logging.WARNING)
-    quantizer = MatMulNBitsQuantizer(
-        model, bits=8, block_size=32, is_symmetric=True, accuracy_level=4
-    )
-    quantizer.process()
-    quantized: ModelProto = quantizer.model.model
-    return quantized
+def _quantize(model: ModelProto, checkpoint: Path, quantization: str, progress: Progress) -> None:
+    if quantization == "int8":
+        progress("reading a text to find the ranges of 8 bit", 0.5)
+        ranges = calibrate(model, checkpoint)
+        progress("quantizing to 8 bit", 0.7)
+        rowwise.quantize(model, ranges)
+    elif quantization == "int4":
+        progress("quantizing to 4 bit", 0.6)
+        rowwise.quantize_weights(model)
 
 
 def _replace_input(graph: GraphProto, old: str) -> None:
@@ -121,6 +118,17 @@ def _split_embedding(graph: GraphProto) -> None:
     table = np.ascontiguousarray(numpy_helper.to_array(shared).T)
     graph.initializer.append(numpy_helper.from_array(table, "embed_tokens.weight"))
     look_up.input[0] = "embed_tokens.weight"
+
+
+def _join_silu(graph: GraphProto) -> None:
+    """x · sigmoid(x) in one node."""
+    made_by = {output: node for node in graph.node for output in node.output}
+    for node in graph.node:
+        gate = made_by.get(node.input[1]) if node.op_type == "Mul" else None
+        if gate is not None and gate.op_type == "Sigmoid" and gate.input[0] == node.input[0]:
+            node.op_type, node.domain = "QuickGelu", "com.microsoft"
+            node.attribute.append(helper.make_attribute("alpha", 1.0))
+            del node.input[1]
 
 
 def _take_last(graph: GraphProto) -> None:

