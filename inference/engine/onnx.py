@@ -66,7 +66,7 @@ class OnnxRunner:
         self._copy(self._row(source), self._row(target), length)
 
     def release(self, slot: int) -> None:
-        """See Runner. The memory goes back to the system."""
+        """See Runner. The system may take the memory back when it needs some."""
         if slot >= self.slots or self._rows.holds(slot):
             row = self._row(slot)
             self._lengths[row] = 0
@@ -128,11 +128,11 @@ class _Cache:
         self.array = np.frombuffer(self._memory, np.float32).reshape(shape)
 
     def free(self, row: int) -> None:
-        """Give the row's pages back; it reads as zeros then."""
+        """Let the system take the row's pages when memory is short; until then they stay warm."""
         start = -(-row * self._row // mmap.PAGESIZE) * mmap.PAGESIZE
         end = (row + 1) * self._row // mmap.PAGESIZE * mmap.PAGESIZE
         if start < end:
-            self._memory.madvise(mmap.MADV_DONTNEED, start, end - start)
+            self._memory.madvise(mmap.MADV_FREE, start, end - start)
 
 
 def _options(threads: int) -> ort.SessionOptions:
