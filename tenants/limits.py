@@ -85,11 +85,8 @@ def admit(
 def admitted(reply: Sequence[Any]) -> Standing:
     """What the reply to `admit` says; raises `LimitReached`, whose `retry_after` is true."""
     if reply[0] == b"limited":
-        raise _limit_reached(*reply[1:])
-    _, *figures = reply
-    requests = [Left(*figures[at : at + 2]) for at in (0, 4)]
-    tokens = [Left(*figures[at : at + 2]) for at in (2, 6)]
-    return Standing(_tighter(requests), _tighter(tokens))
+        raise _limit_reached(*reply[1:6], standing=_standing(reply[6:]))
+    return _standing(reply[1:])
 
 
 def settle(pipe: Any, *, organization: int, key: str, request: UUID, tokens: int) -> None:
@@ -107,22 +104,32 @@ def _names(organization: int, key: str) -> list[str]:
     return [f"limits:{owner}:{of}" for owner in owners for of in ("log", "tokens", "running")]
 
 
+def _standing(figures: Sequence[int]) -> Standing:
+    requests = [Left(*figures[at : at + 2]) for at in (0, 4)]
+    tokens = [Left(*figures[at : at + 2]) for at in (2, 6)]
+    return Standing(_tighter(requests), _tighter(tokens))
+
+
 def _tighter(windows: Iterable[Left]) -> Left | None:
     limited = (left for left in windows if left.limit > 0)
     return min(limited, key=lambda left: left.remaining, default=None)
 
 
-def _limit_reached(scope: bytes, name: bytes, limit: int, wait_ms: int, left: int) -> LimitReached:
+def _limit_reached(
+    scope: bytes, name: bytes, limit: int, wait_ms: int, left: int, *, standing: Standing
+) -> LimitReached:
     whose = "your organization" if scope == b"organization" else "this API key"
     what = _SHOWN[name.decode()]
     if wait_ms < 0:
         return LimitReached(
             f"This request alone may take more than the {limit:,} {what} of {whose}; shorten the "
-            "prompt or lower max_tokens."
+            "prompt or lower max_tokens.",
+            headers=standing.headers(),
         )
     seconds = wait_ms / 1000
     return LimitReached(
         f"Rate limit reached for {whose}: {limit:,} {what}, of which {left:,} are left. "
         f"Try again in {seconds:g} s.",
         retry_after=seconds,
+        headers=standing.headers(),
     )

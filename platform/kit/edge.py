@@ -146,7 +146,7 @@ def refused(request: HttpRequest, refusal: Refused) -> HttpResponse:
 
 def rendered(path: str, refusal: Refused, request_id: str) -> tuple[int, dict[str, str], bytes]:
     """Status, headers and body of a refusal, also for answers made outside Django."""
-    headers = {"Content-Type": "application/json"}
+    headers = {**refusal.headers, "Content-Type": "application/json"}
     if refusal.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     if refusal.retry_after is not None:

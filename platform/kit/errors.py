@@ -4,6 +4,7 @@ A refusal stands beside the code that refuses; each edge (OpenAI's error body on
 on /api, WebSocket messages) renders every subclass with one function.
 """
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 
@@ -12,19 +13,26 @@ class Refused(Exception):
 
     Subclasses set `status` (an HTTP status) and `code` (a stable, machine-readable word). The
     message says what was wrong, which value, and what to do. `param` names the offending field.
-    `retry_after` is in seconds and true: a retry after it can succeed.
+    `retry_after` is in seconds and true: a retry after it can succeed. `headers` go with the answer
+    over HTTP.
     """
 
     status: ClassVar[int] = 400
     code: ClassVar[str] = "invalid_request"
 
     def __init__(
-        self, message: str, *, param: str | None = None, retry_after: float | None = None
+        self,
+        message: str,
+        *,
+        param: str | None = None,
+        retry_after: float | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(message)
         self.message = message
         self.param = param
         self.retry_after = retry_after
+        self.headers = dict(headers or {})
 
 
 class Invalid(Refused):

@@ -10,7 +10,7 @@
 --
 -- Replies {"ok", then for the organization and the key: requests limit, requests left, tokens limit,
 -- tokens left}; or {"limited", scope, limit's name, limit, ms until a retry can succeed (-1: never),
--- what is left of that limit}.
+-- what is left of that limit, then as with "ok"}.
 
 local WINDOW, LOST = 60000, 3600000
 local CHUNK, WALK = 500, 1000
@@ -121,6 +121,16 @@ local function longest(refusals)
   return worst
 end
 
+local function with_standing(reply)
+  for _, scope in ipairs(scopes) do
+    table.insert(reply, scope.requests_limit)
+    table.insert(reply, math.max(0, scope.requests_limit - scope.count))
+    table.insert(reply, scope.tokens_limit)
+    table.insert(reply, math.max(0, scope.tokens_limit - scope.total))
+  end
+  return reply
+end
+
 local known, refusals = false, {}
 for _, scope in ipairs(scopes) do
   forget_old(scope)
@@ -131,16 +141,9 @@ for _, scope in ipairs(scopes) do
 end
 if not known then
   local refusal = longest(refusals)
-  if refusal then return refusal end
+  if refusal then return with_standing(refusal) end
   for _, scope in ipairs(scopes) do count_in(scope) end
 end
 
 redis.call("SET", KEYS[1], "limits", "PX", 10000)
-local reply = { "ok" }
-for _, scope in ipairs(scopes) do
-  table.insert(reply, scope.requests_limit)
-  table.insert(reply, math.max(0, scope.requests_limit - scope.count))
-  table.insert(reply, scope.tokens_limit)
-  table.insert(reply, math.max(0, scope.tokens_limit - scope.total))
-end
-return reply
+return with_standing({ "ok" })

@@ -82,6 +82,14 @@ def test_other_paths_get_a_problem_with_the_request_id() -> None:
     }
 
 
+@pytest.mark.parametrize("path", ["/v1/models", "/api/v1/infer"])
+def test_a_refusals_own_headers_go_with_the_answer(path: str) -> None:
+    refusal = Unavailable("Not now.", headers={"x-ratelimit-limit-requests": "5"})
+    _, headers, _ = edge.rendered(path, refusal, "r1")
+    assert headers["x-ratelimit-limit-requests"] == "5"
+    assert "json" in headers["Content-Type"]
+
+
 @pytest.mark.parametrize(
     ("status", "kind"),
     [

@@ -231,6 +231,27 @@ def test_a_refusal_names_scope_limit_and_wait(redis: Redis) -> None:
     )
 
 
+def test_a_refusal_says_in_headers_where_the_caller_stands(redis: Redis) -> None:
+    caller = factories.caller(
+        limits=Limits(requests_per_minute=2, tokens_per_minute=1000),
+        key_limits=Limits(requests_per_minute=1),
+    )
+    admit(caller, tokens=10, at_ms=START)
+    with pytest.raises(LimitReached) as refusal:
+        admit(caller, tokens=10, at_ms=START)
+    assert refusal.value.headers == {
+        "x-ratelimit-limit-requests": "1",
+        "x-ratelimit-remaining-requests": "0",
+        "x-ratelimit-reset-requests": "60s",
+        "x-ratelimit-limit-tokens": "1000",
+        "x-ratelimit-remaining-tokens": "990",
+        "x-ratelimit-reset-tokens": "60s",
+    }
+    with pytest.raises(LimitReached) as never:
+        admit(caller, tokens=1001, at_ms=START + 60_000)
+    assert never.value.headers["x-ratelimit-remaining-tokens"] == "1000"
+
+
 def test_a_refused_request_counts_nowhere(redis: Redis) -> None:
     tight = Limits(requests_per_minute=1)
     wide = Limits(requests_per_minute=10)
