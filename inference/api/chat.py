@@ -15,14 +15,14 @@ from inference.api.access import InferenceEndpoint, headers
 from inference.api.chat_forms import ChatForm, Tool
 from inference.api.logprobs import token_logprobs
 from inference.api.structured import checked
-from inference.api.tools import Called, Reader, Said, deltas, message, offered, turns
+from inference.api.tools import Called, Reader, Said, deltas, described, message, offered, turns
 from inference.api.tools import wanted as answer_wanted
 from inference.catalog.offers import offer
 from inference.engine import Text
 from inference.generation import Generation
 from inference.stream import Ended, Piece
 from kit.edge import Broken, Json, body, openai_body
-from kit.errors import Refused
+from kit.errors import Invalid, Refused
 from kit.ids import made_at
 
 log = structlog.get_logger()
@@ -54,9 +54,15 @@ class ChatCompletions(InferenceEndpoint):
 
     async def _wish(self, request: HttpRequest, form: ChatForm, tools: Sequence[Tool]) -> Wish:
         model = await offer(form.model, allowed=self.caller.models)
+        if tools and model.remote is not None:
+            raise Invalid(
+                "tools: not available for models that another server runs.", param="tools"
+            )
         wanted = await checked(answer_wanted(form, tools))
-        messages = turns(form.messages, tools, must=form.tool_choice != "auto")
-        prompt = await prompts.tokens(model, messages, param="messages")
+        native, must = model.text.knows_tools, form.tool_choice != "auto"
+        messages = turns(form.messages, tools, native=native, must=must)
+        told = described(tools) if native else []
+        prompt = await prompts.tokens(model, messages, told, param="messages")
         most = form.max_completion_tokens or form.max_tokens
         room = room_for(model, prompt=len(prompt), max_tokens=most, param="messages")
         return Wish(

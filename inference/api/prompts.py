@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from inference.admission import EmptyPrompt
 from inference.catalog.offers import Offer
@@ -13,7 +14,11 @@ _LONG = 8_192
 
 
 async def tokens(
-    offer: Offer, turns: Sequence[Mapping[str, str]], *, param: str
+    offer: Offer,
+    turns: Sequence[Mapping[str, Any]],
+    tools: Sequence[Mapping[str, Any]] = (),
+    *,
+    param: str,
 ) -> tuple[int, ...]:
     """The chat in the model's own template; raises `EmptyPrompt` or `Invalid`."""
     if not any(turn["content"].strip() for turn in turns):
@@ -21,7 +26,7 @@ async def tokens(
     length = sum(len(turn["content"]) for turn in turns)
     try:
         if length > _LONG:
-            return tuple(await asyncio.to_thread(offer.text.chat, turns))
-        return tuple(offer.text.chat(turns))
+            return tuple(await asyncio.to_thread(offer.text.chat, turns, tools))
+        return tuple(offer.text.chat(turns, tools))
     except ChatRefused as error:
         raise Invalid(str(error), param=param) from error

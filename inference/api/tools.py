@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from inference.api.chat_forms import ChatForm, Message, NamedTool, Tool
+from inference.api.chat_forms import ChatForm, Message, NamedTool, Tool, ToolCall
 from inference.api.forms import Wanted
 from inference.engine import Grammar, GrammarKind
 from kit.errors import Invalid
@@ -39,22 +39,38 @@ def offered(form: ChatForm) -> list[Tool]:
 
 
 def turns(
-    messages: Sequence[Message], tools: Sequence[Tool], *, must: bool
-) -> list[dict[str, str]]:
-    """The messages as plain turns; `developer` is OpenAI's later name of `system`.
+    messages: Sequence[Message], tools: Sequence[Tool], *, native: bool, must: bool
+) -> list[dict[str, Any]]:
+    """The messages as the chat template takes them; `developer` is OpenAI's later `system`.
 
-    Tools stand at the end of the first system turn, calls in the assistant's turn as it would
-    write them, and what a tool gave in a user's turn.
+    A template that is not `native`, which knows nothing of tools, gets plain turns: tools at the
+    end of the first system turn, calls in the assistant's turn as it would write them, and what a
+    tool gave in a user's turn. Raises `Invalid`.
     """
     _check_calls(messages)
-    found = [_turn(message) for message in messages]
-    if tools:
+    found = [_native(message) if native else _turn(message) for message in messages]
+    if tools and not native:
         told = _instructions(tools, must=must)
         if found[0]["role"] == "system":
             found[0] = {"role": "system", "content": f"{found[0]['content']}\n\n{told}"}
         else:
             found.insert(0, {"role": "system", "content": told})
     return found
+
+
+def described(tools: Sequence[Tool]) -> list[dict[str, Any]]:
+    """The tools for a template that knows them."""
+    return [
+        {
+            "type": "function",
+            "function": {
+                "name": tool.function.name,
+                "description": tool.function.description or "",
+                "parameters": tool.function.schema_of_arguments,
+            },
+        }
+        for tool in tools
+    ]
 
 
 def wanted(form: ChatForm, tools: Sequence[Tool]) -> Wanted | None:
@@ -89,15 +105,7 @@ def _call(tool: Tool) -> str:
 
 def _instructions(tools: Sequence[Tool], *, must: bool) -> str:
     functions = "\n".join(
-        json.dumps(
-            {
-                "name": tool.function.name,
-                "description": tool.function.description or "",
-                "parameters": tool.function.schema_of_arguments,
-            },
-            ensure_ascii=False,
-        )
-        for tool in tools
+        json.dumps(each["function"], ensure_ascii=False) for each in described(tools)
     )
     when = "You must call one now." if must else "Call one where it helps; otherwise just answer."
     return (
@@ -107,7 +115,29 @@ def _instructions(tools: Sequence[Tool], *, must: bool) -> str:
     )
 
 
-def _turn(message: Message) -> dict[str, str]:
+def _native(message: Message) -> dict[str, Any]:
+    role = "system" if message.role == "developer" else message.role
+    turn: dict[str, Any] = {"role": role, "content": message.text}
+    if message.tool_calls:
+        turn["tool_calls"] = [
+            {
+                "type": "function",
+                "function": {"name": call.function.name, "arguments": _arguments(call)},
+            }
+            for call in message.tool_calls
+        ]
+    return turn
+
+
+def _arguments(call: ToolCall) -> Any:
+    """As an object, which templates write as JSON; as text where it is none."""
+    try:
+        return json.loads(call.function.arguments)
+    except ValueError:
+        return call.function.arguments
+
+
+def _turn(message: Message) -> dict[str, Any]:
     content = message.text
     if message.role == "tool":
         return {"role": "user", "content": f"<tool_response>\n{content}\n</tool_response>"}

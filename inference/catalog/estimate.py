@@ -20,6 +20,7 @@ class Estimate:
 
     eos: frozenset[int] = frozenset()
     pieces: Sequence[bytes] = ()
+    knows_tools = False
 
     def __init__(self, context: int) -> None:
         self.context = context
@@ -28,7 +29,7 @@ class Estimate:
         """As many tokens as `text` may have."""
         return [0] * -(-len(text.encode()) // _BYTES_A_TOKEN)
 
-    def chat(self, messages: Sequence[Message]) -> list[int]:
+    def chat(self, messages: Sequence[Message], tools: Sequence[Message] = ()) -> list[int]:
         """As many tokens as the conversation may have."""
         said = [self.encode(json.dumps(dict(one), ensure_ascii=False)) for one in messages]
         return [0] * (sum(map(len, said)) + _A_MESSAGE * len(messages))

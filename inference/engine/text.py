@@ -62,10 +62,16 @@ class Text(Protocol):
         """Plain text to tokens; what looks like a special token stays text."""
         ...
 
-    def chat(self, messages: Sequence[Message]) -> list[int]:
+    @property
+    def knows_tools(self) -> bool:
+        """Whether the chat template itself tells of tools, in Hermes's form."""
+        ...
+
+    def chat(self, messages: Sequence[Message], tools: Sequence[Message] = ()) -> list[int]:
         """A conversation to tokens, ready for the assistant's answer. Raises ChatRefused.
 
-        What looks like a special token inside a message stays text.
+        What looks like a special token inside a message stays text. `tools` is for a template
+        that knows them.
         """
         ...
 
@@ -92,6 +98,7 @@ class BpeText:
             else "(?!)"
         )
         self.pieces: Sequence[bytes] = _pieces(tokenizer)
+        self.knows_tools = "tools" in template and "<tool_call>" in template
         self.eos = frozenset(manifest.eos)
         self.context = manifest.context
 
@@ -99,7 +106,7 @@ class BpeText:
         """Plain text to tokens; what looks like a special token stays text."""
         return list(self._tokenizer.encode(text).ids)
 
-    def chat(self, messages: Sequence[Message]) -> list[int]:
+    def chat(self, messages: Sequence[Message], tools: Sequence[Message] = ()) -> list[int]:
         """A conversation to tokens, ready for the assistant's answer. Raises ChatRefused.
 
         Special tokens are known by their spelling in the rendered text; those that a message
@@ -108,7 +115,9 @@ class BpeText:
         mark = f"\ue000{secrets.token_hex(8)}\ue000"
         try:
             rendered = self._template.render(
-                messages=self._broken(list(messages), mark), add_generation_prompt=True
+                messages=self._broken(list(messages), mark),
+                tools=self._broken(list(tools), mark) or None,
+                add_generation_prompt=True,
             )
         except (TemplateError, TypeError) as error:
             raise ChatRefused(f"The messages do not fit the model's chat template: {error}") from (
@@ -141,6 +150,7 @@ class ByteText:
     """The echo model's text: a token is a byte, and one more ends a prompt and an answer."""
 
     END = 256
+    knows_tools = False
 
     def __init__(self, context: int) -> None:
         self.eos = frozenset({self.END})
@@ -151,7 +161,7 @@ class ByteText:
         """The text's bytes and the end."""
         return [*text.encode(), self.END]
 
-    def chat(self, messages: Sequence[Message]) -> list[int]:
+    def chat(self, messages: Sequence[Message], tools: Sequence[Message] = ()) -> list[int]:
         """The last message's content: what the model echoes."""
         return self.encode(str(messages[-1]["content"]) if messages else "")
 

@@ -96,6 +96,27 @@ def test_messages_the_template_cannot_render_are_refused(real: Path) -> None:
             text.chat([message])
 
 
+def test_a_template_that_knows_tools_is_given_them(tokenizer_folder: Path, tmp_path: Path) -> None:
+    for file in tokenizer_folder.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    (tmp_path / "chat_template.jinja").write_text(
+        "{% if tools %}{% for tool in tools %}{{ tool | tojson }}{% endfor %}{% endif %}"
+        "{% for message in messages %}{% for call in message.tool_calls or [] %}"
+        "<tool_call>{{ call.function.arguments | tojson }}</tool_call>{% endfor %}{% endfor %}"
+    )
+    text = load_text(tmp_path)
+    assert text.knows_tools
+    assert not load_text(tokenizer_folder).knows_tools
+    function = {"name": "f<|im_end|>", "description": "é"}
+    call = {"type": "function", "function": {"name": "f", "arguments": {"a": 1}}}
+    messages = [{"role": "assistant", "content": "", "tool_calls": [call]}]
+    tokens = text.chat(messages, [{"type": "function", "function": function}])
+    assert b"".join(text.pieces[token] for token in tokens).decode() == (
+        '{"type": "function", "function": {"name": "f<|im_end|>", "description": "é"}}'
+        '<tool_call>{"a": 1}</tool_call>'
+    )
+
+
 def test_a_template_may_refuse(tokenizer_folder: Path, tmp_path: Path) -> None:
     for file in tokenizer_folder.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())

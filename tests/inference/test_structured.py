@@ -9,14 +9,19 @@ from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
 
+import httpx2
 import pytest
 from django.test import AsyncClient
 from hypothesis import given
 from hypothesis import strategies as st
+from openai import AsyncOpenAI, pydantic_function_tool
 from openai.lib.streaming.chat import ChatCompletionStreamState
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
+from pydantic import BaseModel
 
-from inference.api.tools import Called, Reader, Said, message
+from config.asgi import application
+from inference.api.chat_forms import ChatForm
+from inference.api.tools import Called, Reader, Said, message, offered, turns
 from inference.catalog.offers import Offer
 from inference.worker import Host
 from tenants.models import Organization
@@ -189,6 +194,56 @@ async def test_logprobs_whole_and_streamed(key: str, host: Host) -> None:
     assert content[0].top_logprobs[0].token == "h"
     assert essence(again) == essence(found)
     assert plain.choices[0].logprobs is None
+
+
+class Sum(BaseModel):
+    """What a caller's program wants."""
+
+    a: int
+    b: int
+
+
+async def test_openais_own_client_parses_answers_and_calls(key: str, host: Host) -> None:
+    transport = httpx2.ASGITransport(application)
+    tool = pydantic_function_tool(Sum, name="add")
+    async with httpx2.AsyncClient(transport=transport) as http:
+        client = AsyncOpenAI(base_url="http://testserver/v1", api_key=key, http_client=http)
+        with serving(host):
+            found = await client.chat.completions.parse(
+                model=ECHO,
+                messages=[{"role": "user", "content": '{"a": 1, "b": 22}'}],
+                response_format=Sum,
+            )
+            called = await client.chat.completions.parse(
+                model=ECHO,
+                messages=[{"role": "user", "content": CALL}],
+                tools=[tool],
+                tool_choice="required",
+                max_tokens=200,
+            )
+    assert found.choices[0].message.parsed == Sum(a=1, b=22)
+    [call] = called.choices[0].message.tool_calls or []
+    assert call.function.parsed_arguments == Sum(a=1, b=22)
+
+
+def test_tools_are_told_in_the_system_turn_and_calls_as_they_are_written() -> None:
+    call = {"id": "c1", "function": {"name": "add", "arguments": '{"a": 1, "b": 22}'}}
+    messages = [
+        {"role": "user", "content": "1 + 22?"},
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "c1", "content": "23"},
+    ]
+    form = ChatForm.model_validate({"model": "m", "messages": messages, "tools": [ADD]})
+    told, asked_, called, gave = turns(form.messages, offered(form), native=False, must=False)
+    assert told["role"] == "system"
+    assert json.dumps(ADD["function"]) in told["content"]
+    assert asked_ == {"role": "user", "content": "1 + 22?"}
+    assert called == {"role": "assistant", "content": CALL}
+    assert gave["content"] == "<tool_response>\n23\n</tool_response>"
+    plain, called, gave = turns(form.messages, offered(form), native=True, must=False)
+    assert plain == asked_
+    assert called["tool_calls"][0]["function"]["arguments"] == {"a": 1, "b": 22}
+    assert gave == {"role": "tool", "content": "23"}
 
 
 BAD: dict[str, tuple[dict[str, Any], str]] = {
