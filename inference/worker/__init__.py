@@ -1,6 +1,7 @@
 """The Celery worker's inside: engines, and the threads that carry requests through them.
 
 station     one model: its engine, the engine's thread, and the thread that publishes its steps
+stations    which models are loaded, within a budget of memory
 remote      a model that another server runs: one event loop carries its streams
 openai      the calls to such a server; tally: what an answer of its comes to
 finisher    books sealed requests, many in one transaction

@@ -2,7 +2,7 @@
 
 import os
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from threading import Event
 from time import monotonic
 from uuid import uuid4
@@ -18,6 +18,7 @@ from inference.engine import load_engine
 from inference.worker.finisher import Finisher
 from inference.worker.remote import RemoteStation
 from inference.worker.station import Station, requeue
+from inference.worker.stations import Stations
 from inference.worker.watch import Watch
 
 log = structlog.get_logger()
@@ -29,31 +30,30 @@ class Host:
     def __init__(self, offers: Sequence[Offer], *, slots: int, threads: int | None = None) -> None:
         self.name = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:6]}"
         self._finisher = Finisher()
-        self._stations: Mapping[str, Station] = {
-            offer.name: self._station(offer, slots, threads) for offer in offers
-        }
-        self._watch = Watch(
-            worker=self.name,
-            stations=list(self._stations.values()),
-            sealed=self._finisher.finish,
+        self._stations = Stations(
+            offers,
+            lambda offer: self._station(offer, slots, threads),
+            memory=settings.ENGINE_MEMORY,
         )
+        self._watch = Watch(worker=self.name, stations=self._stations, sealed=self._finisher.finish)
         self._draining = Event()
 
     def start(self) -> None:
         """Begin; requests left waiting while no worker lived are announced by the watch."""
         self._finisher.start()
-        for station in self._stations.values():
-            station.start()
+        self._stations.start()
         self._watch.start()
-        log.info("serving", worker=self.name, models=list(self._stations))
+        log.info("serving", worker=self.name, models=list(self._stations.offers))
 
     def serve(self, model: str) -> None:
         """Run waiting requests of a model, one after another, until none waits or none fits.
 
         A full engine returns at once: whoever leaves a slot claims the next request himself.
         """
-        station = self._stations.get(model)
-        while station is not None and not self._draining.is_set() and station.take_slot():
+        while not self._draining.is_set():
+            station = self._stations.of(model)
+            if station is None or not station.take_slot():
+                return
             claim = None
             try:
                 claim = jobs.claim(model=model, worker=self.name)
@@ -80,10 +80,10 @@ class Host:
         """Take nothing new; let running requests end for `seconds`, then hand the rest over."""
         self._draining.set()
         until = monotonic() + seconds
-        for station in self._stations.values():
+        for station in self._stations.loaded():
             for held in station.held():
                 held.gone.wait(max(0.0, until - monotonic()))
-        for station in self._stations.values():
+        for station in self._stations.loaded():
             self._hand_over(station)
             station.stop()
         self._finisher.stop()

@@ -77,7 +77,7 @@ class Station:
         self.offer = offer
         self.engine = engine
         self._sealed = sealed
-        self._free = slots
+        self._slots = self._free = slots
         self._lock = Lock()
         self._held: dict[str, Held] = {}
         self._steps: SimpleQueue[Sequence[Delta] | None] = SimpleQueue()
@@ -119,6 +119,14 @@ class Station:
         """Give it back."""
         with self._lock:
             self._free += 1
+
+    def close(self) -> bool:
+        """Take no more if nothing runs; whether that is so."""
+        with self._lock:
+            if self._free < self._slots:
+                return False
+            self._free = 0
+            return True
 
     def held(self) -> list[Held]:
         """What is leased now."""

@@ -1,6 +1,6 @@
 """Watching over requests: leases kept alive, cancellations heard, dead workers' work taken up."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from threading import Event, Thread
 from uuid import UUID
 
@@ -14,7 +14,7 @@ from inference.announce import announce
 from inference.catalog.offers import published
 from inference.jobs import Verdict
 from inference.worker.finisher import finish_each
-from inference.worker.station import Station
+from inference.worker.stations import Stations
 from kit import redis as kit_redis
 
 _BEAT_SECONDS = 1.0
@@ -28,9 +28,7 @@ log = structlog.get_logger()
 class Watch:
     """Two threads: one that beats each second, one that listens for messages to this worker."""
 
-    def __init__(
-        self, *, worker: str, stations: Sequence[Station], sealed: Callable[[UUID], None]
-    ) -> None:
+    def __init__(self, *, worker: str, stations: Stations, sealed: Callable[[UUID], None]) -> None:
         self._worker = worker
         self._stations = stations
         self._sealed = sealed
@@ -70,7 +68,7 @@ class Watch:
                 return
 
     def _renew(self) -> None:
-        held = [(station, each) for station in self._stations for each in station.held()]
+        held = [(station, each) for station in self._stations.loaded() for each in station.held()]
         verdicts = jobs.renew([(each.claim.job.id, each.claim.attempt) for _, each in held])
         for (station, each), verdict in zip(held, verdicts, strict=True):
             if verdict == Verdict.LOST:
@@ -79,18 +77,28 @@ class Watch:
                 station.cancel(str(each.claim.job.id), verdict)
 
     def _report(self) -> None:
-        report = {station.offer.name: _stats(station) for station in self._stations}
+        report = {model: self._stats(model) for model in self._stations.offers}
         with kit_redis.state().pipeline(transaction=False) as pipe:
             pipe.sadd("workers", self._worker)
             pipe.set(f"worker:{self._worker}", orjson.dumps(report), px=_ALIVE_MS)
             pipe.execute()
 
+    def _stats(self, model: str) -> dict[str, int | bool]:
+        loaded = {station.offer.name: station for station in self._stations.loaded()}
+        stats = loaded[model].engine.stats() if model in loaded else None
+        return {
+            "well": self._stations.is_well(model),
+            "loaded": stats is not None,
+            "running": stats.running if stats else 0,
+            "prompt_tokens": stats.prompt_tokens if stats else 0,
+            "cached_tokens": stats.cached_tokens if stats else 0,
+        }
+
     def _announce_again(self) -> None:
         """An announcement can be lost with its process, or with the broker."""
-        for station in self._stations:
-            offer = station.offer
+        for offer in self._stations.offers.values():
             waiting = jobs.unclaimed(offer.name, older_than_ms=_OVERDUE_MS)
-            for _ in range(min(waiting, station.free)):
+            for _ in range(min(waiting, self._stations.free(offer.name))):
                 announce(model=offer.name, queue=offer.queue)
 
     def _is_reaper(self) -> bool:
@@ -117,7 +125,7 @@ class Watch:
     def _obey(self, message: str) -> None:
         match message.split():
             case ["cancel", request, reason]:
-                for station in self._stations:
+                for station in self._stations.loaded():
                     station.cancel(request, reason)
             case ["finish", request]:
                 self._sealed(UUID(request))
@@ -132,13 +140,3 @@ def reap() -> None:
     overdue = finish.overdue(older_than_ms=_OVERDUE_MS, most=64)
     if overdue:
         finish_each(overdue)
-
-
-def _stats(station: Station) -> dict[str, int | bool]:
-    stats = station.engine.stats()
-    return {
-        "well": station.is_well(),
-        "running": stats.running,
-        "prompt_tokens": stats.prompt_tokens,
-        "cached_tokens": stats.cached_tokens,
-    }
