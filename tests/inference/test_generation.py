@@ -1,10 +1,13 @@
 """Requests end to end inside one process: admitted, run by the echo model, booked, followed."""
 
+import asyncio
 from datetime import UTC, datetime
 
 import pytest
 
-from billing.models import LedgerEntry
+from billing.credit import OutOfCredit
+from billing.models import Account, LedgerEntry
+from inference import live
 from inference.admission import Wish
 from inference.catalog.offers import Offer
 from inference.engine import Sampling
@@ -12,6 +15,7 @@ from inference.generation import Generation, generation
 from inference.models import Request
 from inference.worker import Host
 from kit.ids import request_id
+from kit.redis import state
 from tenants.auth import Caller
 from tests.inference.parts import in_schema, serving
 
@@ -45,3 +49,35 @@ async def test_an_answer_is_booked_once_in_history_and_ledger(
     assert entry.amount == run.ended.amount == 6 * 1000 + 2000 * run.ended.completion_tokens
     row = await in_schema("org_acme", lambda: Request.objects.get(pk=run.job.id))
     assert (row.amount, row.completion_tokens) == (entry.amount, run.ended.completion_tokens)
+
+
+async def test_a_request_that_redis_forgot_is_told_so_and_the_next_one_is_served(
+    caller: Caller, echo: Offer, host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live, "_QUIET_SECONDS", 0.05)
+    now = datetime.now(UTC)
+    lost = request_id(now)
+    async with generation(caller=caller, wish=wish(echo), request=lost, now=now) as run:
+        state().flushall()
+        with pytest.raises(live.Lost):
+            await run.whole()
+    with serving(host):
+        _, text = await answer(caller, wish(echo))
+    assert text == "hello"
+    assert await in_schema("public", LedgerEntry.objects.across_organizations().count) == 1
+
+
+async def test_batched_answers_are_each_their_own(caller: Caller, echo: Offer, host: Host) -> None:
+    texts = [f"{number}" * (number + 1) for number in range(12)]
+    with serving(host, threads=6):
+        found = await asyncio.gather(*(answer(caller, wish(echo, text)) for text in texts))
+    assert [text for _, text in found] == texts
+
+
+async def test_what_cannot_be_paid_is_refused_and_holds_nothing(
+    caller: Caller, echo: Offer, account: Account
+) -> None:
+    with pytest.raises(OutOfCredit):
+        await answer(caller, wish(echo, max_tokens=501, text="x" * 1_200_000))
+    assert state().hlen(f"credit:{caller.organization}:held") == 0
+    assert state().zcard(f"limits:organization:{caller.organization}:running") == 0
