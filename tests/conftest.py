@@ -1,6 +1,8 @@
 """What every test may use. Servers are started by `tests.servers`, once a run."""
 
+import logging
 from collections.abc import Iterator
+from io import StringIO
 
 import pytest
 from django.conf import settings
@@ -8,6 +10,7 @@ from django.db import connection
 from django_tenants.utils import get_tenant_model, schema_context
 from pytest_django import DjangoDbBlocker
 from redis import Redis
+from structlog.stdlib import ProcessorFormatter
 
 from kit.redis import state
 from tenants.models import Organization, User
@@ -125,3 +128,16 @@ def bob(globex: Organization) -> User:
 def charlie(db: None) -> User:
     """Belongs to neither."""
     return factories.user("charlie")
+
+
+@pytest.fixture
+def log_lines() -> Iterator[StringIO]:
+    """What is logged, at every level, as it would be written."""
+    root = logging.getLogger()
+    [out] = [each for each in root.handlers if isinstance(each.formatter, ProcessorFormatter)]
+    lines, level = StringIO(), root.level
+    before = out.setStream(lines)  # type: ignore[attr-defined]
+    root.setLevel(logging.DEBUG)
+    yield lines
+    root.setLevel(level)
+    out.setStream(before)  # type: ignore[attr-defined]

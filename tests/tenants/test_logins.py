@@ -4,6 +4,7 @@ import asyncio
 import json
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from io import StringIO
 from typing import Any
 
 import jwt
@@ -354,3 +355,23 @@ def test_an_operators_log_in_by_token_is_recorded(dora: User) -> None:
     logins.begin(email=dora.email, password=factories.PASSWORD, now=NOW)
     entry = AuditEntry.objects.across_organizations().filter(chain=0).latest("id")
     assert (entry.action, entry.actor) == ("operator.logged_in", f"operator:{dora.pk}")
+
+
+def test_no_secret_is_logged_on_the_way(
+    dora: User, acme: Organization, log_lines: StringIO
+) -> None:
+    wrong = {"email": dora.email, "password": "a wrong password"}
+    call("POST", "auth/token", wrong)
+    right = {"email": dora.email, "password": factories.PASSWORD}
+    _, pair = call("POST", "auth/token", right)
+    _, renewed = call("POST", "auth/refresh", {"refresh": pair["refresh"]})
+    bearer = {"Authorization": f"Bearer {renewed['access']}", "X_Organization": "acme"}
+    _, key = call("POST", "keys", {"name": "mine"}, **bearer)
+    call("GET", "usage", Authorization=f"Bearer {key['key']}")
+    call("GET", "usage", Authorization=f"Bearer {key['key']}x")
+    call("POST", "keys/leaked", {"key": key["key"]})
+    said = log_lines.getvalue()
+    assert "path=/api/v1/keys/leaked" in said
+    secrets = [wrong["password"], factories.PASSWORD, pair["access"], pair["refresh"]]
+    secrets += [renewed["access"], renewed["refresh"], key["key"], dora.password]
+    assert not [secret for secret in secrets if secret in said]

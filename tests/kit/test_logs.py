@@ -1,0 +1,42 @@
+"""No secret reaches a log line."""
+
+import logging
+from io import StringIO
+
+import pytest
+import structlog
+
+from kit.logs import masked
+
+KEY = "aip_live_4fT0aB9xQ2Lm_0123456789abcdefghijklmnopqrstuvwxyzAB"
+TOKEN = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0aaaa.c2lnbmF0dXJlLW9mLWl0"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        (f"got {KEY}!", "got aip_live_4fT0aB9xQ2Lm_…!"),
+        (f"{KEY} {KEY}", "aip_live_4fT0aB9xQ2Lm_… aip_live_4fT0aB9xQ2Lm_…"),
+        (f"'Bearer {TOKEN}'", "'Bearer eyJ…'"),
+        ("redis://:hunter2@10.0.0.1:6379/0", "redis://:…@10.0.0.1:6379/0"),
+        ("postgresql://app:hunter2@db/x", "postgresql://app:…@db/x"),
+        ("http://127.0.0.1:8000/a@b", "http://127.0.0.1:8000/a@b"),
+        ("eyJ is a word", "eyJ is a word"),
+    ],
+)
+def test_secrets_are_masked_and_nothing_else(text: str, shown: str) -> None:
+    assert masked(text) == shown
+
+
+def test_no_logger_and_no_traceback_shows_a_secret(log_lines: StringIO) -> None:
+    log = structlog.get_logger("ours")
+    log.warning("said", key=KEY, headers={"Authorization": f"Bearer {TOKEN}"})
+    logging.getLogger("theirs").error("said %s", KEY)
+    try:
+        raise ValueError(KEY)
+    except ValueError:
+        log.exception("broke")
+    said = log_lines.getvalue()
+    assert said.count("aip_live_4fT0aB9xQ2Lm_…") >= 3
+    assert KEY not in said
+    assert TOKEN not in said
