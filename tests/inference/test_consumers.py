@@ -148,3 +148,17 @@ async def test_what_is_open_at_a_disconnect_is_cancelled_if_nobody_comes_back(
         await socket.disconnect()
         message = await asyncio.to_thread(told.get_message, timeout=5)
     assert message["data"].decode() == f"finish {started['request_id']}"
+
+
+async def test_a_socket_takes_structure_and_sampling_too(key: str, host: Host) -> None:
+    socket = await connect(key)
+    await hear(socket)
+    fields = {"structured_outputs": {"json": {"enum": ["é", "e"]}}, "min_p": 0.1, "top_k": 5}
+    with serving(host):
+        await say(socket, type="infer", id="a", prompt='"e"', **fields)
+        heard = await hear_until_done(socket, 1)
+    assert "".join(each["text"] for each in heard if each["type"] == "token") == '"e"'
+    await say(socket, type="infer", id="b", prompt="x", structured_outputs={"regex": "("})
+    refused = await hear(socket)
+    assert refused["error"]["param"] == "structured_outputs.regex"
+    await socket.disconnect()
