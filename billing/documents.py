@@ -52,6 +52,8 @@ def as_data(invoice: Invoice) -> dict[str, Any]:
         "tax": shown(invoice.tax_minor, currency),
         "total": shown(invoice.due_minor, currency),
         "note": invoice.note,
+        "root": invoice.merkle_root,
+        "rows": f"{invoice.row_count:,}",
     }
 
 

@@ -5,7 +5,7 @@ from datetime import date, datetime
 
 from django.db import transaction
 
-from billing import lifecycle
+from billing import lifecycle, proof
 from billing.ledger import Summary, summary
 from billing.models import Invoice, InvoiceLine, Period
 from billing.months import month_of
@@ -173,6 +173,7 @@ def _rows(used: Summary) -> list[tuple[str, str, int, int]]:
 
 
 def _write(draft: Draft, now: datetime) -> Invoice:
+    root, rows = proof.root(draft.organization, draft.month)
     invoice = Invoice.objects.create(
         organization_id=draft.organization,
         month=draft.month,
@@ -180,6 +181,8 @@ def _write(draft: Draft, now: datetime) -> Invoice:
         subtotal=draft.subtotal,
         total_minor=draft.total_minor,
         closed_at=now,
+        merkle_root=root,
+        row_count=rows,
     )
     InvoiceLine.objects.bulk_create(
         InvoiceLine(

@@ -253,6 +253,8 @@ class Invoice(models.Model):
     tax_rate = models.PositiveIntegerField(default=0, help_text="Thousandths of a percent.")
     tax_minor = models.BigIntegerField(default=0)
     note = models.CharField(max_length=500, blank=True)
+    merkle_root = models.CharField(max_length=64, blank=True)
+    row_count = models.PositiveBigIntegerField(default=0)
     seller = models.JSONField(default=dict)
     buyer = models.JSONField(default=dict)
 

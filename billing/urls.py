@@ -3,7 +3,7 @@
 from django.urls import path
 
 from billing.api.account import BillingStanding, PriceList
-from billing.api.invoices import InvoiceCsv, InvoicePdf, Invoices, OneInvoice
+from billing.api.invoices import InvoiceCsv, InvoicePdf, InvoiceProof, Invoices, OneInvoice
 
 urlpatterns = [
     path("billing", BillingStanding.as_view()),
@@ -11,5 +11,6 @@ urlpatterns = [
     path("invoices", Invoices.as_view()),
     path("invoices/<str:number>.pdf", InvoicePdf.as_view()),
     path("invoices/<str:number>.csv", InvoiceCsv.as_view()),
+    path("invoices/<str:number>/proof", InvoiceProof.as_view()),
     path("invoices/<str:number>", OneInvoice.as_view()),
 ]

@@ -1,6 +1,8 @@
 """GET /api/v1/invoices, and of each the PDF and the CSV of the usage behind it."""
 
 from collections.abc import AsyncIterator, Iterator
+from typing import TypeVar
+from uuid import UUID
 
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, StreamingHttpResponse
@@ -8,6 +10,7 @@ from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from pydantic import BaseModel, Field
 
+from billing import proof
 from billing.api.access import BillingEndpoint, read
 from billing.documents import invoice_pdf, usage_csv
 from billing.invoicing import plain
@@ -16,6 +19,7 @@ from kit.edge import Json, NotFound
 from kit.errors import Invalid
 from kit.money import decimal
 
+Piece = TypeVar("Piece", str, bytes)
 _MOST = 100
 
 
@@ -144,7 +148,50 @@ class InvoiceCsv(BillingEndpoint):
         )
 
 
-async def _streamed(pieces: Iterator[str]) -> AsyncIterator[str]:
+class InvoiceProof(BillingEndpoint):
+    """The ledger's rows under the root that is printed on the invoice."""
+
+    @extend_schema(
+        operation_id="invoice_proof",
+        tags=["Usage"],
+        summary="Prove an invoice, or that a request is on it",
+        description=(
+            "Without `request`: lines of JSON, the invoice's figures first, then every row as it "
+            "is hashed. With it: that row, and its path to the root."
+        ),
+        parameters=[OpenApiParameter("request", UUID, description="One request alone.")],
+        responses={(200, "application/x-ndjson"): OpenApiTypes.STR},
+    )
+    async def get(self, request: HttpRequest, number: str) -> HttpResponseBase:
+        """Of one request, or of them all."""
+        wanted = _request(request.GET.get("request"))
+        invoice = await read(lambda: _proved(self.caller.organization, number))
+        if wanted is not None:
+            return Json(await read(lambda: proof.single(invoice, wanted)))
+        return StreamingHttpResponse(
+            _streamed(proof.whole(invoice)),
+            content_type="application/x-ndjson",
+            headers={"Content-Disposition": f'attachment; filename="{number}.ndjson"'},
+        )
+
+
+def _request(text: str | None) -> UUID | None:
+    if text is None:
+        return None
+    try:
+        return UUID(text)
+    except ValueError:
+        raise Invalid(f"request: {text[:40]!r} is no request's id.", param="request") from None
+
+
+def _proved(organization: int, number: str) -> Invoice:
+    found = _one(organization, number)
+    if not found.merkle_root:
+        raise NotFound(f"{number} carries no root: credit notes and old invoices have none.")
+    return found
+
+
+async def _streamed(pieces: Iterator[Piece]) -> AsyncIterator[Piece]:
     while (piece := await read(lambda: next(pieces, None))) is not None:
         yield piece
 

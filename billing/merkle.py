@@ -1,0 +1,143 @@
+"""The tree over an invoice's rows (RFC 6962 §2.1), and its check without the platform.
+
+Standard library alone: copy this file anywhere. Download the proof, take the root from the PDF:
+
+  python -m billing.merkle INV-2026-000042.ndjson --root 9f86d081…
+
+The first line of the file says what the invoice says; every other line is a row of the ledger, as
+hashed. Checked are the root, that each row's parts are its amount, that the rows' amounts are the
+invoice's exact sum, and that no request is charged twice. With --one the file is the proof of a
+single request, and its path is followed to the root.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+
+class Disproved(Exception):
+    """What was checked is not so; the message says what."""
+
+
+def leaf(row: bytes) -> bytes:
+    """A row's hash: SHA-256 of a zero byte and the row."""
+    return sha256(b"\x00" + row).digest()
+
+
+def node(left: bytes, right: bytes) -> bytes:
+    """Two subtrees' hash: SHA-256 of a one byte and both."""
+    return sha256(b"\x01" + left + right).digest()
+
+
+def root(leaves: Iterable[bytes]) -> bytes:
+    """The root over leaves in their order; SHA-256 of nothing where there are none.
+
+    Keeps one hash for each complete subtree, so its memory grows with the logarithm of their
+    number.
+    """
+    whole: list[tuple[int, bytes]] = []
+    for each in leaves:
+        size, hashed = 1, each
+        while whole and whole[-1][0] == size:
+            hashed = node(whole.pop()[1], hashed)
+            size *= 2
+        whole.append((size, hashed))
+    if not whole:
+        return sha256(b"").digest()
+    hashed = whole.pop()[1]
+    while whole:
+        hashed = node(whole.pop()[1], hashed)
+    return hashed
+
+
+def path(leaves: Sequence[bytes], index: int) -> list[bytes]:
+    """The hashes that lead from a leaf to the root, the lowest first (RFC 6962 §2.1.1)."""
+    if len(leaves) == 1:
+        return []
+    half = _half(len(leaves))
+    if index < half:
+        return [*path(leaves[:half], index), root(leaves[half:])]
+    return [*path(leaves[half:], index - half), root(leaves[:half])]
+
+
+def climb(hashed: bytes, index: int, size: int, steps: Sequence[bytes]) -> bytes:
+    """The root to which a leaf's path leads; raises `Disproved` where the path doesn't fit."""
+    if size == 1:
+        if steps:
+            raise Disproved("The path is too long for so few rows.")
+        return hashed
+    if not steps:
+        raise Disproved("The path is too short for so many rows.")
+    half = _half(size)
+    if index < half:
+        return node(climb(hashed, index, half, steps[:-1]), steps[-1])
+    return node(steps[-1], climb(hashed, index - half, size - half, steps[:-1]))
+
+
+def _half(size: int) -> int:
+    """The largest power of two below `size`."""
+    return 1 << (size - 1).bit_length() - 1
+
+
+def check(lines: Sequence[bytes], expected: str) -> dict[str, Any]:
+    """A whole invoice against the root on its PDF; what it says. Raises `Disproved`."""
+    head, rows = json.loads(lines[0]), lines[1:]
+    found = root(leaf(row) for row in rows).hex()
+    if found != expected.lower():
+        raise Disproved(f"The rows have the root {found}, the invoice says {expected}.")
+    seen, total = "", 0
+    for row in map(json.loads, rows):
+        if row["request"] <= seen:
+            raise Disproved(f"{row['request']} is charged twice, or out of order.")
+        seen = row["request"]
+        if sum(row["amounts"].values()) != row["amount"]:
+            raise Disproved(f"{seen}: the parts do not come to {row['amount']}.")
+        total += row["amount"]
+    if (total, len(rows)) != (head["exact_nanos"], head["rows"]):
+        raise Disproved(
+            f"{len(rows)} rows come to {total} nanos; the invoice says {head['rows']} rows and "
+            f"{head['exact_nanos']} nanos."
+        )
+    return dict(head)
+
+
+def check_one(proof: dict[str, Any], expected: str) -> dict[str, Any]:
+    """A single request's proof against the root; its row. Raises `Disproved`."""
+    steps = [bytes.fromhex(step) for step in proof["path"]]
+    if not 0 <= proof["index"] < proof["rows"]:
+        raise Disproved("The row is none of the invoice's.")
+    hashed = leaf(proof["row"].encode())
+    found = climb(hashed, proof["index"], proof["rows"], steps).hex()
+    if found != expected.lower():
+        raise Disproved(f"The path leads to {found}, the invoice says {expected}.")
+    return dict(json.loads(proof["row"]))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """0 where the file proves the root, 1 where it doesn't."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("file", type=Path, help="as /api/v1/invoices/{number}/proof gave it")
+    parser.add_argument("--root", required=True, help="as it stands on the PDF")
+    parser.add_argument("--one", action="store_true", help="the proof of a single request")
+    options = parser.parse_args(arguments)
+    data = options.file.read_bytes()
+    try:
+        if options.one:
+            row = check_one(json.loads(data), options.root)
+            said = f"{row['request']} is on the invoice, for {row['amount']} nanos."
+        else:
+            head = check(data.splitlines(), options.root)
+            said = f"{head['number']}: {head['rows']} rows, {head['exact_nanos']} nanos: proved."
+    except (Disproved, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+        sys.stderr.write(f"Not proved: {error}\n")
+        return 1
+    sys.stdout.write(said + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
