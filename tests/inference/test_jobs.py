@@ -10,7 +10,15 @@ from hypothesis import strategies as st
 from redis import Redis
 
 from inference import jobs, stream
-from inference.engine import Delta, FinishReason, Outcome, Sampling
+from inference.engine import (
+    Delta,
+    FinishReason,
+    Grammar,
+    GrammarKind,
+    Logprob,
+    Outcome,
+    Sampling,
+)
 from inference.jobs import Claim, Job, QueueFull
 from kit.redis import pipeline, state
 from tests.inference.parts import ECHO, fields, job, submit
@@ -281,3 +289,33 @@ def test_whatever_happens_a_stream_has_each_token_once_in_order(
         for place in (f"queue:{ECHO}", jobs.LEASES, jobs.SEALED)
     ]
     assert places.count(True) == 1
+
+
+def test_a_job_comes_back_as_it_was_stored_and_an_older_ones_sampling_too() -> None:
+    sampling = Sampling(
+        8,
+        stop=("a",),
+        logit_bias=((3, 1.5),),
+        stop_token_ids=(7,),
+        logprobs=2,
+        grammar=Grammar(GrammarKind.regex, "a+"),
+    )
+    stored = job(sampling=sampling)
+    assert Job.load(stored.dump()) == stored
+    older = orjson.loads(stored.dump())
+    older["sampling"] = {"max_tokens": 8, "temperature": 0.5, "stop": ["a"], "newer": 1}
+    assert Job.load(orjson.dumps(older)).sampling == Sampling(8, 0.5, stop=("a",))
+
+
+def test_log_probabilities_stand_in_the_stream(redis: Redis) -> None:
+    one = job()
+    submit(one)
+    taken = claim()
+    assert taken is not None
+    logprob = Logprob(-0.25, ((3, -0.25), (4, -2.0)))
+    step = Delta(str(one.id), 0, (3,), "x", logprobs=(logprob,))
+    assert stream.append([(one.id, taken.attempt, step)]) == ["ok"]
+    [(entry, stored)] = stream.entries(state().xrange(f"stream:{one.id}"))
+    piece = stream.decode(entry.decode(), stored[b"d"])
+    assert isinstance(piece, stream.Piece)
+    assert piece.logprobs == (logprob,)
