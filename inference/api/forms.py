@@ -72,7 +72,9 @@ class SamplingForm(Form):
 
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, gt=0, le=1)
-    top_k: int | None = Field(None, ge=-1, description="The likeliest so many; 0 and -1 mean all.")
+    top_k: int | None = Field(
+        None, ge=-1, le=1_000_000, description="The likeliest so many; 0 and -1 mean all."
+    )
     min_p: float | None = Field(None, ge=0, le=1)
     presence_penalty: float | None = Field(None, ge=-2, le=2)
     frequency_penalty: float | None = Field(None, ge=-2, le=2)
