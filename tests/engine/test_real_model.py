@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from inference.engine import Engine, FinishReason, load_engine, load_text
+from inference.engine.prepare.quality import read_quality
 from tests.engine.parts import Answers, solo, work
 
 pytestmark = pytest.mark.timeout(400)
@@ -56,3 +57,17 @@ def test_batched_answers_equal_solo_answers(engine: Engine) -> None:
 def test_digits_are_tokens_of_their_own(real: Path) -> None:
     text = load_text(real)
     assert len(text.encode("12345")) == 5
+
+
+def test_it_knows_the_capital_of_france(engine: Engine) -> None:
+    """Full precision is nearly undecided at the first token: 8 bit must not tip it over."""
+    prompt = engine.text.chat([{"role": "user", "content": "What is the capital of France?"}])
+    assert (
+        solo(engine, work(prompt=prompt, max_tokens=16)).text == "The capital of France is Paris."
+    )
+
+
+def test_its_perplexity_rose_by_less_than_two_percent(real: Path) -> None:
+    quality = read_quality(real)
+    assert quality is not None
+    assert quality.rise < 0.02

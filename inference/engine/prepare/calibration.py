@@ -1,4 +1,4 @@
-"""What goes into each linear layer of a model when it reads a text: the ranges to quantize for."""
+"""A graph read from the inside: the range of what each linear layer reads, the logits of a text."""
 
 import json
 import tempfile
@@ -15,6 +15,9 @@ from tokenizers import Tokenizer
 Ranges = dict[str, NDArray[np.float32]]
 """The largest magnitude seen in each channel, by the name of the value."""
 
+LAST_HIDDEN = "last_hidden"
+"""What the output layer reads: the last position alone."""
+
 _WINDOW = 256
 
 
@@ -23,37 +26,80 @@ def read(name: str) -> str:
     return (files(__package__) / "texts" / f"{name}.txt").read_text("utf-8")
 
 
-def calibrate(model: ModelProto, checkpoint: Path) -> Ranges:
-    """Run the reshaped full-precision graph over the shipped text.
+class Reading:
+    """A reshaped graph, opened so that every position's logits can be seen, and what layers read.
 
-    The text is read in windows, and paragraph by paragraph behind the token that begins a
-    conversation: a first token has by far the largest activations.
+    Closing is by garbage collection; the graph itself stays as it was.
     """
-    watched = sorted({node.input[0] for node in model.graph.node if node.op_type == "MatMul"})
-    session = _watching(model, watched)
-    ranges: Ranges = {}
-    for tokens in _sequences(checkpoint):
-        found = session.run(watched, _inputs(session, tokens))
-        for name, values in zip(watched, found, strict=True):
-            largest = np.abs(values).reshape(-1, values.shape[-1]).max(axis=0)
-            ranges[name] = np.maximum(ranges.get(name, largest), largest)
-    return ranges
+
+    def __init__(self, model: ModelProto, checkpoint: Path, *, layers: bool = False) -> None:
+        self._checkpoint = checkpoint
+        self._tokenizer = Tokenizer.from_file(str(checkpoint / "tokenizer.json"))
+        linear = {node.input[0] for node in model.graph.node if node.op_type == "MatMul"}
+        self._watched = sorted(linear - {LAST_HIDDEN}) if layers else []
+        self._session = _opened(model, self._watched)
+
+    def ranges(self) -> Ranges:
+        """Over the calibration text.
+
+        It is read in windows, and paragraph by paragraph behind the token that begins a
+        conversation: a first token has by far the largest activations.
+        """
+        found: Ranges = {}
+        for tokens in self._sequences():
+            values = self._session.run(self._watched, _inputs(self._session, tokens))
+            for name, value in zip(self._watched, values, strict=True):
+                largest = np.abs(value).reshape(-1, value.shape[-1]).max(axis=0)
+                found[name] = np.maximum(found.get(name, largest), largest)
+        return found
+
+    def logits(self) -> tuple[list[int], NDArray[np.float32]]:
+        """The tokens of the measured text that were predicted, and from which logits."""
+        following: list[int] = []
+        rows = []
+        for window in _windows(self._encode(read("measured"))):
+            (logits,) = self._session.run(["logits"], _inputs(self._session, window))
+            rows.append(logits[0, :-1])
+            following += window[1:]
+        return following, np.concatenate(rows)
+
+    def _sequences(self) -> list[list[int]]:
+        config = json.loads((self._checkpoint / "config.json").read_text())
+        begin = config.get("bos_token_id") or 0
+        text = read("calibration")
+        paragraphs = [[begin, *self._encode(one)][:_WINDOW] for one in text.split("\n\n")]
+        return _windows(self._encode(text)) + paragraphs
+
+    def _encode(self, text: str) -> list[int]:
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        return ids
 
 
-def _watching(model: ModelProto, watched: list[str]) -> ort.InferenceSession:
-    """A session that shows the watched values; the graph is left as it was."""
-    extra = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in watched]
-    before = len(model.graph.output)
-    model.graph.output.extend(extra)
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "watched.onnx"
-            save(model, path)
-            options = ort.SessionOptions()
-            options.log_severity_level = 3
-            return ort.InferenceSession(path, options, ["CPUExecutionProvider"])
-    finally:
-        del model.graph.output[before:]
+def _opened(model: ModelProto, watched: list[str]) -> ort.InferenceSession:
+    """A session of a copy that makes logits for every position and shows the watched values."""
+    copy = ModelProto()
+    copy.CopyFrom(model)
+    graph = copy.graph
+    gather = next(node for node in graph.node if LAST_HIDDEN in node.output)
+    head = next(node for node in graph.node if LAST_HIDDEN in node.input)
+    head.input[0] = gather.input[0]
+    graph.node.remove(gather)
+    logits = next(value for value in graph.output if value.name == "logits")
+    logits.CopyFrom(helper.make_tensor_value_info("logits", TensorProto.FLOAT, None))
+    graph.output.extend(
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in watched
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "opened.onnx"
+        save(copy, path)
+        options = ort.SessionOptions()
+        options.log_severity_level = 3
+        return ort.InferenceSession(path, options, ["CPUExecutionProvider"])
+
+
+def _windows(tokens: list[int]) -> list[list[int]]:
+    starts = range(0, len(tokens) - 1, _WINDOW)
+    return [tokens[start : start + _WINDOW] for start in starts]
 
 
 def save(model: ModelProto, path: Path) -> None:
@@ -67,19 +113,6 @@ def save(model: ModelProto, path: Path) -> None:
         location=f"{path.name}.data",
         size_threshold=1024,
     )
-
-
-def _sequences(checkpoint: Path) -> list[list[int]]:
-    tokenizer = Tokenizer.from_file(str(checkpoint / "tokenizer.json"))
-    begin = json.loads((checkpoint / "config.json").read_text()).get("bos_token_id") or 0
-    text = read("calibration")
-    whole = tokenizer.encode(text, add_special_tokens=False).ids
-    windows = [whole[start : start + _WINDOW] for start in range(0, len(whole), _WINDOW)]
-    paragraphs = [
-        [begin, *tokenizer.encode(paragraph, add_special_tokens=False).ids][:_WINDOW]
-        for paragraph in text.split("\n\n")
-    ]
-    return windows + paragraphs
 
 
 def _inputs(session: ort.InferenceSession, tokens: list[int]) -> dict[str, NDArray[np.generic]]:

@@ -12,16 +12,22 @@ import onnx
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from inference.engine.prepare import rowwise
-from inference.engine.prepare.calibration import calibrate, save
+from inference.engine.prepare.calibration import LAST_HIDDEN, Ranges, Reading, save
 from inference.engine.prepare.folder import PrepareFailed, Progress
+from inference.engine.prepare.prune import prune
+from inference.engine.prepare.quality import compare, write_quality
 
 MODEL = "model.onnx"
 _BUILDER = "onnxruntime_genai.models.builder"
 _SEQLENS, _TOTAL = "seqlens_k", "total_sequence_length"
 
 
-def export(checkpoint: Path, folder: Path, *, quantization: str, progress: Progress) -> None:
-    """Write `folder/model.onnx` and its data from a checkpoint folder. Raises PrepareFailed.
+def export(
+    checkpoint: Path, folder: Path, *, quantization: str, progress: Progress, pruned: float = 0.0
+) -> None:
+    """Write `folder/model.onnx`, its data and its report from a checkpoint folder.
+
+    Raises PrepareFailed.
 
     `quantization` is none (fp32), int8 (see rowwise) or int4 (weights alone, the output layer's in
     8 bit); a row never depends on its neighbours.
@@ -31,9 +37,19 @@ def export(checkpoint: Path, folder: Path, *, quantization: str, progress: Progr
     progress("reshaping the graph", 0.45)
     model = onnx.load(built / MODEL)
     reshape(model)
-    _quantize(model, checkpoint, quantization, progress)
-    progress("writing the model", 0.9)
+    progress("reading a text in full precision", 0.5)
+    reading = Reading(model, checkpoint, layers=True)
+    ranges, reference = reading.ranges(), reading.logits()
+    del reading
+    if pruned:
+        prune(model, ranges, pruned)
+    progress(f"quantizing: {quantization}", 0.65)
+    _quantize(model, ranges, quantization)
+    progress("writing the model", 0.75)
     save(model, folder / MODEL)
+    progress("measuring its quality", 0.8)
+    made = Reading(model, checkpoint).logits()
+    write_quality(folder, compare(reference, made, folder / MODEL))
     for name in (MODEL, f"{MODEL}.data"):
         (folder / name).chmod(0o644)
 
@@ -90,14 +106,10 @@ def _build(checkpoint: Path, built: Path, progress: Progress) -> None:
         raise PrepareFailed("\n  ".join(["The export to ONNX failed; it ends:", *said]))
 
 
-def _quantize(model: ModelProto, checkpoint: Path, quantization: str, progress: Progress) -> None:
+def _quantize(model: ModelProto, ranges: Ranges, quantization: str) -> None:
     if quantization == "int8":
-        progress("reading a text to find the ranges of 8 bit", 0.5)
-        ranges = calibrate(model, checkpoint)
-        progress("quantizing to 8 bit", 0.7)
         rowwise.quantize(model, ranges)
     elif quantization == "int4":
-        progress("quantizing to 4 bit", 0.6)
         rowwise.quantize_weights(model)
 
 
@@ -135,8 +147,8 @@ def _take_last(graph: GraphProto) -> None:
     logits = next(value for value in graph.output if value.name == "logits")
     head = next(node for node in graph.node if "logits" in node.output)
     graph.initializer.append(numpy_helper.from_array(np.array(-1, np.int64), "last"))
-    last = helper.make_node("Gather", [head.input[0], "last"], ["last_hidden"], axis=1)
-    head.input[0] = "last_hidden"
+    last = helper.make_node("Gather", [head.input[0], "last"], [LAST_HIDDEN], axis=1)
+    head.input[0] = LAST_HIDDEN
     graph.node.insert(list(graph.node).index(head), last)
     del logits.type.tensor_type.shape.dim[1]
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from inference.engine.manifest import Manifest
 from inference.engine.prepare.folder import PrepareFailed, Progress, build, locked, prepared
+from inference.engine.prepare.quality import MOST, read_quality
 
 QUANTIZATIONS = ("int8", "int4", "none")
 _ECHO_CONTEXT = 16_384
@@ -13,15 +14,27 @@ _MIB = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
+class Form:
+    """In which form a model is wanted; `pruned` is the share of feed-forward neurons left out."""
+
+    quantization: str
+    pruned: float = 0.0
+
+    def __str__(self) -> str:
+        return f"{self.quantization}, pruned {self.pruned:g}" if self.pruned else self.quantization
+
+
+@dataclass(frozen=True, slots=True)
 class Recipe:
-    """How to fill a folder: `make(folder, quantization, progress)`.
+    """How to fill a folder: `make(folder, form, progress)`.
 
     The first of `quantizations` is its default.
     """
 
-    make: Callable[[Path, str, Progress], Manifest]
+    make: Callable[[Path, Form, Progress], Manifest]
     needs: int
     quantizations: tuple[str, ...]
+    prunable: bool = False
 
 
 def prepare(
@@ -29,56 +42,75 @@ def prepare(
     models: Path,
     *,
     quantization: str | None = None,
+    pruned: float = 0.0,
     force: bool = False,
     progress: Progress = lambda doing, share: None,
 ) -> Manifest:
-    """Make `models/name`, unless it is there already in this quantization; its manifest.
+    """Make `models/name`, unless it is there already in this form; its manifest.
 
-    Raises PrepareFailed.
+    A model whose perplexity rose by more than 3% is not published unless `force`. Raises
+    PrepareFailed.
     """
     recipe = RECIPES.get(name)
     if recipe is None:
         raise PrepareFailed(f"There is no recipe for {name!r}; there are: {', '.join(RECIPES)}.")
-    wanted = quantization if quantization in recipe.quantizations else recipe.quantizations[0]
+    if pruned and not recipe.prunable:
+        raise PrepareFailed(f"{name} cannot be pruned.")
+    known = quantization in recipe.quantizations
+    wanted = Form(quantization if quantization and known else recipe.quantizations[0], pruned)
     target = models / name
     with locked(target, progress):
         found = prepared(target)
-        if found is None or force or found.quantization != wanted:
+        if found is None or force or found.quantization != str(wanted):
             found = build(
                 target,
-                lambda folder: recipe.make(folder, wanted, progress),
+                lambda folder: _checked(recipe.make(folder, wanted, progress), folder, force),
                 needs=recipe.needs,
             )
     progress("ready", 1.0)
     return found
 
 
-def _echo(folder: Path, quantization: str, progress: Progress) -> Manifest:
+def _checked(manifest: Manifest, folder: Path, force: bool) -> Manifest:
+    quality = read_quality(folder)
+    if quality is not None and quality.rise > MOST and not force:
+        raise PrepareFailed(
+            f"{manifest.name} as {manifest.quantization} is not published: its perplexity rose by "
+            f"{quality.rise:.1%}, from {quality.reference_perplexity:.2f} to "
+            f"{quality.perplexity:.2f}, and {MOST:.0%} is the most. To publish it all the same, "
+            f"add --force."
+        )
+    return manifest
+
+
+def _echo(folder: Path, form: Form, progress: Progress) -> Manifest:
     return Manifest(
         name="echo",
         backend="echo",
         context=_ECHO_CONTEXT,
         eos=(256,),
         version="1",
-        quantization=quantization,
+        quantization=form.quantization,
         parameters=0,
     )
 
 
-def _smollm2_torch(folder: Path, quantization: str, progress: Progress) -> Manifest:
+def _smollm2_torch(folder: Path, form: Form, progress: Progress) -> Manifest:
     from inference.engine.prepare import smollm2
 
-    return smollm2.make_torch(folder, quantization, progress)
+    return smollm2.make_torch(folder, form.quantization, progress)
 
 
-def _smollm2(folder: Path, quantization: str, progress: Progress) -> Manifest:
+def _smollm2(folder: Path, form: Form, progress: Progress) -> Manifest:
     from inference.engine.prepare import smollm2
 
-    return smollm2.make(folder, quantization, progress)
+    return smollm2.make(folder, form.quantization, progress, pruned=form.pruned)
 
 
 RECIPES: Mapping[str, Recipe] = {
-    "smollm2-135m-instruct": Recipe(_smollm2, needs=2_500 * _MIB, quantizations=("int8", "none")),
+    "smollm2-135m-instruct": Recipe(
+        _smollm2, needs=2_500 * _MIB, quantizations=("int8", "int4", "none"), prunable=True
+    ),
     "smollm2-135m-instruct-torch": Recipe(
         _smollm2_torch, needs=1_200 * _MIB, quantizations=("none", "int8", "int4")
     ),

@@ -26,6 +26,7 @@ from onnx import ModelProto, NodeProto, helper, numpy_helper
 from inference.engine.prepare.calibration import Ranges
 
 Array = NDArray[np.float32]
+Bytes = NDArray[np.uint8]
 Blocks = tuple[NDArray[np.generic], ...]
 
 _BLOCK = 64
@@ -37,7 +38,7 @@ _NORMS = ("SimplifiedLayerNormalization", "SkipSimplifiedLayerNormalization")
 
 
 def quantize(model: ModelProto, ranges: Ranges, *, weight_levels: int | None = None) -> None:
-    """Replace the graph's linear layers in place; `ranges` as `calibrate` gives them."""
+    """Replace the graph's linear layers in place; `ranges` as `Reading` gives them."""
     graph = _Graph(model)
     ranges = dict(ranges)
     for value in graph.linear_inputs():
@@ -94,7 +95,7 @@ class _Graph:
     def smooth(self, value: str, ranges: Ranges) -> None:
         """Divide the channels of `value` where it is made, multiply its readers' weights."""
         readers, maker = self.readers[value], self.made_by[value]
-        if not all(self.is_linear(node) for node in readers):
+        if value not in ranges or not all(self.is_linear(node) for node in readers):
             return
         weights = [self.weight(node.input[1]) for node in readers]
         largest = np.max([np.abs(weight).max(axis=1) for weight in weights], axis=0)
@@ -244,7 +245,7 @@ class _Rewriting:
         proto.initializer.extend(weights + constants)
 
 
-def in_blocks(weight: Array, size: int) -> Blocks:
+def in_blocks(weight: Array, size: int) -> tuple[Bytes, Array]:
     """[K, N] as MatMulNBits takes it in 8 bit: [N, K / size, size] around 128, and its scales."""
     blocks = _cut(weight, size)
     scales = np.maximum(np.abs(blocks).max(axis=-1), 1e-8) / _LEVELS
@@ -252,7 +253,7 @@ def in_blocks(weight: Array, size: int) -> Blocks:
     return packed.astype(np.uint8), scales.astype(np.float32)
 
 
-def in_small_blocks(weight: Array, size: int) -> Blocks:
+def in_small_blocks(weight: Array, size: int) -> tuple[Bytes, Array, Bytes]:
     """The same in 4 bit, two in a byte: [N, K / size, size / 2], its scales, its zeros."""
     blocks = _cut(weight, size)
     low, high = np.minimum(blocks.min(axis=-1), 0), np.maximum(blocks.max(axis=-1), 0)
@@ -270,7 +271,7 @@ def _cut(weight: Array, size: int) -> Array:
     return padded.T.reshape(columns, count, size)
 
 
-def _pairs(fours: Array) -> NDArray[np.uint8]:
+def _pairs(fours: Array) -> Bytes:
     """Neighbours on the last axis in one byte, the first in its lower half."""
     odd = [(0, 0)] * (fours.ndim - 1) + [(0, fours.shape[-1] % 2)]
     whole = np.pad(fours.astype(np.uint8), odd)

@@ -21,7 +21,7 @@ _EOS = (2, 0)
 """<|im_end|> and <|endoftext|>."""
 
 
-def make(folder: Path, quantization: str, progress: Progress) -> Manifest:
+def make(folder: Path, quantization: str, progress: Progress, *, pruned: float = 0.0) -> Manifest:
     """Fill `folder`: weights to full precision, exported, quantized; tokenizer, chat template."""
     progress("looking for the weights", 0.0)
     weights = find_weights()
@@ -31,11 +31,13 @@ def make(folder: Path, quantization: str, progress: Progress) -> Manifest:
         checkpoint,
         folder,
         quantization=quantization,
+        pruned=pruned,
         progress=lambda doing, share: progress(doing, 0.45 + 0.55 * share),
     )
     _take_text(checkpoint, folder)
     shutil.rmtree(checkpoint)
-    return _manifest("onnx", _version(weights, quantization), quantization, parameters)
+    form = f"{quantization}, pruned {pruned:g}" if pruned else quantization
+    return _manifest("onnx", _version(weights, form), form, parameters)
 
 
 def make_torch(folder: Path, quantization: str, progress: Progress) -> Manifest:

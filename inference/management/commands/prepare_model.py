@@ -1,16 +1,18 @@
 """Prepare a model for serving."""
 
 import sys
-from argparse import RawDescriptionHelpFormatter
+from argparse import ArgumentTypeError, RawDescriptionHelpFormatter
 from typing import Any
 
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
 
 from inference.engine.prepare import QUANTIZATIONS, RECIPES, PrepareFailed, prepare
 from inference.engine.prepare import Progress as Reported
+from inference.engine.prepare.quality import read_quality
 
 _HELP = """\
 Prepare a model for serving: weights exported to ONNX, quantized and written below MODELS_DIR.
@@ -18,8 +20,12 @@ Prepare a model for serving: weights exported to ONNX, quantized and written bel
 A model that is already there is left alone; a preparation that was cut off starts again; two at
 once wait for each other. Nothing is downloaded: weights come from installed packages.
 
+A report of quality is printed and stored beside the model. One whose perplexity rose by more than
+3% is not published unless forced.
+
   manage.py prepare_model                                         the default model, 8 bit
   manage.py prepare_model smollm2-135m-instruct --quantize none   in full precision
+  manage.py prepare_model smollm2-135m-instruct --prune 0.1       a tenth of the neurons left out
   manage.py prepare_model smollm2-135m-instruct-torch             for PyTorch: GPUs
   manage.py prepare_model echo                                    repeats its prompt; for tests
 """
@@ -49,10 +55,19 @@ class Command(BaseCommand):
         parser.add_argument(
             "--quantize",
             choices=QUANTIZATIONS,
-            help="int8: a quarter of the size; int4: an eighth, torch only; none: full precision. "
+            help="int8: a quarter of the size; int4: an eighth; none: full precision. "
             "Default: the model's fastest",
         )
-        parser.add_argument("--force", action="store_true", help="prepare it anew")
+        parser.add_argument(
+            "--prune",
+            type=_share,
+            default=0.0,
+            metavar="SHARE",
+            help="leave out this share of the feed-forward neurons, those that contribute least",
+        )
+        parser.add_argument(
+            "--force", action="store_true", help="prepare it anew, and publish it whatever it lost"
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Prepare, and say where it is."""
@@ -63,6 +78,7 @@ class Command(BaseCommand):
                     options["name"],
                     settings.MODELS_DIR,
                     quantization=options["quantize"],
+                    pruned=options["prune"],
                     force=options["force"],
                     progress=_moving(bar) if console.is_terminal else self._lines(),
                 )
@@ -74,6 +90,11 @@ class Command(BaseCommand):
             f"{manifest.name} version {manifest.version}, quantization {manifest.quantization}, "
             f"{size} MiB, in {folder}"
         )
+        if quality := read_quality(folder):
+            table = Table("quality", "")
+            for row in quality.rows():
+                table.add_row(*row)
+            Console(file=self.stdout, width=80).print(table)  # type: ignore[arg-type]
 
     def _lines(self) -> Reported:
         """A line for each stage, and for each tenth of it."""
@@ -86,6 +107,13 @@ class Command(BaseCommand):
                 self.stdout.flush()
 
         return show
+
+
+def _share(value: str) -> float:
+    share = float(value)
+    if not 0 <= share < 1:
+        raise ArgumentTypeError(f"{value} is no share: from 0 to below 1")
+    return share
 
 
 def _moving(bar: Progress) -> Reported:

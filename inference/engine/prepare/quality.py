@@ -1,0 +1,94 @@
+"""What preparing cost in quality and what it gained, measured on a text that ships."""
+
+import json
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+FILE = "report.json"
+MOST = 0.03
+"""By which share perplexity may rise before a model is not published."""
+
+Logits = tuple[list[int], NDArray[np.float32]]
+"""Tokens, and the logits each was predicted from."""
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """`agreement` is the share of positions whose likeliest token is full precision's; speeds are
+    decoded tokens a second, of one and of eight streams, where the model was prepared."""
+
+    reference_perplexity: float
+    perplexity: float
+    agreement: float
+    bytes: int
+    tokens_per_second: float
+    tokens_per_second_of_eight: float
+
+    @property
+    def rise(self) -> float:
+        """Of perplexity, as a share."""
+        return self.perplexity / self.reference_perplexity - 1
+
+    def rows(self) -> list[tuple[str, str]]:
+        """As a table has them: what, and how much."""
+        return [
+            ("perplexity in full precision", f"{self.reference_perplexity:.2f}"),
+            ("perplexity", f"{self.perplexity:.2f} ({self.rise:+.1%}; at most {MOST:+.0%})"),
+            ("same likeliest token as full precision", f"{self.agreement:.1%}"),
+            ("size", f"{self.bytes / 1e6:.0f} MB"),
+            ("tokens/s, one stream", f"{self.tokens_per_second:.0f}"),
+            ("tokens/s, eight streams", f"{self.tokens_per_second_of_eight:.0f}"),
+        ]
+
+
+def compare(reference: Logits, made: Logits, model: Path) -> Quality:
+    """Of the graph in `model`, whose logits of the measured text are `made`."""
+    agreement = (reference[1].argmax(axis=-1) == made[1].argmax(axis=-1)).mean()
+    size = sum(file.stat().st_size for file in model.parent.glob(f"{model.name}*"))
+    one, eight = _speeds(model)
+    return Quality(perplexity(reference), perplexity(made), float(agreement), size, one, eight)
+
+
+def perplexity(predicted: Logits) -> float:
+    """exp of the mean loss in nats a token."""
+    tokens, logits = predicted
+    losses = []
+    for row, token in zip(logits, tokens, strict=True):
+        largest = row.max()
+        losses.append(largest + np.log(np.exp(row - largest).sum()) - row[token])
+    return float(np.exp(np.mean(losses)))
+
+
+def write_quality(folder: Path, quality: Quality) -> None:
+    """Beside the model."""
+    (folder / FILE).write_text(json.dumps(asdict(quality), indent=2) + "\n")
+
+
+def read_quality(folder: Path) -> Quality | None:
+    """None where a model came without a report."""
+    try:
+        return Quality(**json.loads((folder / FILE).read_text()))
+    except FileNotFoundError:
+        return None
+
+
+def _speeds(model: Path, steps: int = 24) -> tuple[float, float]:
+    """The median step of so many, of one and of eight streams."""
+    from inference.engine.onnx import OnnxRunner
+
+    runner = OnnxRunner(model, slots=8, context=64, threads=2)
+    found = []
+    for streams in (1, 8):
+        slots, times = range(streams), []
+        for slot in slots:
+            runner.prefill(slot, [5], 0)
+        for position in range(1, steps):
+            begin = time.perf_counter()
+            runner.decode(slots, [5] * streams, [position] * streams)
+            times.append(time.perf_counter() - begin)
+        found.append(streams / float(np.median(times)))
+    return found[0], found[1]
