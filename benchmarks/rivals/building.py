@@ -19,15 +19,15 @@ _NEEDLESS = ("LLAMA_BUILD_TESTS", "LLAMA_BUILD_EXAMPLES", "LLAMA_BUILD_TOOLS", "
 _HERE = Path(__file__).parent
 
 
-def llama_cpp(threads: int) -> Rival:
+def llama_cpp(threads: int, clock: str) -> Rival:
     """llama.cpp with the model in Q8_0: 8-bit weights in blocks of 32, activations the same."""
     python = _environment() / "bin" / "python"
     weights = write_q8_0(RIVALS / "smollm2-135m-instruct.Q8_0.gguf")
     worker = _HERE / "llama_worker.py"
-    return Rival("llama.cpp Q8_0", [python, worker, weights, str(threads)])
+    return Rival("llama.cpp Q8_0", [python, worker, weights, str(threads), clock])
 
 
-def transformers(threads: int) -> Rival:
+def transformers(threads: int, clock: str) -> Rival:
     """transformers' generate in full precision."""
     weights = write_checkpoint(RIVALS / "checkpoint")
     command: list[str | Path] = [
