@@ -2,8 +2,10 @@
 
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass, fields
 from datetime import datetime
+from functools import lru_cache
+from operator import attrgetter
 from uuid import UUID
 
 from django.db import connection
@@ -37,6 +39,7 @@ class Row:
 
 
 _COLUMNS = tuple(field.name for field in fields(Row))
+_values = attrgetter(*_COLUMNS)
 
 
 def write(rows: Iterable[tuple[str, Row]]) -> None:
@@ -47,18 +50,20 @@ def write(rows: Iterable[tuple[str, Row]]) -> None:
     by_schema: dict[str, list[Row]] = defaultdict(list)
     for schema, row in rows:
         by_schema[schema].append(row)
-    with connection.cursor() as cursor:
+    with connection.cursor() as cursor, connection.connection.pipeline():
         for schema, some in by_schema.items():
-            values = [value for row in some for value in astuple(row)]
+            values = [value for row in some for value in _values(row)]
             cursor.execute(_insert(schema, len(some)), values)
 
 
-def _insert(schema: str, rows: int) -> sql.Composed:
+@lru_cache(4096)
+def _insert(schema: str, rows: int) -> str:
     row = sql.SQL("({})").format(sql.SQL(", ").join(sql.Placeholder() * len(_COLUMNS)))
-    return sql.SQL(
+    statement = sql.SQL(
         "INSERT INTO {table} ({columns}) VALUES {rows} ON CONFLICT (id) DO NOTHING"
     ).format(
         table=sql.Identifier(schema, "inference_request"),
         columns=sql.SQL(", ").join(map(sql.Identifier, _COLUMNS)),
         rows=sql.SQL(", ").join([row] * rows),
     )
+    return statement.as_string()

@@ -4,20 +4,19 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('billing', '0003_invoices_life'),
+        ("billing", "0003_invoices_life"),
     ]
 
     operations = [
         migrations.AddField(
-            model_name='invoice',
-            name='merkle_root',
+            model_name="invoice",
+            name="merkle_root",
             field=models.CharField(blank=True, max_length=64),
         ),
         migrations.AddField(
-            model_name='invoice',
-            name='row_count',
+            model_name="invoice",
+            name="row_count",
             field=models.PositiveBigIntegerField(default=0),
         ),
     ]
