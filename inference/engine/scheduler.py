@@ -31,7 +31,7 @@ class Scheduler:
 
     Order: priority, then the organization served least, then the first in. Requests of an
     organization and priority that get neither a slot nor a chunk for long grow more urgent, so that
-    nothing starves. A request gives way for another's sake once at most.
+    nothing starves. A request gives way for another's sake once at most, and never if it aged.
 
     A step computes at most about `step_tokens` tokens, but always one chunk of a prompt if any
     waits: prompts never stall the running, and the running never starve prompts.
@@ -120,15 +120,19 @@ class Scheduler:
             raise RuntimeError("a waiting sequence holds a slot")
 
     def _order(self, sequence: Sequence) -> tuple[int, int, int]:
-        idle = self._step - max(sequence.since, self._turns.get(_kind(sequence), 0))
-        urgency = sequence.work.priority - idle // AGEING
+        urgency = sequence.work.priority - self._age(sequence)
         return urgency, self._served[sequence.work.tenant], sequence.number
+
+    def _age(self, sequence: Sequence) -> int:
+        idle = self._step - max(sequence.since, self._turns.get(_kind(sequence), 0))
+        return idle // AGEING
 
     def _admit(self) -> None:
         while self._waiting:
             sequence = min(self._waiting.values(), key=self._order)
             if not self._cache.take(sequence) and not self._take_over(sequence):
                 return
+            sequence.stays |= self._age(sequence) > 0
             self._turns[_kind(sequence)] = self._step
             del self._waiting[sequence.work.id]
             self._running[sequence.work.id] = sequence
@@ -138,7 +142,7 @@ class Scheduler:
         victim = self._victim(sequence)
         if victim is None:
             return False
-        victim.gave_way = True
+        victim.stays = True
         self._preempt(victim, keep=True)
         return self._cache.take(sequence)
 
@@ -153,7 +157,7 @@ class Scheduler:
         may = [
             one
             for one in self._running.values()
-            if not one.gave_way
+            if not one.stays
             and (
                 (waited and one.work.priority > work.priority)
                 or (is_new and held[one.work.tenant] == most and one.work.priority >= work.priority)

@@ -12,9 +12,9 @@ class Sequence:
     """A work's tokens, how far its slot has computed them, and how its text ends.
 
     `computed` tokens from the front are in the slot's cache, of which `cached` were found there;
-    `number` is its place in line and `since` the scheduler's step at its arrival. The text
-    delivered is a function of the completion's tokens alone: that is why replaying `work.emitted`
-    restores it exactly.
+    `number` is its place in line and `since` the scheduler's step at its arrival; what `stays`
+    gives way to no other. The text delivered is a function of the completion's tokens alone: that
+    is why replaying `work.emitted` restores it exactly.
     """
 
     def __init__(self, work: Work, text: Text, matcher: Matcher | None = None) -> None:
@@ -24,7 +24,7 @@ class Sequence:
         self.cached = 0
         self.slot: int | None = None
         self.number = self.since = 0
-        self.gave_way = self._rewound = False
+        self.stays = self._rewound = False
         self.end: FinishReason | None = None
         self.error = ""
         self.odds = Odds(work.sampling, work.prompt, matcher)

@@ -18,14 +18,17 @@ class HashRunner:
     """A model of bytes whose logits are a hash of everything before: any slip in the cache shows.
 
     Reads out of turn (a gap, a slot used after its release) raise, as do rows that hold RAISES or
-    NO_MEMORY.
+    NO_MEMORY. An `endless` one says none of those, nor the end.
     """
 
-    def __init__(self, *, slots: int = 4, context: int = 256, shelves: int = 2) -> None:
+    def __init__(
+        self, *, slots: int = 4, context: int = 256, shelves: int = 2, endless: bool = False
+    ) -> None:
         self.slots = slots
         self.shelves = shelves
         self.context = context
         self.calls: list[tuple[str, int]] = []
+        self._never = [RAISES, NOT_A_NUMBER, NO_MEMORY, ByteText.END] if endless else []
         self._tokens: dict[int, list[int]] = defaultdict(list)
 
     def prefill(self, slot: int, tokens: Sequence[int], start: int) -> Logits:
@@ -71,6 +74,7 @@ class HashRunner:
         digest = blake2b(repr(tokens).encode(), digest_size=8).digest()
         row = np.random.default_rng(int.from_bytes(digest)).normal(0, 3, ByteText.END + 1)
         row[ByteText.END] -= 6
+        row[self._never] = -1e9
         if NOT_A_NUMBER in tokens:
             row[3] = np.nan
         return row.astype(np.float32)

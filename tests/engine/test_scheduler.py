@@ -12,15 +12,18 @@ LONG = 200
 
 
 def engine(*, slots: int = 4, shelves: int = 2, cache_tokens: int | None = None) -> Engine:
-    runner = HashRunner(slots=slots, shelves=shelves)
+    runner = HashRunner(slots=slots, shelves=shelves, endless=True)
+    return stepped(runner, cache_tokens=cache_tokens)
+
+
+def stepped(runner: HashRunner, *, cache_tokens: int | None = None) -> Engine:
+    """An engine of small steps."""
     return Engine(runner, ByteText(256), step_tokens=16, chunk=8, cache_tokens=cache_tokens)
 
 
 def endless(name: str, *, tenant: str = "acme", priority: int = 1) -> Work:
-    """A work that its seed keeps from ending for long."""
-    return work(
-        name, [40], max_tokens=LONG, tenant=tenant, priority=priority, temperature=1.0, seed=5
-    )
+    """A work of many tokens."""
+    return work(name, [40], max_tokens=LONG, tenant=tenant, priority=priority)
 
 
 def steps_until(running: Engine, answers: Answers, name: str, *, most: int = 5000) -> int:
@@ -58,7 +61,7 @@ def test_beside_many_streams_a_single_one_gets_short_steps_of_its_own() -> None:
 
 
 def test_organizations_of_like_size_share_every_step() -> None:
-    runner = HashRunner(slots=CROWD)
+    runner = HashRunner(slots=CROWD, endless=True)
     running = Engine(runner, ByteText(256), step_tokens=64, chunk=8)
     for number in range(CROWD):
         running.submit(endless(str(number), tenant=f"tenant {number % 3}"))
@@ -72,9 +75,9 @@ def test_organizations_of_like_size_share_every_step() -> None:
 def test_slots_go_to_the_organization_served_least() -> None:
     running, answers = engine(slots=1), Answers()
     for number in range(6):
-        running.submit(work(f"globex {number}", [40, number], max_tokens=5, tenant="globex"))
+        running.submit(work(f"globex {number}", [40, 50 + number], max_tokens=5, tenant="globex"))
     for number in range(3):
-        running.submit(work(f"acme {number}", [40, number], max_tokens=5))
+        running.submit(work(f"acme {number}", [40, 50 + number], max_tokens=5))
     answers.take_rest(running)
     assert [name.split()[0] for name in answers][:6].count("acme") == 3
 
@@ -95,16 +98,45 @@ def test_a_less_urgent_one_gives_way_after_a_while_and_loses_nothing() -> None:
         assert answers == alone
 
 
-def test_the_least_urgent_ends_though_urgent_ones_keep_arriving() -> None:
-    running, answers = engine(slots=2), Answers()
-    running.submit(work("patient", [60], max_tokens=3, priority=9))
-    step = 0
-    while not answers.get("patient", Answer()).outcome:
-        if step % 2 == 0:
-            running.submit(work(str(step), [40, step % 97], max_tokens=4, priority=0))
+def test_what_gave_way_goes_on_from_its_shelf_without_computing_again() -> None:
+    runner = HashRunner(slots=2, endless=True)
+    running, answers = stepped(runner), Answers()
+    for number in range(2):
+        running.submit(endless(f"globex {number}", tenant="globex"))
+    for _ in range(30):
         answers.take(running.step())
-        step += 1
-        assert step < 12 * AGEING
+    running.submit(work("acme's", [50, 51, 52], max_tokens=1))
+    runner.calls.clear()
+    answers.take_rest(running)
+    assert [length for kind, length in runner.calls if kind == "prefill"] == [3]
+
+
+def test_a_request_gives_way_once_at_most() -> None:
+    runner = HashRunner(slots=3, shelves=0, endless=True)
+    running, answers = stepped(runner), Answers()
+    for length in (4, 5, 6):
+        running.submit(work(str(length), [40] * length, max_tokens=LONG, tenant="globex"))
+    for number in range(6):
+        for _ in range(8):
+            answers.take(running.step())
+        running.submit(work(f"new {number}", [50], max_tokens=1, tenant=f"tenant {number}"))
+    answers.take_rest(running)
+    computed = [length for kind, length in runner.calls if kind == "prefill"]
+    assert computed.count(6) == computed.count(5) == 2
+
+
+def test_the_less_urgent_ends_though_urgent_ones_keep_arriving() -> None:
+    running, answers = engine(slots=2), Answers()
+    for name in ("first", "second"):
+        running.submit(work(name, [40], max_tokens=4))
+    running.submit(work("patient", [60], max_tokens=3, priority=2))
+    for step in range(2 * AGEING):
+        if answers.get("patient", Answer()).outcome:
+            break
+        running.submit(work(str(step), [40, 50 + step % 97], max_tokens=4))
+        answers.take(running.step())
+    assert answers["patient"].outcome
+    assert step > AGEING // 2
 
 
 def test_when_the_cache_is_full_the_last_in_is_computed_again() -> None:
