@@ -20,6 +20,9 @@ class Action(StrEnum):
     MAKE_KEYS = "make API keys, and change and revoke one's own"
     MANAGE_KEYS = "change and revoke everyone's API keys"
     READ_AUDIT = "read and export the audit log"
+    READ_MEMBERS = "see who belongs to it, and leave it"
+    MANAGE_MEMBERS = "give roles and remove members, owners excepted"
+    MANAGE_OWNERS = "give and take ownership"
 
 
 ROLES: Mapping[Action, frozenset[Role]] = {
@@ -29,6 +32,9 @@ ROLES: Mapping[Action, frozenset[Role]] = {
     Action.MAKE_KEYS: frozenset({OWNER, ADMIN, DEVELOPER}),
     Action.MANAGE_KEYS: frozenset({OWNER, ADMIN}),
     Action.READ_AUDIT: frozenset({OWNER, ADMIN}),
+    Action.READ_MEMBERS: frozenset(Role),
+    Action.MANAGE_MEMBERS: frozenset({OWNER, ADMIN}),
+    Action.MANAGE_OWNERS: frozenset({OWNER}),
 }
 SCOPES: Mapping[Action, Scope] = {
     Action.RUN_MODELS: Scope.INFERENCE,

@@ -5,6 +5,7 @@ from django.urls import path
 from tenants.api.audit import Audit, AuditExport
 from tenants.api.keys import KeyRotation, Keys, LeakReport, OneKey
 from tenants.api.logins import LogInEndpoint, LogOut, Myself, Renewal
+from tenants.api.members import Leave, Members, OneMember, Ownership
 
 urlpatterns = [
     path("auth/token", LogInEndpoint.as_view()),
@@ -15,6 +16,10 @@ urlpatterns = [
     path("keys/leaked", LeakReport.as_view()),
     path("keys/<str:identifier>", OneKey.as_view()),
     path("keys/<str:identifier>/rotate", KeyRotation.as_view()),
+    path("members", Members.as_view()),
+    path("members/leave", Leave.as_view()),
+    path("members/<int:user>", OneMember.as_view()),
+    path("ownership", Ownership.as_view()),
     path("audit", Audit.as_view()),
     path("audit/export", AuditExport.as_view()),
 ]

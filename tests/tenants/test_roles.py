@@ -16,6 +16,9 @@ MAY = {
     Action.MAKE_KEYS: "owner admin developer",
     Action.MANAGE_KEYS: "owner admin",
     Action.READ_AUDIT: "owner admin",
+    Action.READ_MEMBERS: "owner admin developer billing viewer",
+    Action.MANAGE_MEMBERS: "owner admin",
+    Action.MANAGE_OWNERS: "owner",
 }
 
 

@@ -1,0 +1,171 @@
+"""/api/v1/members and /api/v1/ownership: the people of an organization. For people alone."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from django.http import HttpRequest, HttpResponse
+from drf_spectacular.utils import extend_schema
+from pydantic import BaseModel, ConfigDict, Field
+
+from kit.edge import Json, body
+from kit.errors import Invalid
+from tenants import members
+from tenants.api.access import OrganizationEndpoint, actor, in_thread
+from tenants.models import Membership, Role
+from tenants.roles import Action
+
+_TAGS = ["Organization"]
+
+
+class Member(BaseModel):
+    """A person in the organization."""
+
+    user: int
+    email: str
+    role: str
+    since: datetime
+
+
+class MemberList(BaseModel):
+    """Everyone, by address."""
+
+    data: list[Member]
+
+
+class RoleChange(BaseModel):
+    """The new role."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    role: Literal["owner", "admin", "developer", "billing", "viewer"]
+
+
+class Leaving(BaseModel):
+    """The organization's slug, so that nobody leaves by mistake."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    organization: str = Field(max_length=40)
+
+
+class Transfer(BaseModel):
+    """Who owns it from now on; you become an admin."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    user: int = Field(strict=True, ge=1, le=2**62)
+
+
+class Members(OrganizationEndpoint):
+    """All of them."""
+
+    actions = {"GET": Action.READ_MEMBERS}  # noqa: RUF012
+
+    @extend_schema(
+        operation_id="members_list", tags=_TAGS, summary="List the members", responses=MemberList
+    )
+    async def get(self, request: HttpRequest) -> Json:
+        """With their roles."""
+        return Json(await in_thread(self._all))
+
+    def _all(self) -> Mapping[str, Any]:
+        return {"data": [_member(each) for each in members.listed(self.caller.organization)]}
+
+
+class OneMember(OrganizationEndpoint):
+    """One of them."""
+
+    actions = {"PATCH": Action.MANAGE_MEMBERS, "DELETE": Action.MANAGE_MEMBERS}  # noqa: RUF012
+
+    @extend_schema(
+        operation_id="members_change",
+        tags=_TAGS,
+        summary="Give a member another role",
+        description="Everywhere within a second. Owners are made and unmade by owners alone.",
+        request=RoleChange,
+        responses=Member,
+    )
+    async def patch(self, request: HttpRequest, user: int) -> Json:
+        """A new role."""
+        role = Role((await body(request, RoleChange)).role)
+        return Json(await in_thread(self._give, user, role))
+
+    @extend_schema(
+        operation_id="members_remove",
+        tags=_TAGS,
+        summary="Remove a member",
+        description="Out within a second. The API keys that they made stay.",
+        responses={204: None},
+    )
+    async def delete(self, request: HttpRequest, user: int) -> HttpResponse:
+        """Out."""
+        await in_thread(self._remove, user)
+        return HttpResponse(status=204)
+
+    def _give(self, user: int, role: Role) -> Mapping[str, Any]:
+        by = actor(self.caller)
+        now = datetime.now(UTC)
+        return _member(members.give_role(self.caller, by, user=user, role=role, now=now))
+
+    def _remove(self, user: int) -> None:
+        members.remove(self.caller, actor(self.caller), user=user, now=datetime.now(UTC))
+
+
+class Leave(OrganizationEndpoint):
+    """Oneself."""
+
+    actions = {"POST": Action.READ_MEMBERS}  # noqa: RUF012
+
+    @extend_schema(
+        operation_id="members_leave",
+        tags=_TAGS,
+        summary="Leave the organization",
+        request=Leaving,
+        responses={204: None},
+    )
+    async def post(self, request: HttpRequest) -> HttpResponse:
+        """Once its slug is said."""
+        form = await body(request, Leaving)
+        if form.organization != self.caller.slug:
+            raise Invalid(
+                f"organization: say {self.caller.slug!r} to leave it.", param="organization"
+            )
+        await in_thread(self._leave)
+        return HttpResponse(status=204)
+
+    def _leave(self) -> None:
+        me = self.caller.user or 0
+        members.leave(self.caller, actor(self.caller), user=me, now=datetime.now(UTC))
+
+
+class Ownership(OrganizationEndpoint):
+    """Of the organization."""
+
+    actions = {"POST": Action.MANAGE_OWNERS}  # noqa: RUF012
+
+    @extend_schema(
+        operation_id="ownership_transfer",
+        tags=_TAGS,
+        summary="Pass the ownership on",
+        request=Transfer,
+        responses={204: None},
+    )
+    async def post(self, request: HttpRequest) -> HttpResponse:
+        """To another member."""
+        form = await body(request, Transfer)
+        await in_thread(self._pass, form.user)
+        return HttpResponse(status=204)
+
+    def _pass(self, taker: int) -> None:
+        me, by = self.caller.user or 0, actor(self.caller)
+        members.pass_ownership(self.caller, by, giver=me, taker=taker, now=datetime.now(UTC))
+
+
+def _member(member: Membership) -> dict[str, Any]:
+    return {
+        "user": member.user_id,
+        "email": member.user.email,
+        "role": member.role,
+        "since": member.created_at,
+    }
