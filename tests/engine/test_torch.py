@@ -21,7 +21,7 @@ PROMPTS = [DRAWS.integers(3, 260, length).tolist() for length in (5, 40, 17, 70,
 
 def runner(folder: Path, **options: Any) -> TorchRunner:
     return TorchRunner(
-        folder, **{"slots": 8, "context": CONTEXT, "threads": 2, "device": "cpu", **options}
+        folder, **{"slots": 8, "context": CONTEXT, "threads": 1, "device": "cpu", **options}
     )
 
 
@@ -46,7 +46,7 @@ def expected(model: Any, tokens: list[int]) -> Logits:
 
 def test_greedy_answers_equal_transformers(tiny: Path) -> None:
     model = reference(tiny / "checkpoint")
-    engine = load_engine(tiny / "torch-none", slots=4, threads=2, device="cpu")
+    engine = load_engine(tiny / "torch-none", slots=4, threads=1, device="cpu")
     for prompt in PROMPTS:
         ids = torch.tensor([prompt])
         out = model.generate(
@@ -78,11 +78,13 @@ def test_logits_equal_transformers_within_a_ten_thousandth(tiny: Path, batching:
 
 
 @pytest.mark.parametrize("quantization", ["none", "int8", "int4"])
+@pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("batching", [Batching.single, Batching.fixed])
 def test_a_rows_bits_depend_on_no_neighbour(
-    tiny: Path, batching: Batching, quantization: str
+    tiny: Path, batching: Batching, threads: int, quantization: str
 ) -> None:
-    one = runner(tiny / "checkpoint", batching=batching, quantization=quantization)
+    options = {"batching": batching, "threads": threads, "quantization": quantization}
+    one = runner(tiny / "checkpoint", **options)
     for slot, prompt in enumerate(PROMPTS):
         prefilled(one, slot, prompt)
     lengths = [len(prompt) for prompt in PROMPTS]
