@@ -31,13 +31,12 @@ import numpy as np
 from rich.console import Console
 from rich.progress import Progress
 
+from benchmarks.engine import Endless
 from inference.engine import (
-    Detokenizer,
     Engine,
     Logits,
     Runner,
     Sampling,
-    Text,
     Work,
     load_text,
     read_manifest,
@@ -53,26 +52,6 @@ OVERHEADS = {
         10_000, temperature=1.0, top_p=0.9, presence_penalty=0.5, repetition_penalty=1.1
     ),
 }
-
-
-class Endless:
-    """A model's text without an end, so that each answer has the length asked for."""
-
-    eos: frozenset[int] = frozenset()
-
-    def __init__(self, text: Text) -> None:
-        self._text = text
-        self.context = text.context
-        self.pieces = text.pieces
-
-    def encode(self, text: str) -> list[int]:
-        return self._text.encode(text)
-
-    def chat(self, messages: Sequence[object]) -> list[int]:
-        return self._text.chat(messages)  # type: ignore[arg-type]
-
-    def stream(self) -> Detokenizer:
-        return self._text.stream()
 
 
 class Timed:
