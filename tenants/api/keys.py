@@ -11,7 +11,7 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 from kit.edge import Endpoint, Json, body, check
 from kit.errors import Invalid
 from kit.origin import network
-from tenants import keyring, keys
+from tenants import keyring, keys, throttle
 from tenants.api.access import OrganizationEndpoint, actor, in_thread
 from tenants.keyring import Manager
 from tenants.models import ApiKey, every_scope
@@ -271,6 +271,7 @@ class LeakReport(Endpoint):
     async def post(self, request: HttpRequest) -> Json:
         """Revoke it."""
         presented = keys.parse((await body(request, LeakedKey)).key)
+        await throttle.attempt(presented.id)
         done = await in_thread(keyring.report_leaked, presented, now=datetime.now(UTC))
         return Json({"revoked": done})
 

@@ -16,7 +16,7 @@ from redis import Redis
 from kit import origin
 from kit.origin import Origin
 from kit.redis import async_state
-from tenants import auth, keyring, keys, roles, tasks, uses
+from tenants import auth, keyring, keys, roles, tasks, throttle, uses
 from tenants.audit import Actor
 from tenants.keyring import Manager, MoreThanYours, NotYours
 from tenants.models import ApiKey, AuditEntry, Organization, Role, User
@@ -281,6 +281,9 @@ def test_whoever_finds_a_key_ends_it(acme: Organization) -> None:
     assert call(None, "POST", "/leaked", {"key": text}) == (200, {"revoked": True})
     assert not works(text)
     assert call(None, "POST", "/leaked", {"key": "sk-abc"})[0] == 401
+    for _ in range(throttle.OF_BOTH):
+        answer = call(None, "POST", "/leaked", {"key": unknown})
+    assert answer[0] == 429
     entry = AuditEntry.objects.for_org(acme).latest("id")
     assert (entry.action, entry.actor, entry.address) == (
         "key.reported_leaked",
