@@ -15,7 +15,15 @@ from benchmarks.rivals.weights import write_checkpoint, write_q8_0
 ROOT = Path(__file__).resolve().parents[2]
 RIVALS = ROOT / "var" / "rivals"
 VERSION = "0.3.36"
-_NEEDLESS = ("LLAMA_BUILD_TESTS", "LLAMA_BUILD_EXAMPLES", "LLAMA_BUILD_TOOLS", "LLAMA_BUILD_SERVER")
+_NEEDLESS = (
+    "LLAVA_BUILD",
+    "MTMD_BUILD",
+    "LLAMA_CURL",
+    "LLAMA_BUILD_TESTS",
+    "LLAMA_BUILD_EXAMPLES",
+    "LLAMA_BUILD_TOOLS",
+    "LLAMA_BUILD_SERVER",
+)
 _HERE = Path(__file__).parent
 
 
