@@ -10,6 +10,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -58,7 +59,7 @@ def main() -> None:
     for number in range(options.rounds + 3):
         found = {"decode": _time(step)}
         for name, odds in settings.items():
-            found[name] = _time(lambda odds=odds: sampler.sample(logits, odds))
+            found[name] = _time(partial(sampler.sample, logits, odds))
         for name, took in found.items() if number >= 3 else ():
             times[name].append(took)
     forward = median(times["decode"])

@@ -34,6 +34,16 @@ class Verdict:
     ends: Counter[str] = field(default_factory=Counter)
     differences: list[str] = field(default_factory=list)
 
+    def as_json(self) -> dict[str, Any]:
+        """For a program that reads it."""
+        return {
+            "requests": self.requests,
+            "tokens": self.tokens,
+            "breaks": self.breaks,
+            "ends": dict(self.ends),
+            "differences": self.differences,
+        }
+
 
 def judge(stack: Stack, heard: Sequence[Heard], schemas: Sequence[str]) -> Verdict:
     """Compare what the clients heard with history, ledger and credit, and look for leftovers."""

@@ -1,7 +1,6 @@
 """`manage.py drill`: nothing lost, nothing twice, shown by killing everything under load."""
 
 import asyncio
-import dataclasses
 import json
 import secrets
 import shutil
@@ -74,8 +73,7 @@ class Command(BaseCommand):
             verdict, kills = asyncio.run(self._drill(stack, seed, options, console))
         _show(console, verdict, kills, seed)
         if options["json"]:
-            found = dataclasses.asdict(verdict) | {"kills": kills, "seed": seed}
-            self.stdout.write(json.dumps(found))
+            self.stdout.write(json.dumps({**verdict.as_json(), "kills": kills, "seed": seed}))
         if verdict.differences:
             raise CommandError(
                 f"{len(verdict.differences)} differences; repeat with --seed {seed}. "
