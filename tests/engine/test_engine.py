@@ -247,7 +247,8 @@ def test_more_slots_than_the_runner_has_are_refused() -> None:
 
 
 def test_the_thread_sleeps_until_there_is_work_and_hands_over_what_is_left() -> None:
-    running, answers, published = engine(), Answers(), Event()
+    running = Engine(HashRunner(endless=True), ByteText(256))
+    answers, published = Answers(), Event()
 
     def publish(deltas: Sequence[Delta]) -> None:
         answers.take(deltas)
@@ -264,7 +265,7 @@ def test_the_thread_sleeps_until_there_is_work_and_hands_over_what_is_left() -> 
     thread.join(5)
     assert not thread.is_alive()
     assert answers["two"].outcome is not None
-    assert answers["two"].outcome.reason in {FinishReason.handed_over, FinishReason.stop}
+    assert answers["two"].outcome.reason in {FinishReason.handed_over, FinishReason.length}
     with pytest.raises(EngineClosed):
         running.submit(work("three"))
 
