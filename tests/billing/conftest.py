@@ -18,12 +18,8 @@ def _fresh_prices() -> Iterator[None]:
 
 
 @pytest.fixture
-def account(db: None, monkeypatch: pytest.MonkeyPatch) -> Account:
-    """Acme's, which may owe EUR 100; and a price for the model echo.
-
-    Loading prices leaves the connection, and with it the test's transaction, open.
-    """
-    monkeypatch.setattr("kit.snapshot.close_old_connections", lambda: None)
+def account(db: None) -> Account:
+    """Acme's, which may owe EUR 100; and a price for the model echo."""
     rows.price("echo")
     return rows.account("acme")
 
