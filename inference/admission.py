@@ -56,6 +56,8 @@ class Wish:
     endpoint: str
     label: str = ""
     messages: Sequence[Mapping[str, Any]] = ()
+    asked: str = ""
+    """The model asked for, where `offer` stands in for it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,6 @@
 """The workers that live now, as they report themselves to Redis each second."""
 
+import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +24,16 @@ class Fleet:
     def serving(self, model: str) -> int:
         """Workers whose engine of this model is well."""
         return sum(1 for each in self._of(model) if each["well"])
+
+    def healthy(self, model: str) -> int:
+        """Workers that would answer for this model: well, and not failing one after the other."""
+        return sum(1 for each in self._of(model) if each["well"] and not each.get("failing"))
+
+    def state(self, model: str) -> str:
+        """serving, failing (its answers fail), or down (no worker has it)."""
+        if self.healthy(model):
+            return "serving"
+        return "failing" if self.serving(model) else "down"
 
     def running(self, model: str) -> int:
         """Requests in its engines."""
@@ -50,6 +61,39 @@ async def fleet() -> Fleet:
     if gone := names - found.workers.keys():
         await client.srem("workers", *gone)
     return found
+
+
+class Pulse:
+    """The fleet as of a second ago, for who asks at every request.
+
+    One caller reads it anew while the others take what is there, unless that is too old.
+    """
+
+    _FRESH, _USABLE = 1.0, 3.0
+
+    def __init__(self) -> None:
+        self._fleet: Fleet | None = None
+        self._read_at = float("-inf")
+        self._reading = False
+
+    async def now(self) -> Fleet:
+        """Raises what Redis raises where nothing usable is there."""
+        age = time.monotonic() - self._read_at
+        if self._fleet is None or age > (self._USABLE if self._reading else self._FRESH):
+            self._reading = True
+            try:
+                self._fleet = await fleet()
+                self._read_at = time.monotonic()
+            finally:
+                self._reading = False
+        return self._fleet
+
+    def forget(self) -> None:
+        """Read it anew at the next request."""
+        self._fleet = None
+
+
+pulse = Pulse()
 
 
 def fleet_now() -> Fleet:

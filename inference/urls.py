@@ -4,7 +4,7 @@ from django.urls import path
 
 from inference.api.chat import ChatCompletions
 from inference.api.infer import Infer, InferStream
-from inference.api.models import ModelInfo, Models, OneModel
+from inference.api.models import Catalog, ModelInfo, Models, OneModel
 from inference.api.requests import OneRequest, RequestCancel, RequestStream
 
 openai = [
@@ -15,6 +15,7 @@ openai = [
 api = [
     path("infer", Infer.as_view()),
     path("infer/stream", InferStream.as_view()),
+    path("models", Catalog.as_view()),
     path("model/info", ModelInfo.as_view()),
     path("requests/<uuid:identifier>", OneRequest.as_view()),
     path("requests/<uuid:identifier>/stream", RequestStream.as_view()),

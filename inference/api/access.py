@@ -15,6 +15,8 @@ from kit.edge import Endpoint
 from kit.errors import Invalid
 from tenants.auth import Caller, authenticate
 
+_FALLBACK = "X-Model-Fallback"
+
 INFERENCE = "inference"
 """The scope these endpoints need."""
 
@@ -61,9 +63,20 @@ class InferenceEndpoint(Endpoint):
         return request.id  # type: ignore[attr-defined,no-any-return]
 
 
-def headers(run: Generation) -> Mapping[str, str]:
-    """Where the caller stands with the limits, or that the answer is an earlier one's."""
-    return {"Idempotent-Replayed": "true"} if run.repeated else run.standing.headers()
+def headers(run: Generation, wish: Wish | None = None) -> Mapping[str, str]:
+    """Where the caller stands with the limits, or that the answer is an earlier one's; and the
+    model that was wished for, where another one serves."""
+    said = {"Idempotent-Replayed": "true"} if run.repeated else dict(run.standing.headers())
+    asked = (wish.asked or wish.offer.name) if wish else run.job.model
+    return said if asked == run.job.model else {**said, _FALLBACK: asked}
+
+
+def may_fall_back(request: HttpRequest) -> bool:
+    """Whether another model may stand in; not with `X-Model-Fallback: never`."""
+    wanted = request.headers.get(_FALLBACK, "allow").lower()
+    if wanted not in {"allow", "never"}:
+        raise Invalid(f"{_FALLBACK} must be allow or never, not {wanted[:40]!r}.", param=_FALLBACK)
+    return wanted == "allow"
 
 
 def _leaving(request: HttpRequest, usual: Leaving) -> Leaving:

@@ -1,7 +1,7 @@
 """POST /v1/chat/completions, to the letter of OpenAI's schema."""
 
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from typing import Any
 
 import structlog
@@ -11,14 +11,16 @@ from drf_spectacular.utils import extend_schema
 
 from inference.admission import Wish, room_for
 from inference.api import prompts, sse
-from inference.api.access import InferenceEndpoint, headers
+from inference.api.access import InferenceEndpoint, headers, may_fall_back
 from inference.api.chat_forms import ChatForm, Tool
+from inference.api.forms import Wanted
 from inference.api.logprobs import token_logprobs
 from inference.api.structured import checked
 from inference.api.tools import Called, Reader, Said, deltas, described, message, offered, turns
 from inference.api.tools import wanted as answer_wanted
-from inference.catalog.offers import offer
+from inference.catalog.offers import Offer, UnknownModel, offer
 from inference.engine import Text
+from inference.fallback import served
 from inference.generation import Generation
 from inference.stream import Ended, Piece
 from kit.edge import Broken, Json, body, openai_body
@@ -43,22 +45,39 @@ class ChatCompletions(InferenceEndpoint):
         form = await body(request, ChatForm)
         tools = offered(form)
         wish = await self._wish(request, form, tools)
-        answer = _Answer(text=wish.offer.text, tools=bool(tools), logprobs=bool(form.logprobs))
         async with AsyncExitStack() as stack:
             run = await stack.enter_async_context(self.generation(request, wish))
+            text = await spoken(run, wish)
+            answer = _Answer(text=text, tools=bool(tools), logprobs=bool(form.logprobs))
             if form.stream:
                 usage = form.stream_options is not None and form.stream_options.include_usage
                 chunks = _chunks(run, answer, stack.pop_all(), usage=usage)
-                return sse.response(chunks, headers(run))
-            return Json(await _completion(run, answer), headers=headers(run))
+                return sse.response(chunks, headers(run, wish))
+            return Json(await _completion(run, answer), headers=headers(run, wish))
 
     async def _wish(self, request: HttpRequest, form: ChatForm, tools: Sequence[Tool]) -> Wish:
-        model = await offer(form.model, allowed=self.caller.models)
+        asked = await offer(form.model, allowed=self.caller.models)
+        wanted = await checked(answer_wanted(form, tools))
+
+        async def build(model: Offer) -> Wish:
+            return await self._build(request, form, tools, model, wanted)
+
+        return await served(
+            asked, build, allowed=self.caller.models, replace_it=may_fall_back(request)
+        )
+
+    async def _build(
+        self,
+        request: HttpRequest,
+        form: ChatForm,
+        tools: Sequence[Tool],
+        model: Offer,
+        wanted: Wanted | None,
+    ) -> Wish:
         if tools and model.remote is not None:
             raise Invalid(
                 "tools: not available for models that another server runs.", param="tools"
             )
-        wanted = await checked(answer_wanted(form, tools))
         native, must = model.text.knows_tools, form.tool_choice != "auto"
         messages = turns(form.messages, tools, native=native, must=must)
         told = described(tools) if native else []
@@ -75,6 +94,14 @@ class ChatCompletions(InferenceEndpoint):
             label=request.label,  # type: ignore[attr-defined]
             messages=messages,
         )
+
+
+async def spoken(run: Generation, wish: Wish) -> Text:
+    """The text of the model that serves; a repeated request may have another than today's wish."""
+    if run.job.model != wish.offer.name:
+        with suppress(UnknownModel):
+            return (await offer(run.job.model, allowed=frozenset())).text
+    return wish.offer.text
 
 
 class _Answer:

@@ -13,10 +13,11 @@ from drf_spectacular.utils import extend_schema
 
 from inference.admission import Wish, room_for
 from inference.api import prompts, sse
-from inference.api.access import InferenceEndpoint, headers
+from inference.api.access import InferenceEndpoint, headers, may_fall_back
 from inference.api.forms import InferForm, WholeInferForm
 from inference.api.structured import checked
-from inference.catalog.offers import offer
+from inference.catalog.offers import Offer, offer
+from inference.fallback import served
 from inference.generation import Generation
 from inference.jobs import Leaving
 from inference.stream import Ended
@@ -28,7 +29,20 @@ from tenants.auth import Caller
 log = structlog.get_logger()
 
 
-class Infer(InferenceEndpoint):
+class _PromptEndpoint(InferenceEndpoint):
+    """Takes one prompt."""
+
+    async def _wish(self, request: HttpRequest, form: InferForm, *, endpoint: str) -> Wish:
+        return await prompt_wish(
+            self.caller,
+            form,
+            endpoint=endpoint,
+            label=request.label,  # type: ignore[attr-defined]
+            replace_it=may_fall_back(request),
+        )
+
+
+class Infer(_PromptEndpoint):
     """The whole answer at once."""
 
     @extend_schema(
@@ -42,7 +56,7 @@ class Infer(InferenceEndpoint):
         """Text, usage and cost."""
         started = time.perf_counter()
         form = await body(request, WholeInferForm)
-        wish = await prompt_wish(self.caller, form, endpoint="infer", label=_label(request))
+        wish = await self._wish(request, form, endpoint="infer")
         if form.background:
             return accepted(await self.start(request, wish))
         async with self.generation(request, wish) as run:
@@ -55,10 +69,10 @@ class Infer(InferenceEndpoint):
             **bill(answer.ended),
             "latency_ms": round((time.perf_counter() - started) * 1000, 1),
         }
-        return Json(data, headers=headers(run))
+        return Json(data, headers=headers(run, wish))
 
 
-class InferStream(InferenceEndpoint):
+class InferStream(_PromptEndpoint):
     """The answer as server-sent events: `token` …, then `done` (or `error`)."""
 
     @extend_schema(
@@ -71,29 +85,35 @@ class InferStream(InferenceEndpoint):
     async def post(self, request: HttpRequest) -> HttpResponseBase:
         """The stream."""
         form = await body(request, InferForm)
-        wish = await prompt_wish(self.caller, form, endpoint="infer.stream", label=_label(request))
+        wish = await self._wish(request, form, endpoint="infer.stream")
         async with AsyncExitStack() as stack:
             entered = self.generation(request, wish, leaving=Leaving.LINGER)
             run = await stack.enter_async_context(entered)
-            return sse.response(events(run, stack.pop_all()), headers(run))
+            return sse.response(events(run, stack.pop_all()), headers(run, wish))
 
 
-async def prompt_wish(caller: Caller, form: InferForm, *, endpoint: str, label: str) -> Wish:
-    """A prompt as one user turn in the model's chat template."""
-    model = await offer(form.model, allowed=caller.models)
+async def prompt_wish(
+    caller: Caller, form: InferForm, *, endpoint: str, label: str, replace_it: bool = True
+) -> Wish:
+    """A prompt as one user turn in the model's chat template; `replace_it`: see `served`."""
+    asked = await offer(form.model, allowed=caller.models)
     turns = [{"role": "user", "content": form.prompt}]
-    prompt = await prompts.tokens(model, turns, param="prompt")
-    room = room_for(model, prompt=len(prompt), max_tokens=form.max_tokens, param="prompt")
     wanted = await checked(form.wanted)
-    sampling = form.sampling(model, max_tokens=room, wanted=wanted)
-    return Wish(
-        offer=model,
-        prompt=prompt,
-        sampling=sampling,
-        endpoint=endpoint,
-        label=label,
-        messages=turns,
-    )
+
+    async def build(model: Offer) -> Wish:
+        prompt = await prompts.tokens(model, turns, param="prompt")
+        room = room_for(model, prompt=len(prompt), max_tokens=form.max_tokens, param="prompt")
+        sampling = form.sampling(model, max_tokens=room, wanted=wanted)
+        return Wish(
+            offer=model,
+            prompt=prompt,
+            sampling=sampling,
+            endpoint=endpoint,
+            label=label,
+            messages=turns,
+        )
+
+    return await served(asked, build, allowed=caller.models, replace_it=replace_it)
 
 
 def accepted(request: UUID) -> Json:
@@ -144,7 +164,3 @@ async def events(run: Generation, stack: AsyncExitStack) -> AsyncIterator[bytes]
             log.exception("a stream broke")
             broken = Broken("Something broke on our side.")
             yield sse.event(problem_body(broken, request), name="error")
-
-
-def _label(request: HttpRequest) -> str:
-    return request.label  # type: ignore[attr-defined,no-any-return]

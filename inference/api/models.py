@@ -1,4 +1,4 @@
-"""GET /v1/models and /api/v1/model/info: what is on offer to this key."""
+"""GET /v1/models, /api/v1/models and /api/v1/model/info: what is on offer to this key."""
 
 from typing import Any
 
@@ -39,6 +39,21 @@ class OneModel(InferenceEndpoint):
     async def get(self, request: HttpRequest, name: str) -> HttpResponseBase:
         """By its name."""
         return Json(_openai(await offer(name, allowed=self.caller.models)))
+
+
+class Catalog(InferenceEndpoint):
+    """What the platform knows of every model."""
+
+    @extend_schema(
+        operation_id="catalog",
+        summary="List the models, and how they are",
+        tags=["Inference"],
+        responses={200: OpenApiTypes.OBJECT},
+    )
+    async def get(self, request: HttpRequest) -> HttpResponseBase:
+        """Those this key may use."""
+        found, now = await offers(allowed=self.caller.models), await fleet()
+        return Json({"models": [_info(each, now) for each in found]})
 
 
 class ModelInfo(InferenceEndpoint):
@@ -83,5 +98,7 @@ def _info(each: Offer, now: Fleet) -> dict[str, Any]:
         "workers": now.serving(each.name),
         "running": now.running(each.name),
         "waiting": now.waiting.get(each.name, 0),
-        "healthy": now.serving(each.name) > 0,
+        "state": now.state(each.name),
+        "healthy": now.healthy(each.name) > 0,
+        "fallbacks": list(each.fallbacks),
     }

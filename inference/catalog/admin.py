@@ -27,11 +27,13 @@ class ModelAdminOfCatalog(ModelAdmin):  # type: ignore[misc]
         "state",
         "backend",
         "device",
+        "fallback",
         "tokens_of_context",
         "version",
         "created_at",
     )
     list_filter = ("published", "backend", "device")
+    list_select_related = ("fallback",)
     search_fields = ("name", "title", "owner")
     search_help_text = "Name, title or owner"
     readonly_fields = ("created_at",)
@@ -39,6 +41,7 @@ class ModelAdminOfCatalog(ModelAdmin):  # type: ignore[misc]
     fieldsets = (
         (None, {"fields": ("name", "title", "owner", "published", "created_at")}),
         ("Runs as", {"fields": ("backend", "folder", "version", "device", "context")}),
+        ("While it is not healthy", {"fields": ("fallback",)}),
         (
             "At another server",
             {
@@ -103,6 +106,10 @@ def _lacks(model: Model) -> list[str]:
     lacks = []
     if not PriceVersion.objects.filter(model=model.name).exists():
         lacks.append("has no price: its requests are refused until it has one.")
+    if model.fallback is not None and not model.fallback.published:
+        lacks.append(
+            f"has a fall-back, {model.fallback}, that is not published: it is passed over."
+        )
     if model.backend == Model.Backend.REMOTE and not model.folder:
         return lacks
     if not (settings.MODELS_DIR / model.folder / "manifest.json").is_file():

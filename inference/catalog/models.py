@@ -63,6 +63,16 @@ class Model(models.Model):
     default_top_p = models.FloatField(
         default=1.0, validators=[MinValueValidator(0.01), MaxValueValidator(1)]
     )
+    fallback = models.ForeignKey(
+        "self",
+        null=True,
+        blank=True,
+        on_delete=models.SET_NULL,
+        related_name="+",
+        verbose_name="fall-back",
+        help_text="Serves the requests of this one while no worker has it in health, at its own "
+        "price. Its own fall-back comes next.",
+    )
     published = models.BooleanField(default=False)
     created_at = models.DateTimeField(auto_now_add=True)
 
@@ -85,10 +95,17 @@ class Model(models.Model):
         return self.name
 
     def clean(self) -> None:
-        """Raise ValidationError for a base URL that is none."""
+        """Raise ValidationError for a base URL that is none, and fall-backs that form a circle."""
         if self.remote_url and not is_base_url(self.remote_url):
             wanted = "http:// or https://, a host and a path; no user, query or fragment."
             raise ValidationError({"remote_url": wanted})
+        names, model = [self.name], self.fallback
+        while model is not None:
+            if model.name in names:
+                circle = " → ".join([*names, model.name])
+                raise ValidationError({"fallback": f"The fall-backs form a circle: {circle}."})
+            names.append(model.name)
+            model = model.fallback
 
     @property
     def queue(self) -> str:

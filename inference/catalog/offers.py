@@ -1,6 +1,6 @@
 """What is on offer, as the request path reads it: from memory, never from the database."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
@@ -50,6 +50,8 @@ class Offer:
     default_top_p: float
     created_at: datetime
     remote: Remote | None = None
+    fallbacks: tuple[str, ...] = ()
+    """Published models that serve its requests while it is not healthy, the first first."""
 
     @property
     def text(self) -> Text:
@@ -93,6 +95,7 @@ def forget() -> None:
 
 
 def _load() -> Mapping[str, Offer]:
+    rows = {row.pk: row for row in Model.objects.all()}
     return {
         row.name: Offer(
             name=row.name,
@@ -109,9 +112,21 @@ def _load() -> Mapping[str, Offer]:
             default_top_p=row.default_top_p,
             created_at=row.created_at,
             remote=_remote(row),
+            fallbacks=tuple(_fallbacks(row, rows)),
         )
-        for row in Model.objects.filter(published=True)
+        for row in sorted(rows.values(), key=lambda row: row.name)
+        if row.published
     }
+
+
+def _fallbacks(row: Model, rows: Mapping[int, Model]) -> Iterator[str]:
+    """The published ones of its chain; a circle is walked once."""
+    seen = {row.pk}
+    while row.fallback_id is not None and row.fallback_id not in seen:
+        row = rows[row.fallback_id]
+        seen.add(row.pk)
+        if row.published:
+            yield row.name
 
 
 def _remote(row: Model) -> Remote | None:

@@ -34,6 +34,9 @@ class Kind(StrEnum):
     broken = "broken"
     """An error of the server's, a stream that ends early or makes no sense."""
     refused = "refused"
+    """This request does not fit the server; the next may."""
+    denied = "denied"
+    """None of ours is welcome there: a key that is none, a model it does not have."""
     redirected = "redirected"
     unset = "unset"
 
@@ -168,7 +171,8 @@ async def _check(response: aiohttp.ClientResponse) -> None:
         raise RemoteFailed(Kind.redirected, f"{said}, a redirect, which is not followed")
     if status in {400, 413, 422}:
         said += _reason(await response.content.read(4096))
-    raise RemoteFailed(Kind.refused, said)
+        raise RemoteFailed(Kind.refused, said)
+    raise RemoteFailed(Kind.denied, said)
 
 
 def _after(response: aiohttp.ClientResponse) -> float | None:

@@ -12,11 +12,12 @@ import structlog
 
 from inference import metrics
 from inference.catalog.offers import Offer, Remote
-from inference.engine import Delta, EngineClosed, FinishReason, Text, Work
+from inference.engine import Delta, EngineClosed, FinishReason, Outcome, Text, Work
 from inference.jobs import Claim
 from inference.remote import body
 from inference.worker import openai
-from inference.worker.openai import RemoteFailed
+from inference.worker.breaker import Breaker
+from inference.worker.openai import Kind, RemoteFailed
 from inference.worker.station import Held, Station
 from inference.worker.tally import Tally
 
@@ -56,6 +57,7 @@ class RemoteEngine:
     """
 
     def __init__(self, *, name: str, remote: Remote, text: Text | None) -> None:
+        self.breaker = Breaker()
         self._name = name
         self._remote = remote
         self._text = text
@@ -142,11 +144,15 @@ class RemoteEngine:
         except TimeoutError:
             if call.deadline is not None:
                 return tally.end(FinishReason.timeout)
+            self.breaker.failed()
             return tally.end(FinishReason.failed, "the model's server did not come to an end")
         except RemoteFailed as failure:
             metrics.REMOTE_FAILURES.labels(self._name, failure.kind.value).inc()
+            if failure.kind != Kind.refused:
+                self.breaker.failed()
             log.warning("a remote model failed", model=self._name, work=call.id, error=str(failure))
             return tally.end(FinishReason.failed, str(failure))
+        self.breaker.answered()
         self._reconcile(call, tally)
         return tally.end(FinishReason.length if finish == "length" else FinishReason.stop)
 
@@ -216,6 +222,7 @@ class RemoteStation(Station):
         text = offer.text if offer.remote.counted else None
         engine = RemoteEngine(name=offer.name, remote=offer.remote, text=text)
         super().__init__(offer, engine, slots=slots, sealed=sealed)
+        self.breaker = engine.breaker
         self._serve = serve
         self._vacant = Event()
         self._stopped = False
@@ -258,6 +265,9 @@ class RemoteStation(Station):
     def _let_go(self, held: Held) -> None:
         super()._let_go(held)
         self.free_slot()
+
+    def _judge(self, outcome: Outcome) -> None:
+        """See Station. The engine has, knowing why a call failed."""
 
     def _claim(self) -> None:
         while self._vacant.wait() and not self._stopped:

@@ -21,6 +21,7 @@ from inference import jobs, metrics, stream
 from inference.catalog.offers import Offer
 from inference.engine import Delta, EngineClosed, FinishReason, Outcome, Work
 from inference.jobs import Claim, Verdict
+from inference.worker.breaker import Breaker
 
 _MOST_AT_ONCE = 512
 """Deltas in one script call."""
@@ -76,6 +77,7 @@ class Station:
     ) -> None:
         self.offer = offer
         self.engine = engine
+        self.breaker = Breaker()
         self._sealed = sealed
         self._slots = self._free = slots
         self._lock = Lock()
@@ -186,6 +188,13 @@ class Station:
     def _let_go(self, held: Held) -> None:
         held.gone.set()
 
+    def _judge(self, outcome: Outcome) -> None:
+        """Note what an end says of the model's health."""
+        if outcome.reason == FinishReason.failed:
+            self.breaker.failed()
+        elif outcome.reason in {FinishReason.stop, FinishReason.length}:
+            self.breaker.answered()
+
     def _decode(self) -> None:
         try:
             self.engine.run(self._steps.put)
@@ -245,6 +254,7 @@ class Station:
         if verdict == Verdict.LOST:
             self.drop(held)
         elif delta.outcome is not None:
+            self._judge(delta.outcome)
             self._sealed(held.claim.job.id)
             if self._held.pop(held.work, None) is not None:
                 self._let_go(held)

@@ -88,6 +88,7 @@ class Watch:
         stats = loaded[model].engine.stats() if model in loaded else None
         return {
             "well": self._stations.is_well(model),
+            "failing": model in loaded and loaded[model].breaker.is_open,
             "loaded": stats is not None,
             "running": stats.running if stats else 0,
             "prompt_tokens": stats.prompt_tokens if stats else 0,

@@ -47,7 +47,7 @@ def _fleet() -> Fleet | None:
 def _models(fleet: Fleet | None) -> Iterator[ModelHealth]:
     now = fleet or Fleet(workers={}, waiting={})
     for model in Model.objects.order_by("name"):
-        serving = now.serving(model.name)
-        state = "draft" if not model.published else "serving" if serving else "down"
+        serving = now.healthy(model.name)
+        state = now.state(model.name) if model.published else "draft"
         running, waiting = now.running(model.name), now.waiting.get(model.name, 0)
         yield ModelHealth(model, state, serving, running, waiting)

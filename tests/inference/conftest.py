@@ -11,6 +11,7 @@ from billing import pricing
 from billing.models import Account
 from inference.catalog import offers
 from inference.catalog.offers import Offer
+from inference.fleet import pulse
 from inference.worker import Host
 from tenants.auth import Caller
 from tenants.models import Organization
@@ -21,11 +22,11 @@ from tests.inference.parts import ECHO, add_model
 @pytest.fixture(autouse=True)
 def _fresh_snapshots() -> Iterator[None]:
     """Catalog and prices are held in memory; each test has its own."""
-    offers.forget()
-    pricing.forget()
+    for each in (offers, pricing, pulse):
+        each.forget()
     yield
-    offers.forget()
-    pricing.forget()
+    for each in (offers, pricing, pulse):
+        each.forget()
 
 
 @pytest.fixture

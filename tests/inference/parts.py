@@ -29,8 +29,8 @@ RATES = {"input_tokens": 1_000_000_000, "output_tokens": 2_000_000_000}
 """1,000 nanos a token in, 2,000 a token out."""
 
 
-def add_model(folder: Path, *, name: str = ECHO, context: int = 512) -> Model:
-    """An echo model on disk, in the catalog, with a price."""
+def add_model(folder: Path, *, name: str = ECHO, context: int = 512, times: int = 1) -> Model:
+    """An echo model on disk, in the catalog, at `times` the price."""
     (folder / name).mkdir()
     manifest = Manifest(
         name=name,
@@ -45,7 +45,7 @@ def add_model(folder: Path, *, name: str = ECHO, context: int = 512) -> Model:
     PriceVersion.objects.create(
         model=name,
         currency="EUR",
-        rates=RATES,
+        rates={meter: rate * times for meter, rate in RATES.items()},
         effective_from=datetime(2026, 1, 1, tzinfo=UTC),
     )
     return Model.objects.create(

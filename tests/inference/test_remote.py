@@ -204,7 +204,7 @@ def test_what_fails_before_its_first_token_is_tried_again(
     [
         (["500"] * 3, "broken", "answered 500"),
         (["400"], "refused", "answered 400: too long by half"),
-        (["401"], "refused", "answered 401"),
+        (["401"], "denied", "answered 401"),
         (["redirect"], "redirected", "not followed"),
         (["cut"], "broken", "broke off"),
         (["garbage"], "broken", "no event"),

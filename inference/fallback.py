@@ -1,0 +1,37 @@
+"""Which model serves a request: the one asked for, or one in its place while it is not healthy."""
+
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import replace
+
+from inference.admission import Wish
+from inference.catalog.offers import Offer, offers
+from inference.fleet import pulse
+from kit.errors import Refused
+
+Build = Callable[[Offer], Awaitable[Wish]]
+"""Makes the wish for a model: its tokens, its defaults. May refuse."""
+
+
+async def served(asked: Offer, build: Build, *, allowed: frozenset[str], replace_it: bool) -> Wish:
+    """The wish as a healthy model takes it; as the one asked for does where there is none.
+
+    `allowed` are the models that the caller may use, all if empty: no other one stands in.
+    `replace_it` says whether one may. A stand-in that cannot take the request (its context is too
+    short, it knows no tools) is passed over. Raises what `build` raises for the model asked for.
+    """
+    for offer in await _stand_ins(asked, allowed) if replace_it else ():
+        with suppress(Refused):
+            return replace(await build(offer), asked=asked.name)
+    return await build(asked)
+
+
+async def _stand_ins(asked: Offer, allowed: frozenset[str]) -> list[Offer]:
+    """Healthy ones of its chain, if it is not itself."""
+    if not asked.fallbacks:
+        return []
+    fleet = await pulse.now()
+    if fleet.healthy(asked.name):
+        return []
+    known = {each.name: each for each in await offers(allowed=allowed)}
+    return [known[name] for name in asked.fallbacks if name in known and fleet.healthy(name)]
