@@ -14,6 +14,7 @@ class Model(models.Model):
     class Backend(models.TextChoices):
         """What runs it."""
 
+        NATIVE = "native", "Own kernels (CPU)"
         ONNX = "onnx", "ONNX Runtime"
         TORCH = "torch", "PyTorch"
         REMOTE = "remote", "A server that speaks OpenAI's API"

@@ -31,6 +31,13 @@ def _runner(
     match manifest.backend:
         case "echo":
             return EchoRunner(slots=slots, context=manifest.context)
+        case "native":
+            from inference.engine.native import NativeRunner, NoKernels
+
+            try:
+                return NativeRunner(folder, slots=slots, context=manifest.context, threads=threads)
+            except NoKernels as error:
+                raise NotPrepared(str(error)) from error
         case "onnx":
             from inference.engine.onnx import OnnxRunner
 

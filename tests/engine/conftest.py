@@ -12,6 +12,7 @@ from inference.engine.engine import Engine
 from inference.engine.prepare import prepare
 from inference.engine.prepare.export import export
 from inference.engine.prepare.folder import locked
+from inference.engine.prepare.packing import pack_checkpoint
 
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 TEMPLATE = (
@@ -25,7 +26,7 @@ CONTEXT = 256
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
     """Folders of the tiny model, one for all xdist workers: its `checkpoint`; exported in full
-    precision and in 8 bit as `none` and `int8`; for PyTorch as `torch-…`."""
+    precision and in 8 bit as `none` and `int8`; for PyTorch as `torch-…`; as `native`."""
     base = tmp_path_factory.getbasetemp()
     root = (base if worker_id == "master" else base.parent) / "tiny"
     with locked(root, lambda doing, share: None):
@@ -34,6 +35,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
             _save_checkpoint(checkpoint)
             for quantization in ("none", "int8"):
                 _export(checkpoint, root / quantization, quantization)
+            _pack(checkpoint, root / "native")
             for quantization in ("none", "int8", "int4"):
                 _keep(checkpoint, root / f"torch-{quantization}", quantization)
     return root
@@ -48,7 +50,7 @@ def tokenizer_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(params=["none", "int8", "torch-none", "torch-int8", "torch-int4"])
+@pytest.fixture(params=["native", "none", "int8", "torch-none", "torch-int8", "torch-int4"])
 def tiny_engine(tiny: Path, request: pytest.FixtureRequest) -> Engine:
     """An engine of eight slots on the tiny model, by each runner in each precision."""
     threads = 1 if request.param.startswith("torch") else 2
@@ -89,6 +91,13 @@ def _export(checkpoint: Path, folder: Path, quantization: str) -> None:
     export(checkpoint, folder, quantization=quantization, progress=lambda doing, share: None)
     _save_text(folder)
     write_manifest(folder, _manifest(quantization))
+
+
+def _pack(checkpoint: Path, folder: Path) -> None:
+    folder.mkdir()
+    pack_checkpoint(checkpoint, folder, lambda doing, share: None)
+    _save_text(folder)
+    write_manifest(folder, _manifest("int8", backend="native"))
 
 
 def _keep(checkpoint: Path, folder: Path, quantization: str) -> None:

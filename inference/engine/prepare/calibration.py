@@ -2,6 +2,7 @@
 
 import json
 import tempfile
+from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
 
@@ -24,6 +25,21 @@ _WINDOW = 256
 def read(name: str) -> str:
     """One of the texts that ship: `calibration` or `measured`."""
     return (files(__package__) / "texts" / f"{name}.txt").read_text("utf-8")
+
+
+def logits_of_text(
+    tokenizer: Tokenizer, run: Callable[[list[int]], NDArray[np.float32]]
+) -> tuple[list[int], NDArray[np.float32]]:
+    """The tokens of the measured text that were predicted, and from which logits.
+
+    `run` makes the logits [tokens, vocabulary] of a sequence that begins with an empty cache.
+    """
+    following: list[int] = []
+    rows = []
+    for window in _windows(tokenizer.encode(read("measured"), add_special_tokens=False).ids):
+        rows.append(run(window)[:-1].copy())
+        following += window[1:]
+    return following, np.concatenate(rows)
 
 
 class Reading:
@@ -55,13 +71,10 @@ class Reading:
 
     def logits(self) -> tuple[list[int], NDArray[np.float32]]:
         """The tokens of the measured text that were predicted, and from which logits."""
-        following: list[int] = []
-        rows = []
-        for window in _windows(self._encode(read("measured"))):
-            (logits,) = self._session.run(["logits"], _inputs(self._session, window))
-            rows.append(logits[0, :-1])
-            following += window[1:]
-        return following, np.concatenate(rows)
+        return logits_of_text(
+            self._tokenizer,
+            lambda window: self._session.run(["logits"], _inputs(self._session, window))[0][0],
+        )
 
     def _sequences(self) -> list[list[int]]:
         config = json.loads((self._checkpoint / "config.json").read_text())

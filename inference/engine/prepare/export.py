@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
+from inference.engine.onnx import OnnxRunner
 from inference.engine.prepare import rowwise
 from inference.engine.prepare.calibration import LAST_HIDDEN, Ranges, Reading, save
 from inference.engine.prepare.folder import PrepareFailed, Progress
@@ -49,7 +50,8 @@ def export(
     save(model, folder / MODEL)
     progress("measuring its quality", 0.8)
     made = Reading(model, checkpoint).logits()
-    write_quality(folder, compare(reference, made, folder / MODEL))
+    runner = OnnxRunner(folder / MODEL, slots=8, context=64, threads=2)
+    write_quality(folder, compare(reference, made, runner, folder.glob(f"{MODEL}*")))
     for name in (MODEL, f"{MODEL}.data"):
         (folder / name).chmod(0o644)
 

@@ -2,11 +2,14 @@
 
 import json
 import time
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+
+from inference.engine.runner import Runner
 
 FILE = "report.json"
 MOST = 0.03
@@ -45,11 +48,13 @@ class Quality:
         ]
 
 
-def compare(reference: Logits, made: Logits, model: Path) -> Quality:
-    """Of the graph in `model`, whose logits of the measured text are `made`."""
+def compare(reference: Logits, made: Logits, runner: Runner, files: Iterable[Path]) -> Quality:
+    """Of the model that `runner` runs (eight slots), whose logits of the measured text are `made`,
+    and which lies in `files`.
+    """
     agreement = (reference[1].argmax(axis=-1) == made[1].argmax(axis=-1)).mean()
-    size = sum(file.stat().st_size for file in model.parent.glob(f"{model.name}*"))
-    one, eight = _speeds(model)
+    size = sum(file.stat().st_size for file in files)
+    one, eight = _speeds(runner)
     return Quality(perplexity(reference), perplexity(made), float(agreement), size, one, eight)
 
 
@@ -76,11 +81,8 @@ def read_quality(folder: Path) -> Quality | None:
         return None
 
 
-def _speeds(model: Path, steps: int = 24) -> tuple[float, float]:
+def _speeds(runner: Runner, steps: int = 24) -> tuple[float, float]:
     """The median step of so many, of one and of eight streams."""
-    from inference.engine.onnx import OnnxRunner
-
-    runner = OnnxRunner(model, slots=8, context=64, threads=2)
     found = []
     for streams in (1, 8):
         slots, times = range(streams), []

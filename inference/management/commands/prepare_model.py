@@ -24,9 +24,9 @@ A report of quality is printed and stored beside the model. One whose perplexity
 3% is not published unless forced.
 
   manage.py prepare_model                                         the default model, 8 bit
-  manage.py prepare_model smollm2-135m-instruct --quantize none   in full precision
-  manage.py prepare_model smollm2-135m-instruct --prune 0.1       a tenth of the neurons left out
-  manage.py prepare_model smollm2-135m-instruct-torch             for PyTorch: GPUs
+  manage.py prepare_model smollm2-135m-instruct-onnx --quantize none   ONNX, in full precision
+  manage.py prepare_model smollm2-135m-instruct-onnx --prune 0.1       a tenth of the neurons left out
+  manage.py prepare_model smollm2-135m-instruct-torch                  for PyTorch: GPUs
   manage.py prepare_model echo                                    repeats its prompt; for tests
 """
 

@@ -1,0 +1,647 @@
+/* One forward pass of a Llama-like decoder in 8 bit, on the CPU.
+ *
+ * A call runs any rows together: each row is one token of one sequence, at its place in the cache
+ * and its position. What a row's logits are depends on that row's tokens alone, to the last bit:
+ * no sum ever runs across rows, and every sum of a row has one order, whatever else is in the call
+ * and however many threads there are. So decoding in a crowd, reading a prompt in chunks of any
+ * size and verifying drafts all give the bits that one token at a time gives.
+ *
+ * Weights are bytes around 128 in blocks of BLOCK inputs with a scale for each output; activations
+ * are signed bytes with a scale for each row and block. Products of bytes are added up in 32 bits,
+ * which is exact on any CPU. Keys and values are half precision. See weights.py for the layout.
+ */
+
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
+#endif
+
+#define LANES 16
+#define BLOCK 64
+#define PAIR 2    /* tiles of LANES outputs that one kernel call makes */
+#define ROWS 6    /* rows that one kernel call makes: ROWS * PAIR registers */
+#define WIDE 4    /* blocks of LANES keys that are scored at once */
+#define LINE 64   /* bytes */
+#define inline_ static inline __attribute__((always_inline))
+
+typedef float f32 __attribute__((vector_size(64), aligned(4)));
+typedef int32_t i32 __attribute__((vector_size(64), aligned(4)));
+typedef uint8_t u8 __attribute__((vector_size(64), aligned(4)));
+typedef int8_t i8x16 __attribute__((vector_size(16), aligned(1)));
+typedef _Float16 f16;
+typedef f16 f16x16 __attribute__((vector_size(32), aligned(2)));
+
+/* ---- vectors ---- */
+
+inline_ f32 all(float x) { return (f32){} + x; }
+inline_ f32 load(const float *from) { return *(const f32 *)from; }
+inline_ void store(float *to, f32 x) { *(f32 *)to = x; }
+inline_ f32 load_half(const f16 *from) {
+    return __builtin_convertvector(*(const f16x16 *)from, f32);
+}
+inline_ f32 fma_(f32 a, f32 b, f32 c) { return __builtin_elementwise_fma(a, b, c); }
+inline_ f32 max_(f32 a, f32 b) { return __builtin_elementwise_max(a, b); }
+
+inline_ f32 choose(i32 mask, f32 yes, f32 no) {
+    return (f32)(((i32)yes & mask) | ((i32)no & ~mask));
+}
+
+inline_ float sum(f32 x) {
+    float lanes[LANES];
+    store(lanes, x);
+    for (int width = LANES / 2; width; width /= 2)
+        for (int i = 0; i < width; i++) lanes[i] += lanes[i + width];
+    return lanes[0];
+}
+
+inline_ float largest(f32 x) {
+    float lanes[LANES], most;
+    store(lanes, x);
+    most = lanes[0];
+    for (int i = 1; i < LANES; i++) most = lanes[i] > most ? lanes[i] : most;
+    return most;
+}
+
+/* e^x for x <= 0 or moderate x: 2^n times a polynomial on [-ln2/2, ln2/2] (Cephes' expf). */
+inline_ f32 exp_(f32 x) {
+    x = max_(x, all(-87.0f));
+    x = __builtin_elementwise_min(x, all(88.0f));
+    f32 n = __builtin_elementwise_roundeven(x * all(1.44269504f));
+    f32 r = fma_(n, all(-0.693359375f), x);
+    r = fma_(n, all(2.12194440e-4f), r);
+    f32 p = all(1.9875691500e-4f);
+    p = fma_(p, r, all(1.3981999507e-3f));
+    p = fma_(p, r, all(8.3334519073e-3f));
+    p = fma_(p, r, all(4.1665795894e-2f));
+    p = fma_(p, r, all(1.6666665459e-1f));
+    p = fma_(p, r, all(5.0000001201e-1f));
+    p = fma_(p, r * r, r) + all(1.0f);
+    i32 bits = (__builtin_convertvector(n, i32) + 127) << 23;
+    return p * (f32)bits;
+}
+
+/* For each of 16 outputs: acc + the sum of four products; exact on every CPU. */
+inline_ i32 dot4(i32 acc, u8 weights, int32_t four) {
+#if defined(__AVX512VNNI__)
+    return (i32)_mm512_dpbusd_epi32((__m512i)acc, (__m512i)weights, _mm512_set1_epi32(four));
+#else
+    union { u8 whole; uint8_t bytes[64]; } w = {weights};
+    union { i32 whole; int32_t lanes[LANES]; } a = {acc};
+    int8_t x[4];
+    memcpy(x, &four, 4);
+#if defined(__AVXVNNI__)
+    __m256i broadcast = _mm256_set1_epi32(four);
+    for (int half = 0; half < 2; half++) {
+        __m256i part = _mm256_loadu_si256((const __m256i *)(w.bytes + 32 * half));
+        __m256i *into = (__m256i *)(a.lanes + 8 * half);
+        _mm256_storeu_si256(into, _mm256_dpbusd_avx_epi32(_mm256_loadu_si256(into), part, broadcast));
+    }
+#elif defined(__AVX2__)
+    __m256i wide = _mm256_cvtepi8_epi16(_mm_set1_epi32(four));
+    for (int quarter = 0; quarter < 4; quarter++) {
+        __m128i part = _mm_loadu_si128((const __m128i *)(w.bytes + 16 * quarter));
+        __m256i pairs = _mm256_madd_epi16(_mm256_cvtepu8_epi16(part), wide);
+        __m128i low = _mm256_castsi256_si128(pairs), high = _mm256_extracti128_si256(pairs, 1);
+        __m128i *into = (__m128i *)(a.lanes + 4 * quarter);
+        _mm_storeu_si128(into, _mm_add_epi32(_mm_loadu_si128(into), _mm_hadd_epi32(low, high)));
+    }
+#else
+    for (int i = 0; i < LANES; i++)
+        for (int k = 0; k < 4; k++) a.lanes[i] += (int32_t)w.bytes[4 * i + k] * x[k];
+#endif
+    (void)x;
+    return a.whole;
+#endif
+}
+
+/* ---- what Python hands over; runner.py declares the same ---- */
+
+typedef struct {
+    const uint8_t *weights; /* [tiles][inputs / BLOCK][BLOCK / 4][LANES][4] */
+    const f16 *scales;      /* [tiles][inputs / BLOCK][LANES] */
+    int64_t inputs, tiles;
+} Linear;
+
+typedef struct {
+    const float *before, *after; /* norms of attention and of the feed-forward */
+    Linear qkv, out, gate_up, down;
+} Layer;
+
+typedef struct {
+    int64_t layers, hidden, heads, groups, head_size, neurons, vocabulary, context, places;
+    float epsilon;
+    const f16 *embedding; /* [vocabulary][hidden] */
+    const float *norm;
+    const float *cosines, *sines; /* [context][head_size / 2] */
+    Linear head;
+    const Layer *layer;
+    f16 *keys;   /* [places][layers][groups][context / LANES][head_size][LANES] */
+    f16 *values; /* [places][layers][groups][context][head_size] */
+} Model;
+
+/* ---- threads ---- */
+
+typedef struct {
+    _Alignas(LINE) atomic_int next;
+} Counter;
+
+typedef struct {
+    int8_t *bytes;  /* [rows][inputs] */
+    float *scales;  /* [rows][inputs / BLOCK] */
+    int32_t *sums;  /* [rows][inputs / BLOCK], times -128 */
+} Quantized;
+
+typedef struct Pass Pass;
+
+typedef struct {
+    const Model *model;
+    int threads, rows_most;
+    pthread_t *others;
+    pthread_mutex_t lock;
+    pthread_cond_t wake;
+    Pass *pass;
+    _Alignas(LINE) atomic_uint started; /* which pass; odd when stopping */
+    _Alignas(LINE) atomic_int arrived;
+    _Alignas(LINE) atomic_uint generation;
+    Counter *counters;
+    float *x, *y, *logits_of; /* [rows][hidden], [rows][widest] */
+    float *attended;          /* [rows][heads * head_size] */
+    Quantized quantized;
+    float *scores; /* [threads][heads / groups][context] */
+    int parked, stopping;
+} Runner;
+
+struct Pass {
+    int rows, wanted;
+    const int32_t *tokens, *places, *positions;
+    const int32_t *logit_rows; /* which rows' logits are wanted */
+    float *logits;             /* [wanted][vocabulary] */
+};
+
+inline_ void relax(void) {
+#if defined(__x86_64__)
+    _mm_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
+static void barrier(Runner *run) {
+    if (run->threads == 1) return;
+    unsigned generation = atomic_load_explicit(&run->generation, memory_order_relaxed);
+    if (atomic_fetch_add_explicit(&run->arrived, 1, memory_order_acq_rel) == run->threads - 1) {
+        atomic_store_explicit(&run->arrived, 0, memory_order_relaxed);
+        atomic_store_explicit(&run->generation, generation + 1, memory_order_release);
+        return;
+    }
+    for (int spins = 0;
+         atomic_load_explicit(&run->generation, memory_order_acquire) == generation; spins++) {
+        relax();
+        if (spins > 4000) sched_yield();
+    }
+}
+
+/* The next `grain` of `count` units; whether there are any. */
+inline_ int take(Runner *run, int phase, int grain, int count, int *from, int *to) {
+    *from = atomic_fetch_add_explicit(&run->counters[phase].next, grain, memory_order_relaxed);
+    *to = *from + grain < count ? *from + grain : count;
+    return *from < count;
+}
+
+/* ---- rows ---- */
+
+/* Bytes around 0 with a scale for each block. What is no number makes its row's scale none. */
+static void quantize(const float *row, int64_t size, Quantized into, int64_t at) {
+    for (int64_t block = 0; block < size / BLOCK; block++) {
+        const float *from = row + block * BLOCK;
+        f32 most = all(0), poison = all(0);
+        for (int i = 0; i < BLOCK; i += LANES) {
+            f32 x = load(from + i);
+            most = max_(most, __builtin_elementwise_abs(x));
+            poison += x * all(0);
+        }
+        float scale = largest(most) / 127, factor = scale > 0 ? 1 / scale : 0;
+        if (!(factor <= 3e38f)) factor = 0;
+        i32 total = {0};
+        for (int i = 0; i < BLOCK; i += LANES) {
+            f32 scaled = __builtin_elementwise_roundeven(load(from + i) * all(factor));
+            scaled = __builtin_elementwise_min(max_(scaled, all(-127)), all(127));
+            i32 whole = __builtin_convertvector(scaled, i32);
+            total += whole;
+            *(i8x16 *)(into.bytes + at * size + block * BLOCK + i) =
+                __builtin_convertvector(whole, i8x16);
+        }
+        int32_t sums = 0;
+        for (int i = 0; i < LANES; i++) sums += total[i];
+        into.sums[at * (size / BLOCK) + block] = -128 * sums;
+        into.scales[at * (size / BLOCK) + block] = scale + sum(poison);
+    }
+}
+
+/* x / rms(x) * weight, straight into bytes. */
+static void normalize(const Model *m, const float *x, const float *weight, Quantized into,
+                      int64_t at) {
+    float made[m->hidden];
+    f32 squares = all(0);
+    for (int64_t i = 0; i < m->hidden; i += LANES) {
+        f32 part = load(x + i);
+        squares = fma_(part, part, squares);
+    }
+    float scale = 1 / __builtin_sqrtf(sum(squares) / (float)m->hidden + m->epsilon);
+    for (int64_t i = 0; i < m->hidden; i += LANES)
+        store(made + i, load(x + i) * all(scale) * load(weight + i));
+    quantize(made, m->hidden, into, at);
+}
+
+/* ---- linear layers ---- */
+
+typedef f32 Made[ROWS][PAIR];
+
+/* `count` rows from `first` by one pair of tiles. `count` is known where this is inlined. */
+inline_ void multiply(const Linear *by, Quantized from, int first, int count, int pair, Made made) {
+    int64_t blocks = by->inputs / BLOCK;
+    const uint8_t *weights = by->weights + pair * PAIR * blocks * BLOCK * LANES;
+    const f16 *scales = by->scales + pair * PAIR * blocks * LANES;
+    const int8_t *bytes[ROWS];
+    f32 whole[ROWS][PAIR];
+    for (int r = 0; r < count; r++) {
+        bytes[r] = from.bytes + (first + r) * by->inputs;
+        for (int t = 0; t < PAIR; t++) whole[r][t] = all(0);
+    }
+    for (int64_t block = 0; block < blocks; block++) {
+        i32 acc[ROWS][PAIR];
+        for (int r = 0; r < count; r++)
+            for (int t = 0; t < PAIR; t++)
+                acc[r][t] = (i32){} + from.sums[(first + r) * blocks + block];
+        const uint8_t *tile = weights + block * BLOCK * LANES;
+#pragma clang loop unroll_count(4)
+        for (int k = 0; k < BLOCK / 4; k++) {
+            u8 w[PAIR];
+            for (int t = 0; t < PAIR; t++) {
+                const uint8_t *at = tile + t * blocks * BLOCK * LANES + k * 4 * LANES;
+                w[t] = *(const u8 *)at;
+                if (first == 0) __builtin_prefetch(at + PAIR * blocks * BLOCK * LANES, 0, 2);
+            }
+            for (int r = 0; r < count; r++) {
+                int32_t four;
+                memcpy(&four, bytes[r] + block * BLOCK + 4 * k, 4);
+                for (int t = 0; t < PAIR; t++) acc[r][t] = dot4(acc[r][t], w[t], four);
+            }
+        }
+        for (int t = 0; t < PAIR; t++) {
+            f32 scale = load_half(scales + (t * blocks + block) * LANES);
+            for (int r = 0; r < count; r++)
+                whole[r][t] = fma_(__builtin_convertvector(acc[r][t], f32),
+                                   scale * all(from.scales[(first + r) * blocks + block]),
+                                   whole[r][t]);
+        }
+    }
+    for (int r = 0; r < count; r++)
+        for (int t = 0; t < PAIR; t++) made[r][t] = whole[r][t];
+}
+
+typedef enum { PLAIN, ADDED, GATED } Ending;
+
+/* What becomes of a kernel's outputs: stored, added to what is there, or silu(gate) * up. */
+inline_ void finish(Ending ending, Made made, int first, int count, int pair, float *out,
+                    int64_t width) {
+    for (int r = 0; r < count; r++) {
+        float *row = out + (int64_t)(first + r) * width;
+        if (ending == GATED) {
+            f32 gate = made[r][0];
+            f32 silu = gate / (all(1) + exp_(-gate));
+            store(row + pair * LANES, silu * made[r][1]);
+            continue;
+        }
+        for (int t = 0; t < PAIR; t++) {
+            float *to = row + (pair * PAIR + t) * LANES;
+            store(to, ending == ADDED ? load(to) + made[r][t] : made[r][t]);
+        }
+    }
+}
+
+#define CASE(n)                                                                  \
+    case n:                                                                      \
+        multiply(by, from, first, n, pair, made);                                \
+        finish(ending, made, first, n, pair, out, width);                        \
+        break;
+
+/* Rows [0, rows) of `from` through a linear layer, shared among the threads by pairs of tiles. */
+static void linear(Runner *run, int phase, const Linear *by, Quantized from, int rows,
+                   Ending ending, float *out, int64_t width) {
+    int pairs = (int)(by->tiles / PAIR), start, end;
+    int grain = pairs / (run->threads * 8) > 0 ? pairs / (run->threads * 8) : 1;
+    while (take(run, phase, grain, pairs, &start, &end))
+        for (int pair = start; pair < end; pair++)
+            for (int first = 0; first < rows; first += ROWS) {
+                Made made;
+                switch (rows - first < ROWS ? rows - first : ROWS) {
+                    CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6)
+                }
+            }
+    barrier(run);
+}
+
+/* ---- attention ---- */
+
+/* Turn pairs (i, i + half) by the position's angles. */
+inline_ void rotate(const Model *m, const float *from, int64_t position, float factor, float *to) {
+    int64_t half = m->head_size / 2;
+    const float *cosines = m->cosines + position * half, *sines = m->sines + position * half;
+    for (int64_t i = 0; i < half; i++) {
+        float a = from[i], b = from[i + half];
+        to[i] = (a * cosines[i] - b * sines[i]) * factor;
+        to[i + half] = (b * cosines[i] + a * sines[i]) * factor;
+    }
+}
+
+inline_ f16 *keys_of(const Model *m, int64_t place, int64_t layer, int64_t group) {
+    return m->keys + ((place * m->layers + layer) * m->groups + group) * m->context * m->head_size;
+}
+
+inline_ f16 *values_of(const Model *m, int64_t place, int64_t layer, int64_t group) {
+    return m->values +
+           ((place * m->layers + layer) * m->groups + group) * m->context * m->head_size;
+}
+
+/* A row's key and value of one group, where they will be read. */
+static void remember(const Model *m, const Pass *pass, int layer, int row, int group,
+                     const float *qkv) {
+    int64_t size = m->head_size, position = pass->positions[row];
+    const float *key = qkv + (m->heads + group) * size, *value = key + m->groups * size;
+    float turned[size];
+    rotate(m, key, position, 1, turned);
+    f16 *keys = keys_of(m, pass->places[row], layer, group);
+    keys += position / LANES * LANES * size + position % LANES;
+    for (int64_t i = 0; i < size; i++) keys[i * LANES] = (f16)turned[i];
+    f16 *values = values_of(m, pass->places[row], layer, group) + position * size;
+    for (int64_t i = 0; i < size; i++) values[i] = (f16)value[i];
+}
+
+/* Scores of `heads` queries [heads][size] over keys, then their softmax; the sums of the weights. */
+inline_ void weigh(const f16 *keys, const float *queries, int heads, int64_t size, int64_t length,
+                   float *scores, int64_t stride, float *totals) {
+    f32 most[heads];
+    for (int h = 0; h < heads; h++) most[h] = all(-3e38f);
+    i32 lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    for (int64_t start = 0; start < length; start += WIDE * LANES) {
+        const f16 *block = keys + start * size;
+        f32 found[heads][WIDE];
+        for (int h = 0; h < heads; h++)
+            for (int b = 0; b < WIDE; b++) found[h][b] = all(0);
+#pragma clang loop unroll_count(2)
+        for (int64_t i = 0; i < size; i++)
+            for (int b = 0; b < WIDE; b++) {
+                f32 key = load_half(block + (b * size + i) * LANES);
+                for (int h = 0; h < heads; h++)
+                    found[h][b] = fma_(key, all(queries[h * size + i]), found[h][b]);
+            }
+        for (int b = 0; b < WIDE; b++) {
+            i32 inside = lane < (int32_t)(length - start - b * LANES);
+            for (int h = 0; h < heads; h++) {
+                f32 kept = choose(inside, found[h][b], all(-3e38f));
+                most[h] = max_(most[h], kept);
+                store(scores + h * stride + start + b * LANES, kept);
+            }
+        }
+    }
+    for (int h = 0; h < heads; h++) {
+        float *row = scores + h * stride;
+        f32 top = all(largest(most[h])), total = all(0);
+        for (int64_t start = 0; start < length; start += LANES) {
+            f32 weight = exp_(load(row + start) - top);
+            weight = choose(lane < (int32_t)(length - start), weight, all(0));
+            total += weight;
+            store(row + start, weight);
+        }
+        totals[h] = sum(total);
+    }
+}
+
+/* 64 channels of `heads` weighted sums of the values. */
+inline_ void mix(const f16 *values, const float *scores, int64_t stride, int heads, int64_t size,
+                 int64_t from, int64_t wide, int64_t length, const float *totals, float *out) {
+    f32 made[heads][4];
+    for (int h = 0; h < heads; h++)
+        for (int64_t c = 0; c < wide; c++) made[h][c] = all(0);
+    for (int64_t at = 0; at < length; at++) {
+        const f16 *row = values + at * size + from;
+        for (int64_t c = 0; c < wide; c++) {
+            f32 value = load_half(row + c * LANES);
+            for (int h = 0; h < heads; h++)
+                made[h][c] = fma_(value, all(scores[h * stride + at]), made[h][c]);
+        }
+    }
+    for (int h = 0; h < heads; h++)
+        for (int64_t c = 0; c < wide; c++)
+            store(out + h * size + from + c * LANES, made[h][c] / all(totals[h]));
+}
+
+inline_ void attend_heads(const Model *m, const f16 *keys, const f16 *values, const float *queries,
+                          int heads, int64_t length, float *scores, float *out) {
+    float totals[heads];
+    weigh(keys, queries, heads, m->head_size, length, scores, m->context, totals);
+    int64_t from = 0;
+    for (; from + 64 <= m->head_size; from += 64)
+        mix(values, scores, m->context, heads, m->head_size, from, 4, length, totals, out);
+    for (; from < m->head_size; from += LANES)
+        mix(values, scores, m->context, heads, m->head_size, from, 1, length, totals, out);
+}
+
+/* One row's heads that share one group's keys and values, three or fewer at a time. */
+static void attend(const Model *m, const Pass *pass, int layer, int row, int group,
+                   const float *qkv, float *scores, float *out) {
+    int64_t size = m->head_size, length = pass->positions[row] + 1;
+    int shared = (int)(m->heads / m->groups);
+    const f16 *keys = keys_of(m, pass->places[row], layer, group);
+    const f16 *values = values_of(m, pass->places[row], layer, group);
+    float factor = 1 / __builtin_sqrtf((float)size), queries[3 * size];
+    for (int first = 0; first < shared; first += 3) {
+        int count = shared - first < 3 ? shared - first : 3;
+        for (int h = 0; h < count; h++)
+            rotate(m, qkv + (group * shared + first + h) * size, pass->positions[row], factor,
+                   queries + h * size);
+        float *to = out + (group * shared + first) * size;
+        switch (count) {
+            case 1: attend_heads(m, keys, values, queries, 1, length, scores, to); break;
+            case 2: attend_heads(m, keys, values, queries, 2, length, scores, to); break;
+            case 3: attend_heads(m, keys, values, queries, 3, length, scores, to); break;
+        }
+    }
+}
+
+/* ---- a pass ---- */
+
+enum { NORM, QKV, KEYS, ATTENTION, BYTES, OUT, NORM2, GATE_UP, BYTES2, DOWN, PHASES };
+
+/* Run `body` for each unit of a phase, shared among the threads, then wait for all. */
+#define EACH(phase, grain, count, unit, body)                                           \
+    {                                                                                   \
+        int from_, to_;                                                                 \
+        while (take(run, phase, grain, count, &from_, &to_))                            \
+            for (int unit = from_; unit < to_; unit++) body;                            \
+        barrier(run);                                                                   \
+    }
+
+static void run_layer(Runner *run, const Pass *pass, int number, int thread) {
+    const Model *m = run->model;
+    const Layer *layer = m->layer + number;
+    Quantized q = run->quantized;
+    int rows = pass->rows, groups = (int)m->groups, base = number * PHASES;
+    int64_t hidden = m->hidden, heads = m->heads * m->head_size;
+    int64_t width = layer->qkv.tiles * LANES;
+    float *scores = run->scores + thread * 3 * m->context;
+    EACH(base + NORM, 1, rows, row, normalize(m, run->x + row * hidden, layer->before, q, row))
+    linear(run, base + QKV, &layer->qkv, q, rows, PLAIN, run->y, width);
+    EACH(base + KEYS, 1, rows * groups, unit,
+         remember(m, pass, number, unit / groups, unit % groups, run->y + unit / groups * width))
+    EACH(base + ATTENTION, 1, rows * groups, unit,
+         attend(m, pass, number, unit / groups, unit % groups, run->y + unit / groups * width,
+                scores, run->attended + unit / groups * heads))
+    EACH(base + BYTES, 1, rows, row, quantize(run->attended + row * heads, heads, q, row))
+    linear(run, base + OUT, &layer->out, q, rows, ADDED, run->x, hidden);
+    EACH(base + NORM2, 1, rows, row, normalize(m, run->x + row * hidden, layer->after, q, row))
+    linear(run, base + GATE_UP, &layer->gate_up, q, rows, GATED, run->y, m->neurons);
+    EACH(base + BYTES2, 1, rows, row, quantize(run->y + row * m->neurons, m->neurons, q, row))
+    linear(run, base + DOWN, &layer->down, q, rows, ADDED, run->x, hidden);
+}
+
+static void run_pass(Runner *run, const Pass *pass, int thread) {
+    const Model *m = run->model;
+    int base = (int)m->layers * PHASES;
+    EACH(base, 4, pass->rows, row, {
+        const f16 *from = m->embedding + pass->tokens[row] * m->hidden;
+        for (int64_t i = 0; i < m->hidden; i += LANES)
+            store(run->x + row * m->hidden + i, load_half(from + i));
+    })
+    for (int layer = 0; layer < m->layers; layer++) run_layer(run, pass, layer, thread);
+    EACH(base + 1, 1, pass->wanted, i,
+         normalize(m, run->x + pass->logit_rows[i] * m->hidden, m->norm, run->quantized, i))
+    linear(run, base + 2, &m->head, run->quantized, pass->wanted, PLAIN, pass->logits,
+           m->head.tiles * LANES);
+}
+
+/* ---- the threads' life ---- */
+
+static void *other(void *given) {
+    Runner *run = ((void **)given)[0];
+    int thread = (int)(intptr_t)((void **)given)[1];
+    unsigned seen = 0;
+    free(given);
+    for (;;) {
+        for (int spins = 0; atomic_load_explicit(&run->started, memory_order_acquire) == seen;) {
+            relax();
+            if (++spins < 40000) continue;
+            pthread_mutex_lock(&run->lock);
+            run->parked++;
+            while (atomic_load_explicit(&run->started, memory_order_acquire) == seen)
+                pthread_cond_wait(&run->wake, &run->lock);
+            run->parked--;
+            pthread_mutex_unlock(&run->lock);
+        }
+        seen = atomic_load_explicit(&run->started, memory_order_acquire);
+        if (run->stopping) return NULL;
+        run_pass(run, run->pass, thread);
+    }
+}
+
+static void start(Runner *run) {
+    pthread_mutex_lock(&run->lock);
+    atomic_fetch_add_explicit(&run->started, 1, memory_order_release);
+    if (run->parked) pthread_cond_broadcast(&run->wake);
+    pthread_mutex_unlock(&run->lock);
+}
+
+static void *room(size_t bytes) {
+    void *made = NULL;
+    if (posix_memalign(&made, LINE, bytes + LINE)) return NULL;
+    memset(made, 0, bytes + LINE);
+    return made;
+}
+
+void runner_free(Runner *run) {
+    if (!run) return;
+    run->stopping = 1;
+    start(run);
+    for (int i = 1; i < run->threads; i++) pthread_join(run->others[i], NULL);
+    free(run->others);
+    free(run->counters);
+    free(run->x);
+    free(run->y);
+    free(run->attended);
+    free(run->quantized.bytes);
+    free(run->quantized.scales);
+    free(run->quantized.sums);
+    free(run->scores);
+    free(run);
+}
+
+/* Threads and room for passes of up to `rows` rows; NULL where there is none. */
+Runner *runner_new(const Model *m, int threads, int rows) {
+    Runner *run = room(sizeof(Runner));
+    if (!run) return NULL;
+    int64_t heads = m->heads * m->head_size, widest = m->neurons > heads ? m->neurons : heads;
+    if (m->hidden > widest) widest = m->hidden;
+    int64_t outputs = m->layer[0].qkv.tiles * LANES;
+    if (m->neurons > outputs) outputs = m->neurons;
+    run->model = m;
+    run->rows_most = rows;
+    run->threads = 1;
+    run->others = room(sizeof(pthread_t) * (size_t)threads);
+    run->counters = room(sizeof(Counter) * (size_t)(m->layers + 1) * PHASES);
+    run->x = room(sizeof(float) * (size_t)(rows * m->hidden));
+    run->y = room(sizeof(float) * (size_t)(rows * outputs));
+    run->attended = room(sizeof(float) * (size_t)(rows * heads));
+    run->quantized.bytes = room((size_t)(rows * widest));
+    run->quantized.scales = room(sizeof(float) * (size_t)(rows * widest / BLOCK));
+    run->quantized.sums = room(sizeof(int32_t) * (size_t)(rows * widest / BLOCK));
+    run->scores = room(sizeof(float) * (size_t)(threads * 3 * m->context));
+    pthread_mutex_init(&run->lock, NULL);
+    pthread_cond_init(&run->wake, NULL);
+    if (!run->others || !run->counters || !run->x || !run->y || !run->attended ||
+        !run->quantized.bytes || !run->quantized.scales || !run->quantized.sums || !run->scores) {
+        runner_free(run);
+        return NULL;
+    }
+    for (int i = 1; i < threads; i++) {
+        void **given = malloc(2 * sizeof(void *));
+        if (!given) break;
+        given[0] = run, given[1] = (void *)(intptr_t)i;
+        if (pthread_create(&run->others[i], NULL, other, given)) {
+            free(given);
+            break;
+        }
+        run->threads++;
+    }
+    return run;
+}
+
+/* Run `rows` rows; the logits [wanted][tiles * LANES] of those in `logit_rows`. */
+void runner_run(Runner *run, int rows, const int32_t *tokens, const int32_t *places,
+                const int32_t *positions, int wanted, const int32_t *logit_rows, float *logits) {
+    Pass pass = {rows, wanted, tokens, places, positions, logit_rows, logits};
+    for (int i = 0; i < ((int)run->model->layers + 1) * PHASES; i++)
+        atomic_store_explicit(&run->counters[i].next, 0, memory_order_relaxed);
+    run->pass = &pass;
+    if (run->threads > 1) start(run);
+    run_pass(run, &pass, 0);
+}
+
+/* Make the first `length` tokens of one place another's. */
+void runner_copy(const Model *m, int source, int target, int length) {
+    size_t keys = (size_t)((length + LANES - 1) / LANES * LANES * m->head_size) * sizeof(f16);
+    size_t values = (size_t)(length * m->head_size) * sizeof(f16);
+    for (int64_t layer = 0; layer < m->layers; layer++)
+        for (int64_t group = 0; group < m->groups; group++) {
+            memcpy(keys_of(m, target, layer, group), keys_of(m, source, layer, group), keys);
+            memcpy(values_of(m, target, layer, group), values_of(m, source, layer, group), values);
+        }
+}

@@ -1,0 +1,101 @@
+"""Runs a Llama-like decoder in 8 bit on the CPU, by kernels of our own."""
+
+import ctypes
+import json
+from collections.abc import Sequence
+from ctypes import byref, c_int, c_void_p
+from pathlib import Path
+
+import numpy as np
+
+from inference.engine.native.library import load_library
+from inference.engine.native.memory import Weights
+from inference.engine.native.model import Decoder, Model
+from inference.engine.native.weights import FILE, LANES, read_shape, read_theta
+from inference.engine.runner import Logits
+
+_MOST_ROWS = 256
+
+
+class NativeRunner:
+    """A model's folder as `prepare` makes it. See Runner.
+
+    Its numbers do not depend on how tokens are put together into calls: a prompt in one call, in
+    chunks or token by token gives the same bits, beside any neighbours.
+    """
+
+    def __init__(
+        self, folder: Path, *, slots: int, context: int, threads: int, shelves: int = 8
+    ) -> None:
+        self.slots, self.shelves, self.context = slots, shelves, context
+        config = json.loads((folder / "config.json").read_text())
+        self._library = _declared(load_library(folder.parent / ".kernels"))
+        self._decoder = Decoder(
+            read_shape(config),
+            Weights(folder / FILE),
+            theta=read_theta(config),
+            places=slots + shelves,
+            context=context,
+        )
+        model = self._decoder.model
+        self._vocabulary = model.vocabulary
+        self._logits = np.empty((_MOST_ROWS, model.head.tiles * LANES), np.float32)
+        self._runner = self._library.runner_new(byref(model), threads, _MOST_ROWS)
+        if not self._runner:
+            raise MemoryError("no memory for the model's rows")
+
+    def __del__(self) -> None:
+        if getattr(self, "_runner", None):
+            self._library.runner_free(self._runner)
+
+    def prefill(self, slot: int, tokens: Sequence[int], start: int) -> Logits:
+        """See Runner."""
+        logits = self._logits[:0]
+        for first in range(0, len(tokens), _MOST_ROWS):
+            part = tokens[first : first + _MOST_ROWS]
+            positions = range(start + first, start + first + len(part))
+            last = [len(part) - 1] if first + len(part) == len(tokens) else []
+            logits = self.run([slot] * len(part), part, positions, last)
+        return logits
+
+    def decode(
+        self, slots: Sequence[int], tokens: Sequence[int], positions: Sequence[int]
+    ) -> Logits:
+        """See Runner."""
+        return self.run(slots, tokens, positions, range(len(slots)))
+
+    def run(
+        self,
+        slots: Sequence[int],
+        tokens: Sequence[int],
+        positions: Sequence[int],
+        wanted: Sequence[int],
+    ) -> Logits:
+        """Run rows together, each a token in its slot at its position; [len(wanted), vocabulary].
+
+        A slot may have many rows, each of which sees those at lower positions.
+        """
+        rows = [np.array(one, np.int32) for one in (tokens, slots, positions, wanted)]
+        at = [one.ctypes.data for one in rows]
+        self._library.runner_run(
+            self._runner, len(slots), *at[:3], len(wanted), at[3], self._logits.ctypes.data
+        )
+        return self._logits[: len(wanted), : self._vocabulary]
+
+    def copy(self, source: int, target: int, length: int) -> None:
+        """See Runner."""
+        self._library.runner_copy(byref(self._decoder.model), source, target, length)
+
+    def release(self, slot: int) -> None:
+        """See Runner. The system may take the memory back when it needs some."""
+        self._decoder.cache.free(slot)
+
+
+def _declared(library: ctypes.CDLL) -> ctypes.CDLL:
+    model = ctypes.POINTER(Model)
+    library.runner_new.argtypes = model, c_int, c_int
+    library.runner_new.restype = c_void_p
+    library.runner_free.argtypes = (c_void_p,)
+    library.runner_run.argtypes = c_void_p, c_int, *[c_void_p] * 3, c_int, c_void_p, c_void_p
+    library.runner_copy.argtypes = model, c_int, c_int, c_int
+    return library
