@@ -2,20 +2,21 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from collections.abc import Sequence as Many
 from dataclasses import dataclass
-from itertools import compress
 from threading import Condition
 
+from inference.engine.apart import Apart
 from inference.engine.cache import Cache
 from inference.engine.delta import Delta, FinishReason
 from inference.engine.grammar import Grammars
-from inference.engine.runner import Logits, Runner
-from inference.engine.sampler import Drawn, Sampler
+from inference.engine.ran import Ran
+from inference.engine.runner import RowRunner, Runner
 from inference.engine.scheduler import Scheduler
 from inference.engine.sequence import Sequence
 from inference.engine.text import Text
+from inference.engine.together import Together
 from inference.engine.work import ContextOverflow, Work
 
 log = logging.getLogger(__name__)
@@ -54,8 +55,8 @@ class Engine:
         text: Text,
         *,
         slots: int | None = None,
-        step_tokens: int = 64,
-        chunk: int = 32,
+        step_tokens: int | None = None,
+        chunk: int | None = None,
         cache_tokens: int | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -66,11 +67,14 @@ class Engine:
         self._runner = runner
         self._slots = slots
         self._clock = clock
-        self._sampler = Sampler()
+        self._free = isinstance(runner, RowRunner)
+        self._stepper = Together(runner) if isinstance(runner, RowRunner) else Apart(runner)
+        step_tokens = step_tokens or (256 if self._free else 64)
+        chunk = chunk or (step_tokens if self._free else 32)
         self._grammars = Grammars(text)
         room = runner.context * (slots + runner.shelves) if cache_tokens is None else cache_tokens
         cache = Cache(runner, slots=slots, room=room, chunk=chunk)
-        self._scheduler = Scheduler(cache, step_tokens=step_tokens, chunk=chunk)
+        self._scheduler = Scheduler(cache, step_tokens=step_tokens, chunk=chunk, free=self._free)
         self._changed = Condition()
         self._held: set[str] = set()
         self._arrived: list[Sequence] = []
@@ -87,7 +91,8 @@ class Engine:
             raise ValueError("a prompt needs at least one token")
         if len(work.prompt) >= limit:
             raise ContextOverflow(len(work.prompt), limit)
-        sequence = Sequence(work, self.text, self._grammars.matcher(work.sampling.grammar))
+        matcher = self._grammars.matcher(work.sampling.grammar)
+        sequence = Sequence(work, self.text, matcher, free=self._free)
         with self._changed:
             if self._closed:
                 raise EngineClosed("the engine is stopping")
@@ -148,10 +153,9 @@ class Engine:
         """One step: arrivals, cancels and deadlines; then every decode, then chunks of prefill."""
         deltas = [*self._take_orders(), *self._take_deadlines()]
         step = self._scheduler.plan()
-        if step.decodes:
-            deltas += self._decode(step.decodes)
-        for sequence, chunk in self._scheduler.prefills(step):
-            deltas += self._prefill(sequence, chunk)
+        for ran in self._stepper.run(step.decodes, self._scheduler.prefills(step)):
+            if (delta := self._news(ran)) is not None:
+                deltas.append(delta)
         self._steps += 1
         return deltas
 
@@ -175,7 +179,7 @@ class Engine:
 
     def _enter(self, sequence: Sequence) -> Delta | None:
         self._scheduler.add(sequence)
-        return self._leave(sequence, sequence.replayed()) if sequence.end else None
+        return self._leave(sequence, sequence.news()) if sequence.end else None
 
     def _take_deadlines(self) -> list[Delta]:
         now = self._clock()
@@ -191,51 +195,18 @@ class Engine:
             self._end(sequence, FinishReason.handed_over) for sequence in self._scheduler.all()
         ]
 
-    def _decode(self, sequences: list[Sequence]) -> Iterable[Delta]:
-        """A token for each; if the batch raises, each is tried alone, so that one fails alone."""
-        due = [sequence.due for sequence in sequences]
-        try:
-            logits = self._runner.decode(
-                [sequence.place for sequence in sequences],
-                [sequence.tokens[sequence.computed] for sequence in sequences],
-                [sequence.computed for sequence in sequences],
-            )
-            sampled = self._sample(logits if all(due) else logits[due], compress(sequences, due))
-        except Exception as error:
-            if len(sequences) == 1:
-                return [self._fail(sequences[0], error)]
-            log.warning("a decode of %d raised; each is tried alone", len(sequences), exc_info=True)
-            return [delta for sequence in sequences for delta in self._decode([sequence])]
-        for sequence in sequences:
-            sequence.computed += 1
-        return [self._accept(sequence, drawn) for sequence, drawn in sampled]
-
-    def _prefill(self, sequence: Sequence, chunk: list[int]) -> Iterable[Delta]:
-        try:
-            logits = self._runner.prefill(sequence.place, chunk, sequence.computed)
-            last = sequence.computed + len(chunk) == len(sequence.tokens)
-            sampled = self._sample(logits, [sequence]) if last else []
-        except Exception as error:
-            return [self._fail(sequence, error)]
-        sequence.computed += len(chunk)
-        self._prompt_tokens += len(chunk)
-        return [self._accept(sequence, drawn) for sequence, drawn in sampled]
-
-    def _sample(
-        self, logits: Logits, sequences: Iterable[Sequence]
-    ) -> list[tuple[Sequence, Drawn | None]]:
-        rows = list(sequences)
-        drawn = self._sampler.sample(logits, [sequence.odds for sequence in rows])
-        return list(zip(rows, drawn, strict=True))
-
-    def _accept(self, sequence: Sequence, drawn: Drawn | None) -> Delta:
-        if drawn is None:
-            return self._fail(
-                sequence, ArithmeticError("the logits are no numbers, or allow no token")
-            )
-        self._generated_tokens += 1
-        delta = sequence.accept(drawn)
-        return self._leave(sequence, delta) if delta.outcome else delta
+    def _news(self, ran: Ran) -> Delta | None:
+        """What a step made of a sequence; None if nothing is to be said yet."""
+        sequence = ran.sequence
+        self._prompt_tokens += ran.prompt
+        if ran.error is not None:
+            return self._fail(sequence, ran.error)
+        delta = sequence.news()
+        self._generated_tokens += len(delta.tokens)
+        self._scheduler.served(sequence, max(0, len(delta.tokens) - 1))
+        if delta.outcome:
+            return self._leave(sequence, delta)
+        return delta if delta.tokens else None
 
     def _fail(self, sequence: Sequence, error: Exception) -> Delta:
         log.error("work %s failed in the engine", sequence.work.id, exc_info=error)

@@ -1,7 +1,7 @@
 """What the engine asks of a model."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,4 +44,30 @@ class Runner(Protocol):
 
     def release(self, slot: int) -> None:
         """Forget what the slot or shelf holds."""
+        ...
+
+
+@runtime_checkable
+class RowRunner(Runner, Protocol):
+    """A runner whose numbers do not depend on how tokens are put together into calls.
+
+    Then a step is one call, prompts are cut anywhere, what was computed one by one is used again
+    as if it had been a prompt, and drafts are verified without changing a bit.
+    """
+
+    @property
+    def most_rows(self) -> int: ...
+
+    def run(
+        self,
+        slots: Sequence[int],
+        tokens: Sequence[int],
+        positions: Sequence[int],
+        wanted: Sequence[int],
+    ) -> Logits:
+        """Run at most `most_rows` rows, each a token in its slot at its position.
+
+        A slot may have many rows, each of which sees those at lower positions. Gives the logits
+        [len(wanted), vocabulary] of the rows numbered in `wanted`.
+        """
         ...

@@ -17,6 +17,14 @@ FAVOURS = 3
 CROWD = 16
 """How many decode in a step that is long enough for such favours."""
 
+LEAST = 8
+"""Tokens of prompts in a step beside few decodes, where prompts may be cut anywhere."""
+ALIKE = 16
+"""Tokens that two prompts share before one waits for the other to have computed them."""
+
+Chunks = list[tuple[Sequence, list[int]]]
+"""Parts of prompts that run together."""
+
 
 @dataclass(frozen=True, slots=True)
 class Step:
@@ -34,11 +42,14 @@ class Scheduler:
     nothing starves. A request gives way for another's sake once at most, and never if it aged.
 
     A step computes at most about `step_tokens` tokens, but always one chunk of a prompt if any
-    waits: prompts never stall the running, and the running never starve prompts.
+    waits: prompts never stall the running, and the running never starve prompts. Where prompts may
+    be cut anywhere (`free`), a step has as many tokens of them as it has decodes, so that it takes
+    about twice as long as one without, and `step_tokens` of them where nothing decodes.
     """
 
-    def __init__(self, cache: Cache, *, step_tokens: int, chunk: int) -> None:
+    def __init__(self, cache: Cache, *, step_tokens: int, chunk: int, free: bool = False) -> None:
         self._cache = cache
+        self._free = free
         self._step_tokens = step_tokens
         self._chunk = chunk
         self._waiting: dict[str, Sequence] = {}
@@ -73,8 +84,7 @@ class Scheduler:
         """Forget a sequence and free its slot; whether its prompt may be used again."""
         self._waiting.pop(sequence.work.id, None)
         if self._running.pop(sequence.work.id, None) is not None:
-            whole = min(sequence.computed, len(sequence.work.prompt)) // self._chunk * self._chunk
-            self._cache.give(sequence, keep=whole if keep else 0)
+            self._cache.give(sequence, keep=self._reusable(sequence) if keep else 0)
 
     def plan(self) -> Step:
         """Admit what fits, preempt what must give way, and say who runs next."""
@@ -89,26 +99,38 @@ class Scheduler:
             self._served.charge(sequence.work.tenant, Served.ANSWER)
         if favoured:
             return Step(favoured, room=0)
-        return Step(decodes, room=max(1, self._step_tokens - len(decodes)))
+        return Step(decodes, room=self._room(len(decodes)))
 
-    def prefills(self, step: Step) -> Iterator[tuple[Sequence, list[int]]]:
-        """The chunks to run in a step, each chosen once those before it have been computed.
+    def prefills(self, step: Step) -> Iterator[Chunks]:
+        """The chunks to run in a step, each list chosen once those before it have been computed.
 
-        One prompt after the other, so that the next may begin with what the last left in the cache.
+        One prompt after the other, so that the next may begin with what the last left in the cache;
+        together where they may be, and none begins as one of the others does.
         """
         room = step.room
-        while room > 0 and (sequence := self._next_prefill()) is not None:
-            if room < min(step.room, len(sequence.chunk(self._chunk))):
-                return
+        together: Chunks = []
+        while room > 0 and (sequence := self._next_prefill(together)) is not None:
+            size = min(self._chunk, room) if self._free else self._chunk
+            if room < min(step.room, len(sequence.chunk(size))):
+                break
+            if together and (not self._free or self._begins_alike(sequence, together)):
+                yield together
+                together = []
             if sequence.computed == 0:
                 self._cache.reuse(sequence)
-            if sequence.decoding:
+            if sequence.decoding and not self._free:
                 continue
-            chunk = sequence.chunk(self._chunk)
+            chunk = sequence.chunk(size)
             room -= len(chunk)
             self._turns[_kind(sequence)] = self._step
             self._served.charge(sequence.work.tenant, len(chunk) * Served.PROMPT)
-            yield sequence, chunk
+            together.append((sequence, chunk))
+        if together:
+            yield together
+
+    def served(self, sequence: Sequence, tokens: int) -> None:
+        """So many more tokens of its answer were made than `plan` had counted."""
+        self._served.charge(sequence.work.tenant, tokens * Served.ANSWER)
 
     def check(self) -> None:
         """Raise if slots and sequences disagree."""
@@ -182,9 +204,33 @@ class Scheduler:
         held = Counter(one.work.tenant for one in decodes)
         return [one for one in decodes if 2 * held[one.work.tenant] * len(held) < len(decodes)]
 
-    def _next_prefill(self) -> Sequence | None:
-        left = (one for one in self._running.values() if not one.decoding)
+    def _room(self, decodes: int) -> int:
+        """For tokens of prompts beside so many decodes."""
+        if self._free:
+            return max(LEAST, decodes) if decodes else self._step_tokens
+        return max(1, self._step_tokens - decodes)
+
+    def _reusable(self, sequence: Sequence) -> int:
+        """How many of its tokens others may begin with."""
+        if self._free:
+            return sequence.computed
+        return min(sequence.computed, len(sequence.work.prompt)) // self._chunk * self._chunk
+
+    def _next_prefill(self, together: Chunks) -> Sequence | None:
+        taken = {sequence.work.id for sequence, _ in together}
+        left = (
+            one for one in self._running.values() if not one.decoding and one.work.id not in taken
+        )
         return min(left, key=self._order, default=None)
+
+    def _begins_alike(self, sequence: Sequence, together: Chunks) -> bool:
+        """Whether it could begin with what one of the others is about to compute."""
+        return sequence.computed == 0 and any(
+            other.work.tenant == sequence.work.tenant
+            and other.computed == 0
+            and other.tokens[:ALIKE] == sequence.tokens[:ALIKE]
+            for other, _ in together
+        )
 
 
 def _kind(sequence: Sequence) -> tuple[str, int]:

@@ -1,6 +1,7 @@
 """One request on its way through the engine."""
 
 from inference.engine.delta import Delta, FinishReason, Logprob, Outcome
+from inference.engine.drafts import Drafts
 from inference.engine.odds import Matcher, Odds
 from inference.engine.sampler import Drawn
 from inference.engine.stops import Stops
@@ -17,8 +18,12 @@ class Sequence:
     is why replaying `work.emitted` restores it exactly.
     """
 
-    def __init__(self, work: Work, text: Text, matcher: Matcher | None = None) -> None:
+    def __init__(
+        self, work: Work, text: Text, matcher: Matcher | None = None, *, free: bool = False
+    ) -> None:
         self.work = work
+        self.free = free
+        self.drafts = Drafts()
         self.tokens = [*work.prompt]
         self.computed = 0
         self.cached = 0
@@ -30,6 +35,7 @@ class Sequence:
         self.odds = Odds(work.sampling, work.prompt, matcher)
         self._ends = text.eos | {*work.sampling.stop_token_ids}
         self._logprobs: list[Logprob] = []
+        self._text = ""
         self._room = min(work.sampling.max_tokens, text.context - len(work.prompt))
         self._detokenizer = text.stream()
         self._stops = Stops(work.sampling.stop)
@@ -45,8 +51,9 @@ class Sequence:
 
     @property
     def decoding(self) -> bool:
-        """Whether the prompt is in the cache and a token of the completion is to be run."""
-        return len(self.work.prompt) <= self.computed < len(self.tokens)
+        """Whether the next token is to be run by itself: one of the answer, or the last known."""
+        first = len(self.tokens) - 1 if self.free else len(self.work.prompt)
+        return first <= self.computed < len(self.tokens)
 
     @property
     def due(self) -> bool:
@@ -76,27 +83,36 @@ class Sequence:
         self._rewound = True
 
     def chunk(self, size: int) -> list[int]:
-        """The next at most `size` tokens of the prompt.
+        """The next at most `size` tokens of the prompt; of a free sequence, of all it has.
 
         Chunks begin at multiples of `size`, so that neither neighbours nor an earlier attempt
-        change how a prompt is computed.
+        change how a prompt is computed; a free sequence's anywhere.
         """
-        return self.tokens[self.computed : min(self.computed + size, len(self.work.prompt))]
+        last = len(self.tokens if self.free else self.work.prompt)
+        return self.tokens[self.computed : min(self.computed + size, last)]
 
-    def accept(self, drawn: Drawn) -> Delta:
-        """Take a sampled token; what it delivers, and the outcome if it was the last."""
+    def draft(self, most: int) -> list[int]:
+        """At most `most` tokens that may come after the next one; never the answer's last."""
+        return self.drafts.propose(self.tokens, min(most, self._room - self.completion - 1))
+
+    def take(self, drawn: Drawn) -> None:
+        """Go on by a sampled token."""
         if drawn.logprob is not None:
             self._logprobs.append(drawn.logprob)
-        return self._delta(self._accept(drawn.token))
+        self._text += self._accept(drawn.token)
 
     def finish(self, reason: FinishReason, error: str = "") -> Delta:
         """End from outside. Held-back text stays undelivered: it is no token's yet."""
         self.end, self.error = reason, error
-        return self._delta("")
+        return self.news()
 
-    def replayed(self) -> Delta:
-        """The outcome of a sequence that the emitted tokens had already ended."""
-        return self._delta("")
+    def news(self) -> Delta:
+        """What it said since the last time, and the outcome if it has ended."""
+        position, self._delivered = self._delivered, self.completion
+        tokens = tuple(self.tokens[len(self.work.prompt) + position :])
+        logprobs, self._logprobs = tuple(self._logprobs), []
+        text, self._text = self._text, ""
+        return Delta(self.work.id, position, tokens, text, self._outcome(), logprobs)
 
     def _accept(self, token: int) -> str:
         self.tokens.append(token)
@@ -111,12 +127,6 @@ class Sequence:
             self.end = FinishReason.length
             text += self._stops.flush()
         return text
-
-    def _delta(self, text: str) -> Delta:
-        position, self._delivered = self._delivered, self.completion
-        tokens = tuple(self.tokens[len(self.work.prompt) + position :])
-        logprobs, self._logprobs = tuple(self._logprobs), []
-        return Delta(self.work.id, position, tokens, text, self._outcome(), logprobs)
 
     def _outcome(self) -> Outcome | None:
         if self.end is None:

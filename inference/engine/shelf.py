@@ -20,12 +20,15 @@ class Kept:
 
         Whole chunks of the prompt, so that the rest is cut as if nothing had been there. With the
         same prompt also those tokens of the completion that both have: for a request that was
-        preempted, or resumes. To another organization it is of no use.
+        preempted, or resumes. Of a free request's tokens, all but the last. To another organization
+        it is of no use.
         """
         if self.tenant != request.work.tenant:
             return 0
         prompt = len(request.work.prompt)
         same = _common(self.tokens, request.tokens)
+        if request.free:
+            return min(same, len(request.tokens) - 1)
         if self.prompt == prompt < len(request.tokens) and same >= prompt:
             return min(same, len(request.tokens) - 1)
         return min(same, self.prompt, prompt - 1) // chunk * chunk

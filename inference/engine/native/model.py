@@ -89,5 +89,3 @@ def rotation(theta: float, size: int, context: int) -> NDArray[np.float32]:
     speeds = theta ** -(np.arange(0, size, 2, dtype=np.float64) / size)
     angles = np.arange(context, dtype=np.float64)[:, None] * speeds
     return np.stack([np.cos(angles), np.sin(angles)]).astype(np.float32)
-
-

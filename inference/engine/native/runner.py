@@ -7,6 +7,7 @@ from ctypes import byref, c_int, c_void_p
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from inference.engine.native.library import load_library
 from inference.engine.native.memory import Weights
@@ -14,7 +15,10 @@ from inference.engine.native.model import Decoder, Model
 from inference.engine.native.weights import FILE, LANES, read_shape, read_theta
 from inference.engine.runner import Logits
 
-_MOST_ROWS = 256
+Ints = NDArray[np.int32]
+
+_SPARE_ROWS = 256
+"""For prompts and drafts, beside a row for each slot."""
 
 
 class NativeRunner:
@@ -28,6 +32,7 @@ class NativeRunner:
         self, folder: Path, *, slots: int, context: int, threads: int, shelves: int = 8
     ) -> None:
         self.slots, self.shelves, self.context = slots, shelves, context
+        self.most_rows = slots + _SPARE_ROWS
         config = json.loads((folder / "config.json").read_text())
         self._library = _declared(load_library(folder.parent / ".kernels"))
         self._decoder = Decoder(
@@ -39,8 +44,8 @@ class NativeRunner:
         )
         model = self._decoder.model
         self._vocabulary = model.vocabulary
-        self._logits = np.empty((_MOST_ROWS, model.head.tiles * LANES), np.float32)
-        self._runner = self._library.runner_new(byref(model), threads, _MOST_ROWS)
+        self._logits = np.empty((self.most_rows, model.head.tiles * LANES), np.float32)
+        self._runner = self._library.runner_new(byref(model), threads, self.most_rows)
         if not self._runner:
             raise MemoryError("no memory for the model's rows")
 
@@ -51,8 +56,8 @@ class NativeRunner:
     def prefill(self, slot: int, tokens: Sequence[int], start: int) -> Logits:
         """See Runner."""
         logits = self._logits[:0]
-        for first in range(0, len(tokens), _MOST_ROWS):
-            part = tokens[first : first + _MOST_ROWS]
+        for first in range(0, len(tokens), self.most_rows):
+            part = tokens[first : first + self.most_rows]
             positions = range(start + first, start + first + len(part))
             last = [len(part) - 1] if first + len(part) == len(tokens) else []
             logits = self.run([slot] * len(part), part, positions, last)
@@ -76,11 +81,25 @@ class NativeRunner:
         A slot may have many rows, each of which sees those at lower positions.
         """
         rows = [np.array(one, np.int32) for one in (tokens, slots, positions, wanted)]
+        self._check(*rows)
         at = [one.ctypes.data for one in rows]
         self._library.runner_run(
             self._runner, len(slots), *at[:3], len(wanted), at[3], self._logits.ctypes.data
         )
         return self._logits[: len(wanted), : self._vocabulary]
+
+    def _check(self, tokens: Ints, slots: Ints, positions: Ints, wanted: Ints) -> None:
+        """The kernels trust what they are given."""
+        if len(tokens) > self.most_rows:
+            raise ValueError(f"{len(tokens)} rows in a call; {self.most_rows} is the most")
+        for name, values, limit in (
+            ("token", tokens, self._vocabulary),
+            ("slot", slots, self.slots),
+            ("position", positions, self.context),
+            ("wanted row", wanted, len(tokens)),
+        ):
+            if values.size and not 0 <= values.min() <= values.max() < limit:
+                raise ValueError(f"{name}s from {values.min()} to {values.max()}; below {limit}")
 
     def copy(self, source: int, target: int, length: int) -> None:
         """See Runner."""

@@ -18,7 +18,7 @@ _CONFIG = "config.json"
 
 
 def pack_checkpoint(checkpoint: Path, folder: Path, progress: Progress) -> None:
-    """Write `folder`'s weights, config and report from a checkpoint folder. Raises PrepareFailed."""
+    """Write `folder`'s weights, config and report from a checkpoint. Raises PrepareFailed."""
     progress("quantizing", 0.0)
     try:
         pack(checkpoint, folder / FILE)

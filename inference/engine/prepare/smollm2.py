@@ -28,9 +28,7 @@ def make(folder: Path, progress: Progress) -> Manifest:
     weights = find_weights()
     checkpoint = folder / "checkpoint"
     parameters = dequantize(weights, checkpoint, progress)
-    pack_checkpoint(
-        checkpoint, folder, lambda doing, share: progress(doing, 0.45 + 0.55 * share)
-    )
+    pack_checkpoint(checkpoint, folder, lambda doing, share: progress(doing, 0.45 + 0.55 * share))
     _take_text(checkpoint, folder)
     shutil.rmtree(checkpoint)
     return _manifest("native", _version(weights, "native int8"), "int8", parameters)

@@ -25,7 +25,7 @@ A report of quality is printed and stored beside the model. One whose perplexity
 
   manage.py prepare_model                                         the default model, 8 bit
   manage.py prepare_model smollm2-135m-instruct-onnx --quantize none   ONNX, in full precision
-  manage.py prepare_model smollm2-135m-instruct-onnx --prune 0.1       a tenth of the neurons left out
+  manage.py prepare_model smollm2-135m-instruct-onnx --prune 0.1       a tenth of neurons out
   manage.py prepare_model smollm2-135m-instruct-torch                  for PyTorch: GPUs
   manage.py prepare_model echo                                    repeats its prompt; for tests
 """
