@@ -24,7 +24,9 @@ def reconcile_nightly() -> dict[str, int]:
     """
     now, found, failed = timezone.now(), Counter[str](), 0
     months = {month_before(month_of(now)), month_of(now)}
-    for organization in Organization.objects.filter(account__isnull=False).order_by("slug"):
+    for organization in Organization.objects.filter(account__isnull=False, erased_at=None).order_by(
+        "slug"
+    ):
         try:
             found += _of(organization, sorted(months))
         except Exception:

@@ -46,7 +46,9 @@ class OrganizationFilter(DropdownFilter):  # type: ignore[misc]
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> Iterable[tuple[str, str]]:
         """All organizations by name."""
-        return Organization.objects.order_by("name").values_list("slug", "name")
+        return (
+            Organization.objects.filter(erased_at=None).order_by("name").values_list("slug", "name")
+        )
 
     def value(self) -> str | None:
         """The one that the page shows, asked for or not."""
@@ -317,10 +319,11 @@ def _slug_in(request: HttpRequest) -> str:
 
 def _choose(slug: str, last: str) -> Organization | None:
     """The organization asked for, or else the last one used, or else the first by name."""
+    living = Organization.objects.filter(erased_at=None)
     if slug:
-        return Organization.objects.filter(slug=slug).first()
-    used = Organization.objects.filter(slug=last).first() if last else None
-    return used or Organization.objects.order_by("name").first()
+        return living.filter(slug=slug).first()
+    used = living.filter(slug=last).first() if last else None
+    return used or living.order_by("name").first()
 
 
 def _organization_of(request: HttpRequest) -> Organization | None:

@@ -59,10 +59,12 @@ class Sealed:
         return self.state == "failed" or (self.state == "cancelled" and self.completion_tokens == 0)
 
 
-def finish(requests: Sequence[UUID], *, now: datetime) -> None:
+def finish(requests: Sequence[UUID], *, now: datetime, remembered: bool = True) -> None:
     """Book these requests and end their streams. Those that are not sealed are passed over.
 
-    All in one transaction; raises what the database raises, and then nothing is booked.
+    All in one transaction; raises what the database raises, and then nothing is booked. Without
+    `remembered` no history is written: of an organization that was erased meanwhile, whose schema
+    is gone (`history.NoSchema`).
     """
     found = [each for each in _read(requests) if each is not None]
     if not found:
@@ -74,10 +76,11 @@ def finish(requests: Sequence[UUID], *, now: datetime) -> None:
         )
         found = [_as_booked(each, booked[each.job.id]) for each in found]
         charges = [_charge(each) for each in found]
-        history.write(
-            (each.job.schema, _row(each, charge))
-            for each, charge in zip(found, charges, strict=True)
-        )
+        if remembered:
+            history.write(
+                (each.job.schema, _row(each, charge))
+                for each, charge in zip(found, charges, strict=True)
+            )
     _settle(found, charges, booked)
     _measure(found, charges)
 

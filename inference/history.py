@@ -8,8 +8,9 @@ from functools import lru_cache
 from operator import attrgetter
 from uuid import UUID
 
-from django.db import connection
+from django.db import ProgrammingError, connection
 from psycopg import sql
+from psycopg.errors import UndefinedTable
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,18 +43,28 @@ _COLUMNS = tuple(field.name for field in fields(Row))
 _values = attrgetter(*_COLUMNS)
 
 
+class NoSchema(Exception):
+    """The organization's schema is gone: it was erased."""
+
+
 def write(rows: Iterable[tuple[str, Row]]) -> None:
     """Insert (schema, row) pairs, one statement a schema; a row that stands already stays.
 
-    The schema is named in the statement, so the connection's search path is left alone.
+    The schema is named in the statement, so the connection's search path is left alone. Raises
+    `NoSchema`.
     """
     by_schema: dict[str, list[Row]] = defaultdict(list)
     for schema, row in rows:
         by_schema[schema].append(row)
-    with connection.cursor() as cursor, connection.connection.pipeline():
-        for schema, some in by_schema.items():
-            values = [value for row in some for value in _values(row)]
-            cursor.execute(_insert(schema, len(some)), values)
+    try:
+        with connection.cursor() as cursor, connection.connection.pipeline():
+            for schema, some in by_schema.items():
+                values = [value for row in some for value in _values(row)]
+                cursor.execute(_insert(schema, len(some)), values)
+    except (ProgrammingError, UndefinedTable) as error:
+        if isinstance(error.__cause__ or error, UndefinedTable):
+            raise NoSchema(str(error)) from error
+        raise
 
 
 @lru_cache(4096)

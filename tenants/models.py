@@ -8,12 +8,15 @@ from uuid import uuid4
 from django.contrib.auth.models import AbstractUser, BaseUserManager
 from django.contrib.postgres.fields import ArrayField
 from django.core.exceptions import ValidationError
-from django.core.validators import RegexValidator
+from django.core.validators import MaxValueValidator, MinValueValidator, RegexValidator
 from django.db import models
 from django.db.models.functions import Lower
 from django_tenants.models import DomainMixin, TenantMixin
 
 from kit.origin import network
+from tenants.models_audit import AuditEntry as AuditEntry
+from tenants.models_audit import AuditHead as AuditHead
+from tenants.models_keys import DataKey as DataKey
 from tenants.records import changing
 from tenants.scoping import OwnedQuerySet
 
@@ -34,6 +37,17 @@ class Role(models.TextChoices):
     DEVELOPER = "developer"
     BILLING = "billing"
     VIEWER = "viewer"
+
+
+class Retention(models.TextChoices):
+    """What is kept of what an organization asks and is answered; figures are kept whatever it is.
+
+    An answer can be read for a while after its end, so that a client that lost it comes back.
+    """
+
+    NOTHING = "nothing", "Nothing: prompts go when the answer ends, answers 5 minutes later"
+    ANSWERS = "answers", "Answers, for an hour (a day in background or under an Idempotency-Key)"
+    TEXTS = "texts", "Prompts and answers, in the history, for a number of days"
 
 
 class Environment(models.TextChoices):
@@ -109,6 +123,13 @@ class Organization(Remembered, Limited, TenantMixin):  # type: ignore[misc,djang
     suspended_reason = models.CharField(
         max_length=200, blank=True, help_text="Shown to callers while suspended."
     )
+    retention = models.CharField(max_length=8, choices=Retention.choices, default=Retention.ANSWERS)
+    kept_days = models.PositiveSmallIntegerField(
+        default=30,
+        validators=[MinValueValidator(1), MaxValueValidator(3650)],
+        help_text="How long prompts and answers stay in the history, where they are kept.",
+    )
+    erased_at = models.DateTimeField(null=True, blank=True, editable=False)
 
     class Meta:
         ordering = ("name",)
@@ -317,57 +338,3 @@ class ApiKey(Remembered, Limited):
     def has_expired(self, at: datetime) -> bool:
         """Whether its time is over."""
         return self.expires_at is not None and self.expires_at <= at
-
-
-class AuditEntry(models.Model):
-    """What somebody changed. Inserted by `tenants.audit.record` alone, never changed.
-
-    `chain` is the organization's id, or 0 for what concerns the whole platform; the organization's
-    row may be gone, its entries stay.
-    """
-
-    chain = models.BigIntegerField()
-    sequence = models.BigIntegerField()
-    organization = models.ForeignKey(
-        Organization,
-        on_delete=models.DO_NOTHING,
-        db_constraint=False,
-        null=True,
-        related_name="+",
-    )
-    at = models.DateTimeField()
-    actor = models.CharField(max_length=64)
-    actor_name = models.CharField(max_length=254, blank=True)
-    address = models.CharField(max_length=45, blank=True)
-    agent = models.CharField(max_length=200, blank=True)
-    action = models.CharField(max_length=64)
-    target = models.CharField(max_length=254)
-    before = models.JSONField(default=dict)
-    after = models.JSONField(default=dict)
-    previous = models.CharField(max_length=64)
-    hash = models.CharField(max_length=64)
-
-    objects = OwnedQuerySet["AuditEntry"].as_manager()
-
-    class Meta:
-        verbose_name = "audit entry"
-        verbose_name_plural = "audit log"
-        ordering = ("chain", "sequence")
-        constraints = (
-            models.UniqueConstraint(fields=("chain", "sequence"), name="one_entry_a_place"),
-        )
-        indexes = (models.Index(fields=("at",), name="audit_at"),)
-
-    def __str__(self) -> str:
-        return f"{self.action} · {self.target}"
-
-
-class AuditHead(models.Model):
-    """The last entry of a chain; its row is the lock under which the next is written."""
-
-    chain = models.BigIntegerField(primary_key=True)
-    sequence = models.BigIntegerField(default=0)
-    hash = models.CharField(max_length=64, blank=True)
-
-    def __str__(self) -> str:
-        return f"{self.chain}: {self.sequence}"

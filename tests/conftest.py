@@ -13,6 +13,7 @@ from redis import Redis
 from structlog.stdlib import ProcessorFormatter
 
 from kit.redis import state
+from tenants import datakeys
 from tenants.models import Organization, User
 from tests import factories
 
@@ -36,6 +37,13 @@ def _public_schema() -> Iterator[None]:
     """Each test begins and ends on the public schema, whichever it visited."""
     with schema_context(settings.PUBLIC_SCHEMA_NAME):
         yield
+
+
+@pytest.fixture(autouse=True)
+def _fresh_data_keys() -> Iterator[None]:
+    """A process holds data keys for minutes; each test has its own."""
+    yield
+    datakeys.forget()
 
 
 @pytest.fixture(autouse=True)

@@ -11,6 +11,7 @@ import structlog
 from django.db import close_old_connections, connection
 
 from inference.finish import finish
+from inference.history import NoSchema
 
 _GATHER_SECONDS = 0.004
 _MOST_AT_ONCE = 64
@@ -66,9 +67,26 @@ def finish_each(requests: Sequence[UUID]) -> None:
     """Book together; should that fail, each alone. What fails stays sealed for the reaper."""
     try:
         finish(requests, now=datetime.now(UTC))
+    except NoSchema:
+        close_old_connections()
+        for request in requests:
+            _finish_erased(request)
     except Exception:
         log.exception("booking failed", requests=[str(request) for request in requests])
         close_old_connections()
         if len(requests) > 1:
             for request in requests:
                 finish_each([request])
+
+
+def _finish_erased(request: UUID) -> None:
+    """One of a batch in which somebody's schema is gone; theirs goes into the ledger alone."""
+    try:
+        try:
+            finish([request], now=datetime.now(UTC))
+        except NoSchema:
+            log.warning("booked without history: its organization was erased", request=str(request))
+            finish([request], now=datetime.now(UTC), remembered=False)
+    except Exception:
+        log.exception("booking failed", requests=[str(request)])
+        close_old_connections()

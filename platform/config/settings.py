@@ -5,6 +5,7 @@ so that any `manage.py` command reaches the running stack without further settin
 """
 
 import os
+from base64 import b64encode
 from datetime import timedelta
 from hashlib import sha256
 from pathlib import Path
@@ -59,6 +60,11 @@ def _redis_database(url: str, number: int) -> str:
     return urlunsplit(urlsplit(url)._replace(path=f"/{number}"))
 
 
+def _derived_key() -> str:
+    """For development alone: where SECRET_KEY changes, what was sealed before is lost."""
+    return "1:" + b64encode(sha256(f"key encryption:{SECRET_KEY}".encode()).digest()).decode()
+
+
 # Security
 
 DEBUG = _flag("DEBUG")
@@ -66,6 +72,9 @@ PRODUCTION = _flag("PRODUCTION")
 SECRET_KEY = _env("SECRET_KEY", "" if PRODUCTION else "development-only-and-never-in-production")
 KEY_PEPPER = _env("KEY_PEPPER", SECRET_KEY)
 """Keys the hash under which API keys are stored; changing it voids every key."""
+KEY_ENCRYPTION = _env("KEY_ENCRYPTION", "env")
+"""Who has the key-encryption key, newest first: see `kit.keepers`."""
+KEY_ENCRYPTION_KEYS = _env("KEY_ENCRYPTION_KEYS", "" if PRODUCTION else _derived_key())
 ALLOWED_HOSTS = _env("ALLOWED_HOSTS", "*" if not PRODUCTION else "").split(",")
 CSRF_TRUSTED_ORIGINS = [origin for origin in _env("CSRF_TRUSTED_ORIGINS").split(",") if origin]
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SECURE_SSL_REDIRECT = PRODUCTION

@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from django.db import connection
 from django_tenants.utils import schema_context
 from redis import Redis
 
@@ -14,6 +15,7 @@ from inference.catalog.offers import Offer
 from inference.engine import Delta, FinishReason, Outcome, Sampling
 from inference.jobs import Job
 from inference.models import Request
+from inference.worker.finisher import finish_each
 from kit.redis import pipeline, state
 from tenants.auth import Caller
 from tests.inference.parts import NOW, job
@@ -111,3 +113,17 @@ def test_a_raised_limit_leaves_running_requests_their_credit(sealed: Job, redis:
     finishing.finish([sealed.id], now=NOW)
     assert booked(sealed) == ("finished", 8_000, "finished", 8_000)
     assert redis.hget(f"credit:{sealed.organization}", "spent") == b"8000"
+
+
+def test_what_ran_while_its_organization_was_erased_is_booked_without_history(sealed: Job) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("ALTER SCHEMA org_acme RENAME TO gone")
+        try:
+            finish_each([sealed.id])
+        finally:
+            cursor.execute("ALTER SCHEMA gone RENAME TO org_acme")
+    row = LedgerEntry.objects.for_org(sealed.organization).get(request=sealed.id)
+    assert (row.state, row.amount) == ("finished", 8_000)
+    assert state().hget(f"job:{sealed.id}", "state") == b"done"
+    with schema_context(sealed.schema):
+        assert not Request.objects.exists()

@@ -6,11 +6,12 @@ import pytest
 
 from config.stack import environment
 from config.stack.banner import Demo, banner
+from kit.keepers.local import of_text
 
 
 @pytest.fixture(autouse=True)
 def _no_secrets_outside(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in environment.SECRETS:
+    for name in (*environment.SECRETS, environment.ENCRYPTION):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -25,6 +26,8 @@ def test_secrets_are_made_once_and_kept_while_addresses_change(tmp_path: Path) -
         assert first[name] == second[name]
         assert len(first[name]) >= 64
     assert len({first[name] for name in environment.SECRETS}) == 2
+    assert first[environment.ENCRYPTION] == second[environment.ENCRYPTION]
+    assert len(of_text(first[environment.ENCRYPTION], "")["1"]) == 32
     assert path.stat().st_mode & 0o777 == 0o600
 
 

@@ -88,7 +88,9 @@ def _month(text: str) -> date:
 
 def _organizations(slug: str | None) -> list[Organization]:
     if slug is None:
-        return list(Organization.objects.filter(account__isnull=False).order_by("slug"))
+        return list(
+            Organization.objects.filter(account__isnull=False, erased_at=None).order_by("slug")
+        )
     found = list(Organization.objects.filter(slug=slug))
     if not found:
         raise CommandError(f"There is no organization {slug!r}.")

@@ -1,5 +1,6 @@
 """`var/stack.env`: addresses of this run, and secrets that are made once and kept."""
 
+import base64
 import os
 import secrets
 from collections.abc import Mapping
@@ -8,6 +9,7 @@ from pathlib import Path
 from kit.embedded import write_private
 
 SECRETS = ("SECRET_KEY", "KEY_PEPPER")
+ENCRYPTION = "KEY_ENCRYPTION_KEYS"
 MARK = "PLATFORM_STACK"
 """In the environment of each process of a stack: its state folder, by which orphans are found."""
 
@@ -22,9 +24,15 @@ def write(path: Path, addresses: Mapping[str, str]) -> dict[str, str]:
         name: os.environ.get(name) or known.get(name) or secrets.token_urlsafe(48)
         for name in SECRETS
     }
+    made[ENCRYPTION] = os.environ.get(ENCRYPTION) or known.get(ENCRYPTION) or _encryption_key()
     values = {**addresses, **made}
     write_private(path, "".join(f"{name}={value}\n" for name, value in values.items()))
     return values
+
+
+def _encryption_key() -> str:
+    """The first key-encryption key; see `kit.keepers.local`."""
+    return "1:" + base64.b64encode(secrets.token_bytes(32)).decode()
 
 
 def read(path: Path) -> dict[str, str]:

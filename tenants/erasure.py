@@ -1,0 +1,140 @@
+"""Erasing an organization: its schema, its data keys, its people's and programs' ways in.
+
+What the law or an auditor wants kept stays: the ledger, invoices and their accounts, and the audit
+log. Everything that was sealed under the organization's data keys, in backups and in Redis as well,
+is noise from then on.
+"""
+
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from django.db import connection, transaction
+from psycopg import sql
+
+from kit.redis import state
+from tenants import audit, certificates, datakeys, organizations
+from tenants.audit import Actor, Change
+from tenants.models import ApiKey, AuditEntry, AuditHead, Domain, Membership, Organization
+
+_ACTION = "organization.erased"
+_REASON = "erased"
+_IN_REDIS = (
+    "credit:{pk}",
+    "credit:{pk}:held",
+    "datakeys:{pk}",
+    "idempotency:{pk}:*",
+    "limits:organization:{pk}:*",
+)
+"""Keys that carry an organization; `docs/architecture.md` has all. `job:…` names it in a field."""
+_SCANNED = 1000
+
+
+def erase(organization: Organization, *, now: datetime, by: Actor) -> dict[str, Any]:
+    """Erase all that the organization owns, and return the signed certificate of it.
+
+    Its callers are refused within a second; requests still running end, are booked, and leave no
+    history. All or nothing; again returns the first certificate. See `tenants.certificates`.
+    """
+    with transaction.atomic():
+        organization = Organization.objects.select_for_update(no_key=True).get(pk=organization.pk)
+        if organization.erased_at is None:
+            certificate = _erase(organization, now, by)
+        else:
+            certificate = certificate_of(organization)
+        keys = list(certificate["statement"]["erased"]["api_keys"])
+        transaction.on_commit(lambda: _forget(organization.pk, keys))
+    return certificate
+
+
+def certificate_of(organization: Organization) -> dict[str, Any]:
+    """The certificate of an erased organization, from the audit log. Raises DoesNotExist."""
+    entry = AuditEntry.objects.for_org(organization).get(action=_ACTION)
+    certificate: dict[str, Any] = entry.after["certificate"]
+    return certificate
+
+
+def _erase(organization: Organization, now: datetime, by: Actor) -> dict[str, Any]:
+    if organization.suspended_at is None:
+        organization.suspended_at = now
+    organization.erased_at, organization.suspended_reason = now, _REASON
+    organization.save(update_fields=["erased_at", "suspended_at", "suspended_reason"])
+    erased = {
+        "tables": _drop(organization.schema_name),
+        "data_keys": datakeys.destroy(organization.pk),
+        "api_keys": _delete(ApiKey.objects.for_org(organization)),
+        "memberships": len(_delete(Membership.objects.for_org(organization))),
+        "domains": len(_delete(Domain.objects.filter(tenant=organization))),
+    }
+    certificate = certificates.sign(_statement(organization, erased, now, by))
+    fact = Change(_ACTION, organizations.target(organization), after={"certificate": certificate})
+    audit.record(fact, by=by, organization=organization.pk, now=now)
+    return certificate
+
+
+def _statement(
+    organization: Organization, erased: Mapping[str, Any], now: datetime, by: Actor
+) -> dict[str, Any]:
+    head = AuditHead.objects.filter(chain=organization.pk).first()
+    return {
+        "kind": "certificate of erasure",
+        "organization": {
+            "id": organization.pk,
+            "slug": organization.slug,
+            "name": organization.name,
+        },
+        "erased_at": now.astimezone(UTC).isoformat(timespec="microseconds"),
+        "by": {"id": by.id, "name": by.name},
+        "schema": organization.schema_name,
+        "erased": dict(erased),
+        "kept": {
+            "ledger, accounts and invoices": "tax law",
+            "audit log": "evidence of who did what, this erasure included",
+        },
+        "audit_head": {"sequence": head.sequence, "hash": head.hash} if head else None,
+    }
+
+
+def _drop(schema: str) -> dict[str, int]:
+    """Drop the schema; its tables, and how many rows each had."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT tablename FROM pg_tables WHERE schemaname = %s ORDER BY tablename", [schema]
+        )
+        tables = {name: 0 for (name,) in cursor.fetchall()}
+        for name in tables:
+            count = sql.SQL("SELECT count(*) FROM {}").format(sql.Identifier(schema, name))
+            cursor.execute(count)
+            tables[name] = cursor.fetchone()[0]
+        cursor.execute(sql.SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(sql.Identifier(schema)))
+    return tables
+
+
+def _delete(rows: Any) -> list[str]:
+    """Each by itself: a row's `delete` lets every process know."""
+    found = list(rows)
+    names = [str(row.pk) for row in found]
+    for row in found:
+        row.delete()
+    return names
+
+
+def _forget(organization: int, keys: list[str]) -> None:
+    """Take out of Redis what carries the organization; what still runs goes with its end."""
+    for name in _names(organization, keys):
+        state().delete(name)
+    for name in state().scan_iter(match="job:*", count=_SCANNED):
+        whose, how = state().hmget(name, ["org", "state"])
+        if whose == str(organization).encode() and how == b"done":
+            state().delete(name, name.replace(b"job:", b"stream:", 1))
+
+
+def _names(organization: int, keys: list[str]) -> Iterator[str | bytes]:
+    for pattern in _IN_REDIS:
+        name = pattern.format(pk=organization)
+        if "*" in name:
+            yield from state().scan_iter(match=name, count=_SCANNED)
+        else:
+            yield name
+    for key in keys:
+        yield from state().scan_iter(match=f"limits:key:{key}:*", count=_SCANNED)
