@@ -48,7 +48,8 @@ class EmptyPrompt(Refused):
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What a caller wants: a prompt in tokens, run by a model; a remote one gets `messages`."""
+    """What a caller wants: `n` answers to a prompt in tokens, by a model; a remote one gets
+    `messages`."""
 
     offer: Offer
     prompt: tuple[int, ...]
@@ -58,6 +59,7 @@ class Wish:
     messages: Sequence[Mapping[str, Any]] = ()
     asked: str = ""
     """The model asked for, where `offer` stands in for it."""
+    n: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +108,7 @@ async def admit(
     """
     price = await pricing.price_of(wish.offer.name)
     job = _job(caller, wish, request, price.version)
-    most = pricing.most(price, input_tokens=job.input_tokens, output_tokens=job.sampling.max_tokens)
+    most = pricing.most(price, input_tokens=job.input_tokens, output_tokens=job.output_tokens)
     scripts = partial(_scripts, caller=caller, job=job, most=most, web=web, keep=keep)
     standing = await _enter(job, scripts)
     announce(model=job.model, queue=wish.offer.queue, request=str(request))
@@ -171,6 +173,7 @@ def _job(caller: Caller, wish: Wish, request: UUID, price_version: int) -> Job:
         prompt=() if remote else wish.prompt,
         messages=tuple(wish.messages) if remote else (),
         prompt_tokens=len(wish.prompt),
+        n=wish.n,
         sampling=wish.sampling,
         price_version=price_version,
         endpoint=wish.endpoint,

@@ -33,6 +33,8 @@ KEPT_LONG_SECONDS = 86_400
 MOST_WAITING = 10_000
 """Waiting requests a model; beyond them, admission refuses."""
 PRIORITIES = 3
+MOST_CHOICES = 8
+"""Answers that a request may ask for."""
 
 _LUA = Path(__file__).parent / "lua"
 _SUBMIT, _CLAIM, _RENEW = (Lua(_LUA / f"{n}.lua") for n in ("submit", "claim", "renew"))
@@ -76,6 +78,8 @@ class Job:
     region: str
     messages: tuple[Mapping[str, Any], ...] = ()
     prompt_tokens: int = 0
+    n: int = 1
+    """How many answers."""
 
     @property
     def input_tokens(self) -> int:
@@ -83,9 +87,14 @@ class Job:
         return len(self.prompt) or self.prompt_tokens
 
     @property
+    def output_tokens(self) -> int:
+        """The most tokens its answers can have."""
+        return self.n * self.sampling.max_tokens
+
+    @property
     def cost(self) -> int:
         """The most tokens it can take."""
-        return self.input_tokens + self.sampling.max_tokens
+        return self.input_tokens + self.output_tokens
 
     def dump(self) -> bytes:
         """As stored in Redis."""

@@ -32,6 +32,18 @@ class Piece:
     tokens: tuple[int, ...]
     text: str
     logprobs: tuple[Logprob, ...] = ()
+    choice: int = 0
+    """Of which answer, where a request asked for several; positions count the tokens of all."""
+    end: str = ""
+    """How that answer ended, if it did while others went on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part(Delta):
+    """A delta of one of several answers: which one, and how it ended if it did."""
+
+    choice: int = 0
+    end: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +97,13 @@ def end(pipe: Any, *, request: UUID, event: Ended) -> None:
     _END.add(pipe, keys, [str(request), payload])
 
 
-def emitted(request: UUID) -> tuple[int, ...]:
-    """The tokens delivered so far, for the worker that takes over."""
+def emitted(request: UUID, choice: int = 0) -> tuple[int, ...]:
+    """The tokens of an answer delivered so far, for the worker that takes over."""
     tokens: list[int] = []
     for _, fields in entries(state().xrange(f"stream:{request}")):
-        tokens += orjson.loads(fields[b"d"]).get("t", [])
+        data = orjson.loads(fields[b"d"])
+        if data.get("c", 0) == choice:
+            tokens += data.get("t", [])
     return tuple(tokens)
 
 
@@ -118,6 +132,8 @@ def decode(entry: str, payload: bytes) -> Event:
             Logprob(logprob, tuple((token, each) for token, each in top))
             for logprob, top in data.get("l", ())
         ),
+        choice=data.get("c", 0),
+        end=data.get("e", ""),
     )
 
 
@@ -127,6 +143,8 @@ def _payload(delta: Delta) -> bytes:
     data: dict[str, Any] = {"p": delta.position, "t": delta.tokens, "x": delta.text}
     if delta.logprobs:
         data["l"] = [(each.logprob, each.top) for each in delta.logprobs]
+    if isinstance(delta, Part):
+        data["c"], data["e"] = delta.choice, delta.end
     return orjson.dumps(data)
 
 

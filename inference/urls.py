@@ -3,12 +3,14 @@
 from django.urls import path
 
 from inference.api.chat import ChatCompletions
+from inference.api.completions import Completions
 from inference.api.infer import Infer, InferStream
 from inference.api.models import Catalog, ModelInfo, Models, OneModel
 from inference.api.requests import OneRequest, RequestCancel, RequestStream
 
 openai = [
     path("chat/completions", ChatCompletions.as_view()),
+    path("completions", Completions.as_view()),
     path("models", Models.as_view()),
     path("models/<str:name>", OneModel.as_view()),
 ]

@@ -1,16 +1,15 @@
 """POST /v1/chat/completions, to the letter of OpenAI's schema."""
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, suppress
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AsyncExitStack
 from typing import Any
 
-import structlog
 from django.http import HttpRequest, HttpResponseBase
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema
 
 from inference.admission import Wish, room_for
-from inference.api import prompts, sse
+from inference.api import openai, prompts, sse
 from inference.api.access import InferenceEndpoint, headers, may_fall_back
 from inference.api.chat_forms import ChatForm, Tool
 from inference.api.forms import Wanted
@@ -18,16 +17,13 @@ from inference.api.logprobs import token_logprobs
 from inference.api.structured import checked
 from inference.api.tools import Called, Reader, Said, deltas, described, message, offered, turns
 from inference.api.tools import wanted as answer_wanted
-from inference.catalog.offers import Offer, UnknownModel, offer
+from inference.catalog.offers import Offer, offer
 from inference.engine import Text
 from inference.fallback import served
 from inference.generation import Generation
-from inference.stream import Ended, Piece
-from kit.edge import Broken, Json, body, openai_body
-from kit.errors import Invalid, Refused
-from kit.ids import made_at
-
-log = structlog.get_logger()
+from inference.stream import Piece
+from kit.edge import Json, body
+from kit.errors import Invalid
 
 
 class ChatCompletions(InferenceEndpoint):
@@ -47,13 +43,17 @@ class ChatCompletions(InferenceEndpoint):
         wish = await self._wish(request, form, tools)
         async with AsyncExitStack() as stack:
             run = await stack.enter_async_context(self.generation(request, wish))
-            text = await spoken(run, wish)
-            answer = _Answer(text=text, tools=bool(tools), logprobs=bool(form.logprobs))
+            text = await openai.spoken(run, wish)
+            answers = [
+                _Answer(index, text=text, tools=bool(tools), logprobs=bool(form.logprobs))
+                for index in range(form.n)
+            ]
             if form.stream:
                 usage = form.stream_options is not None and form.stream_options.include_usage
-                chunks = _chunks(run, answer, stack.pop_all(), usage=usage)
-                return sse.response(chunks, headers(run, wish))
-            return Json(await _completion(run, answer), headers=headers(run, wish))
+                chunks = _Chunks(run, answers, usage=usage)
+                events = openai.told(aiter(chunks), stack.pop_all())
+                return sse.response(events, headers(run, wish))
+            return Json(await _completion(run, answers), headers=headers(run, wish))
 
     async def _wish(self, request: HttpRequest, form: ChatForm, tools: Sequence[Tool]) -> Wish:
         asked = await offer(form.model, allowed=self.caller.models)
@@ -93,24 +93,24 @@ class ChatCompletions(InferenceEndpoint):
             endpoint="chat.completions",
             label=request.label,  # type: ignore[attr-defined]
             messages=messages,
+            n=form.n,
         )
 
 
-async def spoken(run: Generation, wish: Wish) -> Text:
-    """The text of the model that serves; a repeated request may have another than today's wish."""
-    if run.job.model != wish.offer.name:
-        with suppress(UnknownModel):
-            return (await offer(run.job.model, allowed=frozenset())).text
-    return wish.offer.text
-
-
 class _Answer:
-    """Pieces in, OpenAI's deltas and log-probabilities out."""
+    """One answer: pieces in, OpenAI's deltas and log-probabilities out."""
 
-    def __init__(self, *, text: Text, tools: bool, logprobs: bool) -> None:
+    def __init__(self, index: int, *, text: Text, tools: bool, logprobs: bool) -> None:
+        self.index = index
+        self.pieces: list[Piece] = []
         self._text = text
         self._reader = Reader() if tools else None
         self._logprobs = logprobs
+
+    @property
+    def end(self) -> str:
+        """How it ended, if it did before others."""
+        return self.pieces[-1].end if self.pieces else ""
 
     @property
     def calls(self) -> int:
@@ -133,82 +133,91 @@ class _Answer:
             return None
         return {"content": [*token_logprobs(self._text, pieces)], "refusal": None}
 
-
-async def _chunks(
-    run: Generation, answer: _Answer, stack: AsyncExitStack, *, usage: bool
-) -> AsyncIterator[bytes]:
-    empty: dict[str, Any] = {"usage": None} if usage else {}
-    head = _head(run, "chat.completion.chunk")
-    request = run.job.id.hex
-
-    def chunk(delta: dict[str, Any], **more: Any) -> bytes:
-        return sse.event({**head, "choices": [_choice(delta=delta, **more)], **empty})
-
-    async with stack:
-        try:
-            yield chunk({"role": "assistant", "content": "", "refusal": None})
-            async for piece in run.pieces():
-                delta = deltas(answer.take(piece.text), request)
-                logprobs = answer.logprobs([piece])
-                if delta or (logprobs and logprobs["content"]):
-                    yield chunk(delta, logprobs=logprobs)
-            if rest := deltas(answer.rest(), request):
-                yield chunk(rest)
-            yield chunk({}, finish_reason=_finish_reason(run.ended, calls=answer.calls))
-            if usage:
-                yield sse.event({**head, "choices": [], "usage": _usage(run.ended)})
-            yield b"data: [DONE]\n\n"
-        except Refused as refusal:
-            yield sse.event(openai_body(refusal))
-        except Exception:
-            log.exception("a stream broke")
-            yield sse.event(openai_body(Broken("Something broke on our side.")))
+    def finish_reason(self, reason: str) -> str:
+        """In OpenAI's words."""
+        if reason in {"length", "timeout"}:
+            return "length"
+        return "tool_calls" if self.calls else "stop"
 
 
-async def _completion(run: Generation, answer: _Answer) -> dict[str, Any]:
-    pieces = [piece async for piece in run.pieces()]
-    events = answer.take("".join(piece.text for piece in pieces)) + answer.rest()
-    choice = _choice(
-        message=message(events, run.job.id.hex),
-        logprobs=answer.logprobs(pieces),
-        finish_reason=_finish_reason(run.ended, calls=answer.calls),
-    )
-    return {**_head(run, "chat.completion"), "choices": [choice], "usage": _usage(run.ended)}
+class _Chunks:
+    """The stream of a run's answers, as chunks."""
+
+    def __init__(self, run: Generation, answers: Sequence[_Answer], *, usage: bool) -> None:
+        self._run = run
+        self._answers = answers
+        self._usage = usage
+        self._head = openai.head(run, "chat.completion.chunk", prefix="chatcmpl")
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for answer in self._answers:
+            yield self._chunk(answer, {"role": "assistant", "content": "", "refusal": None})
+        async for piece in self._run.pieces():
+            for event in self._piece(self._answers[piece.choice], piece):
+                yield event
+        for event in self._ends():
+            yield event
+
+    def _piece(self, answer: _Answer, piece: Piece) -> Iterator[bytes]:
+        answer.pieces = [piece]
+        delta = deltas(answer.take(piece.text), _calls_of(self._run, answer))
+        logprobs = answer.logprobs([piece])
+        if delta or (logprobs and logprobs["content"]):
+            yield self._chunk(answer, delta, logprobs=logprobs)
+        if piece.end:
+            yield from self._last(answer, piece.end)
+
+    def _ends(self) -> Iterator[bytes]:
+        ended = self._run.ended
+        for answer in self._answers:
+            if not answer.end:
+                yield from self._last(answer, ended.reason)
+        if self._usage:
+            yield sse.event({**self._head, "choices": [], "usage": openai.usage(ended)})
+
+    def _last(self, answer: _Answer, reason: str) -> Iterator[bytes]:
+        if rest := deltas(answer.rest(), _calls_of(self._run, answer)):
+            yield self._chunk(answer, rest)
+        yield self._chunk(answer, {}, finish_reason=answer.finish_reason(reason))
+
+    def _chunk(self, answer: _Answer, delta: dict[str, Any], **more: Any) -> bytes:
+        empty: dict[str, Any] = {"usage": None} if self._usage else {}
+        choices = [_choice(answer, delta=delta, **more)]
+        return sse.event({**self._head, "choices": choices, **empty})
 
 
-def _head(run: Generation, kind: str) -> dict[str, Any]:
-    job = run.job
-    return {
-        "id": f"chatcmpl-{job.id.hex}",
-        "object": kind,
-        "created": int(made_at(job.id).timestamp()),
-        "model": job.model,
-        "system_fingerprint": f"fp_{job.model_version}",
-    }
+async def _completion(run: Generation, answers: Sequence[_Answer]) -> dict[str, Any]:
+    async for piece in run.pieces():
+        answers[piece.choice].pieces.append(piece)
+    choices = []
+    for answer in answers:
+        events = answer.take("".join(piece.text for piece in answer.pieces)) + answer.rest()
+        choice = _choice(
+            answer,
+            message=message(events, _calls_of(run, answer)),
+            logprobs=answer.logprobs(answer.pieces),
+            finish_reason=answer.finish_reason(answer.end or run.ended.reason),
+        )
+        choices.append(choice)
+    head = openai.head(run, "chat.completion", prefix="chatcmpl")
+    return {**head, "choices": choices, "usage": openai.usage(run.ended)}
+
+
+def _calls_of(run: Generation, answer: _Answer) -> str:
+    """Where the ids of an answer's tool calls begin."""
+    return run.job.id.hex + (f"{answer.index:x}" if answer.index else "")
 
 
 def _choice(
-    *, finish_reason: str | None = None, logprobs: dict[str, Any] | None = None, **content: Any
+    answer: _Answer,
+    *,
+    finish_reason: str | None = None,
+    logprobs: dict[str, Any] | None = None,
+    **content: Any,
 ) -> dict[str, Any]:
-    return {"index": 0, **content, "logprobs": logprobs, "finish_reason": finish_reason}
-
-
-def _finish_reason(ended: Ended, *, calls: int) -> str:
-    if ended.reason in {"length", "timeout"}:
-        return "length"
-    return "tool_calls" if calls else "stop"
-
-
-def _usage(ended: Ended) -> dict[str, Any]:
     return {
-        "prompt_tokens": ended.prompt_tokens,
-        "completion_tokens": ended.completion_tokens,
-        "total_tokens": ended.total_tokens,
-        "prompt_tokens_details": {"cached_tokens": ended.cached_tokens, "audio_tokens": 0},
-        "completion_tokens_details": {
-            "reasoning_tokens": 0,
-            "audio_tokens": 0,
-            "accepted_prediction_tokens": 0,
-            "rejected_prediction_tokens": 0,
-        },
+        "index": answer.index,
+        **content,
+        "logprobs": logprobs,
+        "finish_reason": finish_reason,
     }

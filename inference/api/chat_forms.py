@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 from inference.api.forms import Form, SamplingForm, Wanted, json_grammar
 from inference.engine import MOST_ALTERNATIVES
+from inference.jobs import MOST_CHOICES
 
 Name = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
 
@@ -152,7 +153,7 @@ class ChatForm(SamplingForm):
     top_logprobs: int | None = Field(None, ge=0, le=MOST_ALTERNATIVES)
     stream: bool = False
     stream_options: StreamOptions | None = None
-    n: Literal[1] = 1
+    n: int = Field(1, ge=1, le=MOST_CHOICES, description="How many answers.")
     user: str | None = Field(None, max_length=256)
     metadata: dict[str, str] | None = None
     store: Literal[False] | None = None

@@ -114,18 +114,19 @@ class SamplingForm(Form):
             frequency_penalty=self.frequency_penalty or 0.0,
             repetition_penalty=self.repetition_penalty or 1.0,
             logit_bias=tuple(
-                (_token(offer, int(token), "logit_bias"), bias)
+                (known_token(offer, int(token), "logit_bias"), bias)
                 for token, bias in (self.logit_bias or {}).items()
             ),
             stop_token_ids=tuple(
-                _token(offer, token, "stop_token_ids") for token in self.stop_token_ids or ()
+                known_token(offer, token, "stop_token_ids") for token in self.stop_token_ids or ()
             ),
             logprobs=logprobs,
             grammar=None if wanted is None else wanted.grammar,
         )
 
 
-def _token(offer: Offer, token: int, param: str) -> int:
+def known_token(offer: Offer, token: int, param: str) -> int:
+    """The same; raises `Invalid` for one that the model does not have."""
     known = len(offer.text.pieces)
     if known and token >= known:
         raise Invalid(f"{param}: {offer.name} has no token {token}.", param=param)

@@ -154,6 +154,8 @@ async def events(run: Generation, stack: AsyncExitStack) -> AsyncIterator[bytes]
             async for piece in run.pieces():
                 if piece.text:
                     token = {"text": piece.text, "position": piece.position}
+                    if piece.choice:
+                        token["choice"] = piece.choice
                     yield sse.event(token, name="token", entry=piece.entry)
             ended = run.ended
             done = {"request_id": request, "finish_reason": ended.reason, **bill(ended)}

@@ -30,3 +30,10 @@ async def tokens(
         return tuple(offer.text.chat(turns, tools))
     except ChatRefused as error:
         raise Invalid(str(error), param=param) from error
+
+
+async def encoded(offer: Offer, text: str) -> tuple[int, ...]:
+    """The text itself, without a template."""
+    if len(text) > _LONG:
+        return tuple(await asyncio.to_thread(offer.text.encode, text))
+    return tuple(offer.text.encode(text))

@@ -34,13 +34,18 @@ class OneRequest(InferenceEndpoint):
         if head is None:
             raise NotKept.of(identifier)
         found = await so_far(identifier)
-        text = "".join(event.text for event in found if isinstance(event, Piece))
+        texts = [""]
+        for piece in (event for event in found if isinstance(event, Piece)):
+            texts += [""] * (piece.choice + 1 - len(texts))
+            texts[piece.choice] += piece.text
         data: dict[str, Any] = {
             "request_id": str(identifier),
             "state": head.state,
             "model": head.model,
-            "text": text,
+            "text": texts[0],
         }
+        if len(texts) > 1:
+            data["texts"] = texts
         if found and isinstance(found[-1], Ended):
             data |= {"finish_reason": found[-1].reason, **bill(found[-1])}
         return Json(data)

@@ -5,7 +5,7 @@ prompt's in the chunks that its length gives.
 """
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import compress
 
 from inference.engine.ran import Ran, took
@@ -20,8 +20,11 @@ log = logging.getLogger(__name__)
 class Apart:
     """All decodes in a call, and each chunk in one of its own."""
 
-    def __init__(self, runner: Runner) -> None:
+    def __init__(
+        self, runner: Runner, twins: Callable[[Sequence], list[Sequence]] = lambda one: []
+    ) -> None:
         self._runner = runner
+        self._twins = twins
         self._sampler = Sampler()
 
     def run(self, decodes: list[Sequence], batches: Iterable[Chunks]) -> Iterator[Ran]:
@@ -30,7 +33,7 @@ class Apart:
             yield from self._decode(decodes)
         for batch in batches:
             for sequence, chunk in batch:
-                yield self._prefill(sequence, chunk)
+                yield from self._prefill(sequence, chunk)
 
     def _decode(self, sequences: list[Sequence]) -> Iterable[Ran]:
         """A token for each; if the batch raises, each is tried alone, so that one fails alone."""
@@ -53,12 +56,21 @@ class Apart:
             sequence.computed += 1
         return [took(*each) for each in zip(sampled, drawn, strict=True)]
 
-    def _prefill(self, sequence: Sequence, chunk: list[int]) -> Ran:
+    def _prefill(self, sequence: Sequence, chunk: list[int]) -> list[Ran]:
+        """A chunk; at a prompt's last one, its twins get what it has and are drawn with it."""
         try:
             logits = self._runner.prefill(sequence.place, chunk, sequence.computed)
             last = sequence.computed + len(chunk) == len(sequence.tokens)
-            drawn = self._sampler.sample(logits, [sequence.odds]) if last else []
+            rows = [sequence, *self._twins(sequence)] if last else []
+            odds = [one.odds for one in rows]
+            drawn = self._sampler.sample(logits.repeat(len(rows), axis=0), odds) if rows else []
         except Exception as error:
-            return Ran(sequence, error=error)
+            return [Ran(sequence, error=error)]
         sequence.computed += len(chunk)
-        return took(sequence, drawn[0], len(chunk)) if last else Ran(sequence, len(chunk))
+        for twin in rows[1:]:
+            self._runner.copy(sequence.place, twin.place, sequence.computed)
+            twin.begin(sequence.computed)
+        if not last:
+            return [Ran(sequence, len(chunk))]
+        read = [len(chunk)] + [0] * len(rows)
+        return [took(*each) for each in zip(rows, drawn, read, strict=False)]

@@ -30,7 +30,7 @@ class EngineClosed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class EngineStats:
-    """Now running and waiting; the others count since the start."""
+    """Now running and waiting; the others count since the start, cached tokens as prompt's too."""
 
     running: int
     waiting: int
@@ -68,13 +68,17 @@ class Engine:
         self._slots = slots
         self._clock = clock
         self._free = isinstance(runner, RowRunner)
-        self._stepper = Together(runner) if isinstance(runner, RowRunner) else Apart(runner)
         step_tokens = step_tokens or (256 if self._free else 64)
         chunk = chunk or (step_tokens if self._free else 32)
         self._grammars = Grammars(text)
         room = runner.context * (slots + runner.shelves) if cache_tokens is None else cache_tokens
         cache = Cache(runner, slots=slots, room=room, chunk=chunk)
         self._scheduler = Scheduler(cache, step_tokens=step_tokens, chunk=chunk, free=self._free)
+        self._stepper = (
+            Together(runner)
+            if isinstance(runner, RowRunner)
+            else Apart(runner, self._scheduler.twins)
+        )
         self._changed = Condition()
         self._held: set[str] = set()
         self._arrived: list[Sequence] = []
@@ -126,7 +130,7 @@ class Engine:
         return EngineStats(
             running=running,
             waiting=max(0, len(self._held) - running),
-            prompt_tokens=self._prompt_tokens,
+            prompt_tokens=self._prompt_tokens + self._cached_tokens,
             cached_tokens=self._cached_tokens,
             generated_tokens=self._generated_tokens,
             steps=self._steps,

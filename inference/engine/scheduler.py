@@ -113,7 +113,7 @@ class Scheduler:
             size = min(self._chunk, room) if self._free else self._chunk
             if room < min(step.room, len(sequence.chunk(size))):
                 break
-            if together and (not self._free or self._begins_alike(sequence, together)):
+            if self._begins_alike(sequence, together):
                 yield together
                 together = []
             if sequence.computed == 0:
@@ -125,12 +125,29 @@ class Scheduler:
             self._turns[_kind(sequence)] = self._step
             self._served.charge(sequence.work.tenant, len(chunk) * Served.PROMPT)
             together.append((sequence, chunk))
+            if not self._free:
+                yield together
+                together = []
         if together:
             yield together
 
     def served(self, sequence: Sequence, tokens: int) -> None:
         """So many more tokens of its answer were made than `plan` had counted."""
         self._served.charge(sequence.work.tenant, tokens * Served.ANSWER)
+
+    def twins(self, sequence: Sequence) -> list[Sequence]:
+        """Those of its group that hold a slot and have computed nothing of the same prompt."""
+        work = sequence.work
+        return [
+            one
+            for one in self._running.values()
+            if work.group
+            and one is not sequence
+            and one.work.group == work.group
+            and one.work.tenant == work.tenant
+            and one.tokens == sequence.tokens
+            and one.computed == 0
+        ]
 
     def check(self) -> None:
         """Raise if slots and sequences disagree."""

@@ -102,7 +102,8 @@ class Work:
 
     `emitted` are the tokens an earlier attempt delivered: they are replayed, never sampled again,
     and the text they made is not delivered twice. A lower `priority` goes first; `deadline` is on
-    the clock of `time.monotonic`.
+    the clock of `time.monotonic`. Works of one `group` are several answers to the same prompt,
+    which is then read once.
     """
 
     id: str
@@ -112,3 +113,4 @@ class Work:
     emitted: tuple[int, ...] = ()
     priority: int = 1
     deadline: float | None = None
+    group: str = ""

@@ -2,8 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from threading import Event, Lock, Thread
 from typing import Any
 from uuid import UUID
@@ -17,6 +17,7 @@ from inference.jobs import Claim
 from inference.remote import body
 from inference.worker import openai
 from inference.worker.breaker import Breaker
+from inference.worker.choices import Seeds
 from inference.worker.openai import Kind, RemoteFailed
 from inference.worker.station import Held, Station
 from inference.worker.tally import Tally
@@ -239,32 +240,37 @@ class RemoteStation(Station):
         """Begin one leased request; its slot is free again after its seal."""
         self.begin(claim)
 
-    def free_slot(self) -> None:
+    def free_slot(self, count: int = 1) -> None:
         """See Station."""
         was_full = self.free == 0
-        super().free_slot()
+        super().free_slot(count)
         if was_full:
             self._vacant.set()
 
-    def _work(self, held: Held) -> Work:
+    def _works(self, held: Held) -> Iterator[Work]:
+        """A call for each answer."""
         job, position = held.claim.job, held.claim.position
         if position:
             raise CutOff(
                 f"the worker stopped after {position} tokens, and a remote model's answer "
                 "cannot be resumed"
             )
-        return Call(
-            id=held.work,
-            tenant=str(job.organization),
-            prompt=(),
-            sampling=job.sampling,
-            body=body(job, model=self._remote.model),
-            prompt_tokens=job.input_tokens,
-        )
+        seeds = Seeds(job.sampling)
+        for choice, work in enumerate(held.choices.works):
+            yield Call(
+                id=work,
+                tenant=str(job.organization),
+                prompt=(),
+                sampling=seeds[choice],
+                body=body(replace(job, sampling=seeds[choice]), model=self._remote.model),
+                prompt_tokens=job.input_tokens,
+            )
 
-    def _let_go(self, held: Held) -> None:
-        super()._let_go(held)
-        self.free_slot()
+    def _let_go(self, held: Held) -> bool:
+        is_first = super()._let_go(held)
+        if is_first:
+            self.free_slot()
+        return is_first
 
     def _judge(self, outcome: Outcome) -> None:
         """See Station. The engine has, knowing why a call failed."""

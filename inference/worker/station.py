@@ -6,8 +6,7 @@ that piled up meanwhile go out together.
 
 import os
 import signal
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
 from queue import Empty, SimpleQueue
 from threading import Event, Lock, Thread
 from time import sleep
@@ -21,7 +20,9 @@ from inference import jobs, metrics, stream
 from inference.catalog.offers import Offer
 from inference.engine import Delta, EngineClosed, FinishReason, Outcome, Work
 from inference.jobs import Claim, Verdict
+from inference.stream import Part
 from inference.worker.breaker import Breaker
+from inference.worker.choices import Choices, Seeds
 
 _MOST_AT_ONCE = 512
 """Deltas in one script call."""
@@ -29,17 +30,18 @@ _MOST_AT_ONCE = 512
 log = structlog.get_logger()
 
 
-@dataclass(frozen=True, slots=True)
 class Held:
-    """A request this worker has leased; `gone` is set when it has no more to do with it."""
+    """A request this worker has leased; `gone` is set when it has no more to do with it.
 
-    claim: Claim
-    gone: Event = field(default_factory=Event)
+    A request that comes back here is another attempt, and other works in the engine.
+    """
 
-    @property
-    def work(self) -> str:
-        """Its name in the engine: a request that comes back here is another work."""
-        return f"{self.claim.job.id}/{self.claim.attempt}"
+    def __init__(self, claim: Claim) -> None:
+        self.claim = claim
+        self.gone = Event()
+        self.choices = Choices(
+            work=f"{claim.job.id}/{claim.attempt}", count=claim.job.n, position=claim.position
+        )
 
 
 class Stats(Protocol):
@@ -107,20 +109,20 @@ class Station:
     @property
     def free(self) -> int:
         """How many more requests fit."""
-        return self._free
+        return max(0, self._free)
 
     def take_slot(self) -> bool:
         """Reserve room for one request, if there is any."""
         with self._lock:
-            if self._free == 0 or not self.is_well():
+            if self._free <= 0 or not self.is_well():
                 return False
             self._free -= 1
             return True
 
-    def free_slot(self) -> None:
+    def free_slot(self, count: int = 1) -> None:
         """Give it back."""
         with self._lock:
-            self._free += 1
+            self._free += count
 
     def close(self) -> bool:
         """Take no more if nothing runs; whether that is so."""
@@ -132,7 +134,7 @@ class Station:
 
     def held(self) -> list[Held]:
         """What is leased now."""
-        return list(self._held.values())
+        return list(dict.fromkeys(list(self._held.values())))
 
     def run(self, claim: Claim) -> None:
         """Carry one leased request to its seal, or until it is no longer this worker's.
@@ -145,11 +147,15 @@ class Station:
             self.free_slot()
 
     def begin(self, claim: Claim) -> Held:
-        """Give one leased request to the engine."""
-        held = Held(claim)
-        self._held[held.work] = held
+        """Give one leased request to the engine, where each of its answers needs a slot."""
+        held, taken = Held(claim), set[str]()
+        if claim.job.n > 1:
+            self.free_slot(1 - claim.job.n)
+        self._held |= dict.fromkeys(held.choices.works, held)
         try:
-            self.engine.submit(self._work(held))
+            for work in self._works(held):
+                self.engine.submit(work)
+                taken.add(work.id)
         except EngineClosed:
             requeue([held])
             self.drop(held)
@@ -158,35 +164,51 @@ class Station:
             self.drop(held)
         except Exception as error:
             log.exception("the engine did not take a request")
-            self._steps.put([_failed(held, error)])
+            left = [work for work in held.choices.works if work not in taken]
+            self._steps.put([_failed(held, work, error) for work in left])
+            self._cancel(held, FinishReason.failed)
         return held
 
     def cancel(self, request: str, reason: str) -> None:
         """Stop a request within a step, if it is here."""
         for held in self.held():
             if str(held.claim.job.id) == request:
-                self.engine.cancel(held.work, FinishReason(reason))
+                self._cancel(held, FinishReason(reason))
 
     def drop(self, held: Held) -> None:
         """Forget a request that is another worker's now."""
-        if self._held.pop(held.work, None) is not None:
-            self.engine.cancel(held.work, FinishReason.handed_over)
-            self._let_go(held)
+        self._cancel(held, FinishReason.handed_over)
+        self._let_go(held)
 
-    def _work(self, held: Held) -> Work:
-        """A request as the engine takes it."""
-        claim = held.claim
-        return Work(
-            id=held.work,
-            tenant=str(claim.job.organization),
-            prompt=claim.job.prompt,
-            sampling=claim.job.sampling,
-            emitted=stream.emitted(claim.job.id) if claim.position else (),
-            priority=claim.job.priority,
-        )
+    def _cancel(self, held: Held, reason: FinishReason) -> None:
+        for work in held.choices.works:
+            self.engine.cancel(work, reason)
 
-    def _let_go(self, held: Held) -> None:
+    def _works(self, held: Held) -> Iterator[Work]:
+        """A request as the engine takes it: a work for each answer."""
+        job, seeds = held.claim.job, Seeds(held.claim.job.sampling)
+        for choice, work in enumerate(held.choices.works):
+            yield Work(
+                id=work,
+                tenant=str(job.organization),
+                prompt=job.prompt,
+                sampling=seeds[choice],
+                emitted=stream.emitted(job.id, choice) if held.claim.position else (),
+                priority=job.priority,
+                group=str(job.id) if job.n > 1 else "",
+            )
+
+    def _let_go(self, held: Held) -> bool:
+        """Forget it; False if that was done already. Its further answers' slots are free again."""
+        first, *others = held.choices.works
+        if self._held.pop(first, None) is None:
+            return False
+        for work in others:
+            self._held.pop(work, None)
+        if others:
+            self.free_slot(len(others))
         held.gone.set()
+        return True
 
     def _judge(self, outcome: Outcome) -> None:
         """Note what an end says of the model's health."""
@@ -214,7 +236,7 @@ class Station:
     def _publish(self) -> None:
         while (deltas := self._next_deltas()) is not None:
             step = [
-                (held, delta)
+                (held, held.choices.merge(delta))
                 for delta in deltas
                 if (held := self._held.get(delta.id)) is not None and not _given_up(delta)
             ]
@@ -256,17 +278,18 @@ class Station:
         elif delta.outcome is not None:
             self._judge(delta.outcome)
             self._sealed(held.claim.job.id)
-            if self._held.pop(held.work, None) is not None:
-                self._let_go(held)
+            self._let_go(held)
         elif verdict != Verdict.OK:
-            self.engine.cancel(held.work, FinishReason(verdict))
+            self._cancel(held, FinishReason(verdict))
+        elif isinstance(delta, Part) and delta.end == FinishReason.failed:
+            self._cancel(held, FinishReason.failed)
 
 
 def _given_up(delta: Delta) -> bool:
     return delta.outcome is not None and delta.outcome.reason == FinishReason.handed_over
 
 
-def _failed(held: Held, error: Exception) -> Delta:
+def _failed(held: Held, work: str, error: Exception) -> Delta:
     claim = held.claim
     outcome = Outcome(
         reason=FinishReason.failed,
@@ -275,7 +298,7 @@ def _failed(held: Held, error: Exception) -> Delta:
         completion_tokens=claim.position,
         error=str(error)[:400],
     )
-    return Delta(id=held.work, position=claim.position, tokens=(), text="", outcome=outcome)
+    return Delta(id=work, position=claim.position, tokens=(), text="", outcome=outcome)
 
 
 def requeue(held: Sequence[Held]) -> list[str]:

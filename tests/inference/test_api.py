@@ -123,7 +123,7 @@ BAD: Mapping[str, tuple[Any, int, str, str | None]] = {
     "huge seed": (CHAT | {"seed": 2**63}, 400, "invalid_value", "seed"),
     "many stops": (CHAT | {"stop": list("abcde")}, 400, "invalid_value", "stop"),
     "empty stop": (CHAT | {"stop": ""}, 400, "invalid_value", "stop"),
-    "two answers": (CHAT | {"n": 2}, 400, "invalid_value", "n"),
+    "nine answers": (CHAT | {"n": 9}, 400, "invalid_value", "n"),
     "unknown role": (
         CHAT | {"messages": [{"role": "king", "content": "x"}]},
         400,

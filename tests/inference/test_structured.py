@@ -282,7 +282,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a bias of no token": ({"logit_bias": {"9999": 1}}, "logit_bias"),
     "a stop token that is none": ({"stop_token_ids": [9999]}, "stop_token_ids"),
-    "two answers": ({"n": 2}, "n"),
+    "nine answers": ({"n": 9}, "n"),
     "too many alternatives": ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
 }
 
