@@ -26,6 +26,7 @@ from kit.errors import Refused
 from kit.redis import async_pipeline
 from tenants import limits
 from tenants.auth import Caller
+from tenants.limits import Scope
 
 Scripts = Callable[[Any], None]
 """What queues an admission's scripts on a pipeline."""
@@ -107,28 +108,29 @@ async def admit(
     is counted or held.
     """
     price = await pricing.price_of(wish.offer.name)
-    job = _job(caller, wish, request, price.version)
+    scopes = limits.scopes(caller, model=wish.offer.name)
+    job = _job(caller, wish, request, price.version, scopes)
     most = pricing.most(price, input_tokens=job.input_tokens, output_tokens=job.output_tokens)
-    scripts = partial(_scripts, caller=caller, job=job, most=most, web=web, keep=keep)
-    standing = await _enter(job, scripts)
+    scripts = partial(_scripts, scopes=scopes, job=job, most=most, web=web, keep=keep)
+    standing = await _enter(job, scopes, scripts)
     announce(model=job.model, queue=wish.offer.queue, request=str(request))
     return Admitted(job=job, standing=standing)
 
 
-async def _enter(job: Job, scripts: Scripts) -> limits.Standing:
+async def _enter(job: Job, scopes: Sequence[Scope], scripts: Scripts) -> limits.Standing:
     try:
-        return await _try_until_paid(job, scripts)
+        return await _try_until_paid(job, scopes, scripts)
     except Refused:
         await withdraw(job)
         raise
 
 
-async def _try_until_paid(job: Job, scripts: Scripts) -> limits.Standing:
+async def _try_until_paid(job: Job, scopes: Sequence[Scope], scripts: Scripts) -> limits.Standing:
     give_up = time.monotonic() + _CREDIT_WAIT
     while True:
         replies = await async_pipeline(scripts)
         try:
-            standing = limits.admitted(replies[0])
+            standing = limits.admitted(replies[0], scopes)
             credit.reserved(replies[1])
             jobs.submitted(replies[2])
         except credit.CreditMissing:
@@ -145,20 +147,24 @@ async def withdraw(job: Job) -> None:
     """Count and hold nothing for a request that did not get in."""
 
     def scripts(pipe: Any) -> None:
-        limits.withdraw(pipe, organization=job.organization, key=job.key, request=job.id)
+        limits.withdraw(pipe, counted=job.counted, request=job.id)
         credit.release(pipe, organization=job.organization, request=job.id)
 
     await async_pipeline(scripts)
 
 
-def _scripts(pipe: Any, *, caller: Caller, job: Job, most: int, web: str, keep: int) -> None:
+def _scripts(
+    pipe: Any, *, scopes: Sequence[Scope], job: Job, most: int, web: str, keep: int
+) -> None:
     ticket = f"ticket:{job.id}"
-    limits.admit(pipe, ticket=ticket, caller=caller, request=job.id, tokens=job.cost)
+    limits.admit(pipe, ticket=ticket, scopes=scopes, request=job.id, tokens=job.cost)
     credit.reserve(pipe, ticket=ticket, organization=job.organization, request=job.id, amount=most)
     jobs.submit(pipe, ticket=ticket, job=job, web=web, keep=keep)
 
 
-def _job(caller: Caller, wish: Wish, request: UUID, price_version: int) -> Job:
+def _job(
+    caller: Caller, wish: Wish, request: UUID, price_version: int, scopes: Sequence[Scope]
+) -> Job:
     remote = wish.offer.remote is not None
     if remote:
         refuse_unknown(wish.sampling)
@@ -179,4 +185,5 @@ def _job(caller: Caller, wish: Wish, request: UUID, price_version: int) -> Job:
         endpoint=wish.endpoint,
         label=wish.label,
         region=settings.REGION,
+        counted=tuple(scope.name for scope in scopes),
     )

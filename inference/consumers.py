@@ -167,7 +167,7 @@ class InferConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
 
     async def _caller(self) -> Caller:
         """Checked at each request, so that a revoked key ends here too."""
-        caller = await authenticate(self._authorization)
+        caller = await authenticate(self._authorization, again=True)
         caller.require(INFERENCE)
         return caller
 

@@ -106,8 +106,7 @@ def _settle(found: list[Sealed], charges: list[Charge], booked: dict[UUID, Booke
             job = each.job
             limits.settle(
                 pipe,
-                organization=job.organization,
-                key=job.key,
+                counted=job.counted,
                 request=job.id,
                 tokens=each.prompt_tokens + each.completion_tokens,
             )

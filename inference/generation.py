@@ -168,7 +168,7 @@ async def reading(
         if head is None:
             raise NotKept.of(request)
         try:
-            yield Generation(head, Standing(None, None), follower, repeated=True)
+            yield Generation(head, Standing(), follower, repeated=True)
         finally:
             if follower.ended is None:
                 _behind_the_callers_back(_leave(head, leaving))

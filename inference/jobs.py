@@ -80,6 +80,8 @@ class Job:
     prompt_tokens: int = 0
     n: int = 1
     """How many answers."""
+    counted: tuple[str, ...] = ()
+    """The scopes whose limits it counts in; see `tenants.limits`."""
 
     @property
     def input_tokens(self) -> int:
@@ -111,6 +113,8 @@ class Job:
         data["id"] = UUID(data["id"])
         data["prompt"] = tuple(data["prompt"])
         data["messages"] = tuple(data.get("messages", ()))
+        before = (f"organization:{data['organization']}", f"key:{data['key']}")
+        data["counted"] = tuple(data.get("counted", before))
         data["sampling"] = Sampling.load(data["sampling"])
         return cls(**data)
 

@@ -19,13 +19,23 @@ from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget, UnfoldAdminT
 
 from tenants import audit, keys, logins, organizations
 from tenants.admin_audit import Audited, AuditEntryAdmin
-from tenants.models import ApiKey, Membership, Organization, Role, Scope, User, every_scope
+from tenants.models import (
+    ApiKey,
+    Membership,
+    ModelLimit,
+    Organization,
+    Plan,
+    Role,
+    Scope,
+    User,
+    every_scope,
+)
 from tenants.roles import actions_of
 
 __all__ = ["AuditEntryAdmin"]
 
 _LIMITS = ("requests_per_minute", "tokens_per_minute", "concurrent_requests")
-_HISTORY = ("created_by", "created_at", "replaces", "last_used_at", "revoked_at")
+_HISTORY = ("person", "created_by", "created_at", "replaces", "last_used_at", "revoked_at")
 _STATES = {"active": "success", "suspended": "danger", "revoked": "danger", "expired": "warning"}
 
 
@@ -54,9 +64,52 @@ class MembersInline(TabularInline):  # type: ignore[misc]
 
     model = Membership
     formset = MembershipFormSet
+    fields = ("user", "role")
     autocomplete_fields = ("user",)
     extra = 0
     tab = True
+
+
+class ModelLimitFormSet(forms.BaseInlineFormSet):  # type: ignore[type-arg]
+    """See MembershipFormSet."""
+
+    def add_fields(self, form: Any, index: int | None) -> None:
+        """See there."""
+        super().add_fields(form, index)
+        form.fields["id"].queryset = ModelLimit.objects.across_organizations()
+
+
+class ModelLimitsInline(TabularInline):  # type: ignore[misc]
+    """Limits on single models."""
+
+    model = ModelLimit
+    formset = ModelLimitFormSet
+    fields = ("model", *_LIMITS)
+    extra = 0
+    tab = True
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[ModelLimit]:
+        """Operators see everyone's."""
+        return ModelLimit.objects.across_organizations()
+
+
+@admin.register(Plan)
+class PlanAdmin(Audited, ModelAdmin):  # type: ignore[misc]
+    """Limits that many organizations share."""
+
+    list_display = ("name", *_LIMITS, "organizations")
+    search_fields = ("name",)
+    fieldsets = ((None, {"fields": ("name", *_LIMITS)}),)
+    inlines = (ModelLimitsInline,)
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Plan]:
+        """With what the list counts."""
+        return Plan.objects.annotate(count=Count("organizations")).order_by("name")
+
+    @admin.display(ordering="count")
+    def organizations(self, plan: Any) -> int:
+        """How many are on it."""
+        return int(plan.count)
 
 
 @admin.register(Organization)
@@ -82,11 +135,11 @@ class OrganizationAdmin(Audited, ChangedFieldsOnly, ModelAdmin):  # type: ignore
     search_fields = ("name", "slug", "memberships__user__email")
     search_help_text = "Name, slug, or a member's e-mail address"
     date_hierarchy = "created_at"
-    inlines = (MembersInline,)
+    inlines = (MembersInline, ModelLimitsInline)
     actions = ("suspend", "reinstate")
     fieldsets = (
         (None, {"fields": ("name", "slug", "schema_name", "created_at")}),
-        ("Limits", {"fields": (*_LIMITS, "priority")}),
+        ("Limits", {"fields": ("plan", *_LIMITS, "priority")}),
         ("Suspension", {"fields": ("suspended_at", "suspended_reason")}),
     )
 
@@ -317,7 +370,8 @@ class ApiKeyAdmin(Audited, ChangedFieldsOnly, ModelAdmin):  # type: ignore[misc]
     fieldsets = (
         (None, {"fields": ("organization", "name", "environment", "prefix", "expires_at")}),
         ("May", {"fields": ("scopes", "models", "networks")}),
-        ("Limits, besides the organization's", {"fields": _LIMITS}),
+        ("Limits, besides the organization's", {"fields": (*_LIMITS, "monthly_budget_nanos")}),
+        ("Signed requests", {"fields": ("signing_key",)}),
         ("History", {"fields": _HISTORY}),
     )
     readonly_fields = ("prefix", *_HISTORY)

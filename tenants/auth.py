@@ -5,7 +5,8 @@ Without the database while records are warm.
 
 import re
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from django.db import DatabaseError
 from django_tenants.utils import schema_exists
@@ -14,9 +15,9 @@ from redis.exceptions import RedisError
 from kit import origin
 from kit.errors import Invalid, Refused, Unavailable
 from kit.origin import Network
-from tenants import keys, uses
+from tenants import keys, signatures, uses
 from tenants.keys import Unauthenticated
-from tenants.models import ApiKey, Limited, LogIn, Membership, Organization, Role
+from tenants.models import ApiKey, Limited, LogIn, Membership, ModelLimit, Organization, Role
 from tenants.records import Fields, Records
 from tenants.roles import SCOPES, Action, role_may, scopes_may, scopes_of
 from tenants.tokens import AccessClaims, NotLoggedIn, read_access
@@ -83,7 +84,8 @@ class Caller:
     `organization` is its primary key, `schema` where its data lives, `key` the API key's public
     id. `models` are the names the key may use; none means every model. `priority` is 0 for first.
     A person has a `user` (its primary key) and a `role`, the scopes of that role, and a `key` that
-    stands for the two where a key's id is counted and recorded.
+    stands for the two where a key's id is counted and recorded. `person` is whose request it is,
+    also by a key of theirs; None where the key is a service account's.
     """
 
     organization: int
@@ -97,6 +99,9 @@ class Caller:
     priority: int
     user: int | None = None
     role: Role | None = None
+    person: int | None = None
+    person_limits: Limits = Limits()
+    model_limits: Mapping[str, Limits] = field(default_factory=dict)
 
     def may(self, action: Action) -> bool:
         """What the table of `tenants.roles` says."""
@@ -142,6 +147,9 @@ class _Key:
     expires_at: float | None
     revoked: bool
     networks: tuple[Network, ...] = ()
+    person: int | None = None
+    signing_key: str = ""
+    monthly_budget_nanos: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +160,7 @@ class _Organization:
     suspended: str | None
     limits: Limits
     priority: int
+    model_limits: Mapping[str, Limits] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,10 +173,14 @@ class _LogIn:
 class _Member:
     organization: int
     role: Role
+    limits: Limits
 
 
-async def authenticate(authorization: str | None) -> Caller:
+async def authenticate(authorization: str | None, *, again: bool = False) -> Caller:
     """The caller whom an `Authorization` header names; the rest is the running request's origin.
+
+    `again`: for one more message on a connection whose handshake was authenticated, and signed
+    where its key wants that.
 
     Raises `Unauthenticated` (no key, or none that is valid) or `NotLoggedIn`, `NotAMember`,
     `Elsewhere`, `Suspended`, and `Unavailable` where neither Redis nor PostgreSQL can tell.
@@ -175,7 +188,7 @@ async def authenticate(authorization: str | None) -> Caller:
     token = _bearer(authorization)
     if "." in token:
         return await _member(token)
-    return await _program(token)
+    return await _program(token, again=again)
 
 
 async def authenticate_person(authorization: str | None) -> int:
@@ -223,20 +236,25 @@ async def _member(token: str) -> Caller:
         priority=organization.priority,
         user=claims.user,
         role=member.role,
+        person=claims.user,
+        person_limits=member.limits,
+        model_limits=organization.model_limits,
     )
 
 
-async def _program(text: str) -> Caller:
+async def _program(text: str, *, again: bool) -> Caller:
     """A program, by its key."""
     presented = keys.parse(text)
     try:
-        key = await _keys.get(presented.id)
-        _refuse_dead(key, presented)
+        key = _living(await _keys.get(presented.id), presented)
         _refuse_elsewhere(key)
-        organization = await _organizations.get(str(key.organization)) if key else None
+        if key.signing_key and not again:
+            await signatures.check(presented.id, key.signing_key)
+        organization = await _organizations.get(str(key.organization))
+        member = await _owner(key, organization)
     except (RedisError, DatabaseError) as error:
         raise Unavailable("API keys cannot be checked right now; try again.") from error
-    if key is None or organization is None:
+    if organization is None:
         raise Unauthenticated("The organization of this API key no longer exists.")
     _refuse_shut(organization)
     uses.note(presented.id)
@@ -245,12 +263,28 @@ async def _program(text: str) -> Caller:
         slug=organization.slug,
         schema=organization.schema,
         key=presented.id,
-        scopes=key.scopes,
+        scopes=key.scopes & scopes_of(member.role) if member else key.scopes,
         models=key.models,
         limits=organization.limits,
         key_limits=key.limits,
         priority=organization.priority,
+        person=key.person,
+        person_limits=member.limits if member else Limits(),
+        model_limits=organization.model_limits,
     )
+
+
+async def _owner(key: _Key, organization: _Organization | None) -> _Member | None:
+    """Whose key it is, as a member; None where it is nobody's. One that has left has no key."""
+    if key.person is None or organization is None:
+        return None
+    member = await _members.get(Membership.remembered_as(key.person, organization.slug))
+    if member is None:
+        raise Unauthenticated(
+            f"The person whose API key this is has left the organization {organization.slug!r}; "
+            "use a key of a member or of a service account."
+        )
+    return member
 
 
 def _bearer(authorization: str | None) -> str:
@@ -274,18 +308,19 @@ def _refuse_ended(login: _LogIn | None, claims: AccessClaims) -> None:
         raise NotLoggedIn("This log-in has ended; log in again.")
 
 
-def _refuse_dead(key: _Key | None, presented: keys.Presented) -> None:
+def _living(key: _Key | None, presented: keys.Presented) -> _Key:
     if key is None or not presented.is_of(key.secret_hash):
         raise Unauthenticated("Incorrect API key. Check it, or make another in the portal.")
     if key.revoked:
         raise Unauthenticated("This API key was revoked. Make another in the portal.")
     if key.expires_at is not None and key.expires_at <= time.time():
         raise Unauthenticated("This API key has expired. Make another in the portal.")
+    return key
 
 
-def _refuse_elsewhere(key: _Key | None) -> None:
+def _refuse_elsewhere(key: _Key) -> None:
     """The address is the running request's; one that is not known is nowhere."""
-    if key is None or not key.networks:
+    if not key.networks:
         return
     address = origin.current().address
     if address is None or not any(address in each for each in key.networks):
@@ -316,11 +351,15 @@ def _load_key(identifier: str) -> Fields | None:
         "expires_at": key.expires_at and key.expires_at.timestamp(),
         "revoked": key.revoked_at is not None,
         "networks": key.networks,
+        "person": key.person_id,
+        "signing_key": key.signing_key,
+        "monthly_budget_nanos": key.monthly_budget_nanos,
     }
 
 
 def _load_organization(identifier: str) -> Fields | None:
-    organization = Organization.objects.filter(pk=identifier).first()
+    rows = Organization.objects.filter(pk=identifier).select_related("plan")
+    organization = rows.first()
     if organization is None:
         return None
     return {
@@ -328,8 +367,9 @@ def _load_organization(identifier: str) -> Fields | None:
         "schema": organization.schema_name,
         "ready": schema_exists(organization.schema_name),
         "suspended": organization.suspended_reason if organization.suspended_at else None,
-        "limits": _limits(organization),
+        "limits": _own_or_plans(_limits(organization), organization.plan),
         "priority": organization.priority,
+        "model_limits": _model_limits(organization),
     }
 
 
@@ -346,12 +386,32 @@ def _load_login(identifier: str) -> Fields | None:
 def _load_member(identifier: str) -> Fields | None:
     user, slug = identifier.split(":")
     rows = Membership.objects.filter(organization__slug=slug, user=int(user))
-    member = rows.values("organization", "role").first()
-    return dict(member) if member else None
+    member = rows.first()
+    if member is None:
+        return None
+    return {
+        "organization": member.organization_id,
+        "role": member.role,
+        "limits": _limits(member),
+    }
 
 
 def _limits(row: Limited) -> list[int]:
     return [row.requests_per_minute, row.tokens_per_minute, row.concurrent_requests]
+
+
+def _own_or_plans(own: list[int], plan: Limited | None) -> list[int]:
+    return [mine or its for mine, its in zip(own, _limits(plan), strict=True)] if plan else own
+
+
+def _model_limits(organization: Organization) -> dict[str, list[int]]:
+    """An organization's own before its plan's."""
+    rows = ModelLimit.objects.for_org(organization)
+    found = {each.model: _limits(each) for each in rows}
+    if organization.plan_id is not None:
+        for each in ModelLimit.objects.across_organizations().filter(plan=organization.plan_id):
+            found[each.model] = _own_or_plans(found.get(each.model, [0, 0, 0]), each)
+    return found
 
 
 def _shape_key(fields: Fields) -> _Key:
@@ -362,14 +422,17 @@ def _shape_key(fields: Fields) -> _Key:
 
 
 def _shape_organization(fields: Fields) -> _Organization:
-    return _Organization(**{**fields, "limits": Limits(*fields["limits"])})
+    models = {model: Limits(*each) for model, each in fields.get("model_limits", {}).items()}
+    limits = Limits(*fields["limits"])
+    return _Organization(**{**fields, "limits": limits, "model_limits": models})
+
+
+def _shape_member(fields: Fields) -> _Member:
+    limits = Limits(*fields.get("limits", ()))
+    return _Member(fields["organization"], Role(fields["role"]), limits)
 
 
 _keys = Records(ApiKey.kind, load=_load_key, shape=_shape_key)
 _organizations = Records(Organization.kind, load=_load_organization, shape=_shape_organization)
 _logins = Records(LogIn.kind, load=_load_login, shape=lambda fields: _LogIn(**fields))
-_members = Records(
-    Membership.kind,
-    load=_load_member,
-    shape=lambda fields: _Member(fields["organization"], Role(fields["role"])),
-)
+_members = Records(Membership.kind, load=_load_member, shape=_shape_member)

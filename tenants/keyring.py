@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from django.core.mail import send_mail
 from django.db import transaction
 from django.db.models import Q
 
@@ -16,11 +17,19 @@ from kit.origin import network
 from tenants import audit, keys, roles
 from tenants.audit import Actor, Change
 from tenants.auth import Caller
-from tenants.models import ApiKey
+from tenants.models import ApiKey, Membership, Role
 from tenants.roles import Action
 
-_LIMITS = ("requests_per_minute", "tokens_per_minute", "concurrent_requests")
-_COPIED = ("name", "environment", "scopes", "models", "networks", "expires_at", *_LIMITS)
+_LIMITS = (
+    "requests_per_minute",
+    "tokens_per_minute",
+    "concurrent_requests",
+    "monthly_budget_nanos",
+)
+_COPIED = (
+    "name", "environment", "scopes", "models", "networks", "expires_at", "signing_key", "person_id",
+    *_LIMITS,
+)  # fmt: skip
 
 
 class NoSuchKey(Refused):
@@ -74,10 +83,27 @@ def found(organization: int, identifier: str) -> ApiKey:
     return key
 
 
-def make(by: Manager, fields: Mapping[str, Any]) -> tuple[ApiKey, str]:
-    """A new key, and its text to show once; raises `MoreThanYours`."""
-    key = ApiKey(organization_id=by.caller.organization, created_by_id=by.caller.user, **fields)
-    _refuse_more(by.caller, key)
+def make(
+    by: Manager, fields: Mapping[str, Any], *, service_account: bool = False
+) -> tuple[ApiKey, str]:
+    """A new key, and its text to show once; raises `MoreThanYours`, `NotYours`.
+
+    It is the caller's own, unless it is to be a service account's: that one is nobody's, and
+    stays when its maker leaves.
+    """
+    caller = by.caller
+    if service_account and not caller.may(Action.MANAGE_KEYS):
+        raise NotYours(
+            "Keys of service accounts are made by owners and admins; ask one, or leave out "
+            "service_account."
+        )
+    key = ApiKey(
+        organization_id=caller.organization,
+        created_by_id=caller.user,
+        person_id=None if service_account else caller.person,
+        **fields,
+    )
+    _refuse_more(caller, key)
     return key, keys.issue(key, by=by.actor)
 
 
@@ -125,13 +151,31 @@ def revoke(by: Manager, identifier: str, *, now: datetime) -> ApiKey:
     return key
 
 
-def report_leaked(presented: keys.Presented, *, now: datetime) -> bool:
-    """Revoke a key that somebody found, and proves so by showing it; whether it was one of ours."""
+def report_leaked(presented: keys.Presented, *, now: datetime) -> ApiKey | None:
+    """Revoke a key that somebody found, and proves so by showing it; None: not one of ours."""
     key = ApiKey.objects.across_organizations().filter(pk=presented.id).first()
     if key is None or not presented.is_of(key.secret_hash):
-        return False
+        return None
     keys.revoke(key, now=now, by=audit.NOBODY, action="key.reported_leaked")
-    return True
+    return key
+
+
+def tell_of_leak(identifier: str) -> int:
+    """Write to the organization's owners, and to whose key it was; how many letters were sent."""
+    key = ApiKey.objects.across_organizations().select_related("organization").get(pk=identifier)
+    owners = Membership.objects.for_org(key.organization_id).filter(
+        Q(role=Role.OWNER) | Q(user=key.person_id)
+    )
+    people = sorted(owners.values_list("user__email", flat=True))
+    shown = f"aip_{key.environment}_{key.pk}_…"
+    subject = f"An API key of {key.organization.name} was reported as leaked"
+    text = (
+        f"Somebody found the API key {key.name!r} ({shown}) where it should not be, and reported "
+        "it.\nIt was revoked at once: programs that use it are refused from now on.\n\n"
+        "Make another key, look in the audit log and in the usage for what was done with the old "
+        "one, and find out how it got out.\n"
+    )
+    return sum(send_mail(subject, text, None, [address], fail_silently=False) for address in people)
 
 
 def _to_manage(caller: Caller, identifier: str, now: datetime) -> ApiKey:
@@ -145,7 +189,7 @@ def _to_manage(caller: Caller, identifier: str, now: datetime) -> ApiKey:
 
 
 def _refuse_others(caller: Caller, key: ApiKey) -> None:
-    own = caller.user is not None and key.created_by_id == caller.user
+    own = caller.user is not None and caller.user in (key.person_id, key.created_by_id)
     if not own and not caller.may(Action.MANAGE_KEYS):
         raise NotYours("Somebody else made this API key; ask them, an owner or an admin.")
 
@@ -182,6 +226,7 @@ def _within(key: ApiKey, own: ApiKey) -> dict[str, bool]:
     return {
         "models": not own.models or (bool(key.models) and set(key.models) <= set(own.models)),
         "networks": not own.networks or _inside(key.networks, own.networks),
+        "signing_key": not own.signing_key or bool(key.signing_key),
         "expires_at": own.expires_at is None
         or (key.expires_at is not None and key.expires_at <= own.expires_at),
         **{

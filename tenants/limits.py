@@ -1,4 +1,4 @@
-"""Limits of an organization and of its keys: exact sliding windows of one minute in Redis.
+"""Limits of organizations, people, keys and models: exact sliding windows of one minute in Redis.
 
 A request counts from its admission for sixty seconds: with the most tokens it may take, and from
 its settlement with those it took. Counting happens in one script on one server, by that server's
@@ -6,7 +6,7 @@ clock: whatever the number of processes, no window ever holds more than its limi
 it is refused. (`concurrent_requests` forgets a request that nobody settles after an hour.)
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from uuid import UUID
 
 from kit.errors import Refused
 from kit.redis import Argument, Lua
-from tenants.auth import Caller
+from tenants.auth import Caller, Limits
 
 WINDOW_SECONDS = 60
 
@@ -26,21 +26,37 @@ _SHOWN = {
     "tokens_per_minute": "tokens per minute",
     "concurrent_requests": "requests at the same time",
 }
+_FIGURES = 4
+"""How many of a reply tell of one scope."""
 
 
 class LimitReached(Refused):
-    """Over a limit of the organization or of the key."""
+    """Over a limit of the organization, the person, the key or the model."""
 
     status, code = 429, "rate_limit_exceeded"
 
 
 @dataclass(frozen=True, slots=True)
+class Scope:
+    """Whose limits: its place in Redis, how a header and how a message names it, and they."""
+
+    name: str
+    policy: str
+    whose: str
+    limits: Limits
+
+
+@dataclass(frozen=True, slots=True)
 class Left:
-    """What a window of `limit` still takes; after `reset` quiet seconds it takes all again."""
+    """What a window of `limit` still takes; after `reset` quiet seconds it takes all again.
+
+    `policy` is the scope, as a header names it.
+    """
 
     limit: int
     remaining: int
     reset: float = float(WINDOW_SECONDS)
+    policy: str = ""
 
     def headers(self, of: str) -> dict[str, str]:
         """As OpenAI names them (platform.openai.com/docs/guides/rate-limits)."""
@@ -53,82 +69,141 @@ class Left:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What is left after an admission, in the tighter of the two scopes; None: no limit."""
+    """What is left after an admission, each in its tightest scope; None: no limit."""
 
-    requests: Left | None
-    tokens: Left | None
+    requests: Left | None = None
+    tokens: Left | None = None
+    concurrent: Left | None = None
 
     def headers(self) -> dict[str, str]:
-        """`x-ratelimit-*` for the response."""
+        """OpenAI's `x-ratelimit-*`, and `RateLimit` and `RateLimit-Policy` of the IETF.
+
+        The latter by draft-ietf-httpapi-ratelimit-headers-10: q is the quota, w its window and t
+        the wait in seconds, qu the unit, r what remains.
+        """
         requests = self.requests.headers("requests") if self.requests else {}
-        return requests | (self.tokens.headers("tokens") if self.tokens else {})
+        return requests | (self.tokens.headers("tokens") if self.tokens else {}) | self._ietf()
+
+    def _ietf(self) -> dict[str, str]:
+        policies, states = [], []
+        if self.requests:
+            policies.append(_policy(self.requests, "requests"))
+            states.append(_state(self.requests, "requests"))
+        if self.tokens:
+            policies.append(_policy(self.tokens, "tokens", unit="tokens"))
+            states.append(_state(self.tokens, "tokens"))
+        if self.concurrent:
+            name = f'"{self.concurrent.policy}-concurrent"'
+            policies.append(f'{name};q={self.concurrent.limit};qu="concurrent-requests"')
+            states.append(f"{name};r={self.concurrent.remaining}")
+        if not policies:
+            return {}
+        return {"RateLimit-Policy": ", ".join(policies), "RateLimit": ", ".join(states)}
+
+
+def scopes(caller: Caller, *, model: str = "") -> tuple[Scope, ...]:
+    """All whose limits a request of the caller's to the model is held against."""
+    organization, person = caller.organization, caller.person
+    every = [
+        Scope(f"organization:{organization}", "organization", "your organization", caller.limits),
+        Scope(f"key:{caller.key}", "key", "this API key", caller.key_limits),
+        Scope(
+            f"model:{organization}:{model}",
+            "model",
+            f"your organization on {model}",
+            caller.model_limits.get(model, Limits()),
+        ),
+    ]
+    if person is not None:
+        name = f"person:{organization}:{person}"
+        every.append(Scope(name, "user", "you", caller.person_limits))
+    return tuple(scope for scope in every if scope.limits != Limits())
 
 
 def admit(
-    pipe: Any, *, ticket: str, caller: Caller, request: UUID, tokens: int, at_ms: int = 0
+    pipe: Any, *, ticket: str, scopes: Sequence[Scope], request: UUID, tokens: int, at_ms: int = 0
 ) -> None:
     """Queue the admission of `request`, which takes at most `tokens`, and stamp its ticket.
 
-    Counts in both scopes or in none; the same request again changes nothing. `at_ms` is the time
+    Counts in all scopes or in none; the same request again changes nothing. `at_ms` is the time
     in Unix milliseconds, 0 for the Redis server's own.
     """
     arguments: list[Argument] = [at_ms, str(request), tokens]
-    for limits in (caller.limits, caller.key_limits):
+    for scope in scopes:
         arguments += [
-            limits.requests_per_minute,
-            limits.tokens_per_minute,
-            limits.concurrent_requests,
+            scope.limits.requests_per_minute,
+            scope.limits.tokens_per_minute,
+            scope.limits.concurrent_requests,
         ]
-    _admit.add(pipe, [ticket, *_names(caller.organization, caller.key)], arguments)
+    _admit.add(pipe, [ticket, *_names(scope.name for scope in scopes)], arguments)
 
 
-def admitted(reply: Sequence[Any]) -> Standing:
+def admitted(reply: Sequence[Any], scopes: Sequence[Scope]) -> Standing:
     """What the reply to `admit` says; raises `LimitReached`, whose `retry_after` is true."""
     if reply[0] == b"limited":
-        raise _limit_reached(*reply[1:6], standing=_standing(reply[6:]))
-    return _standing(reply[1:])
+        place, name, wait_ms, left = reply[1:5]
+        standing = _standing(reply[5:], scopes)
+        raise _limit_reached(scopes[place], name.decode(), wait_ms, left, standing=standing)
+    return _standing(reply[1:], scopes)
 
 
-def settle(pipe: Any, *, organization: int, key: str, request: UUID, tokens: int) -> None:
-    """Queue the end of a request that took `tokens`; again changes nothing."""
-    _settle.add(pipe, _names(organization, key), [str(request), tokens])
+def settle(pipe: Any, *, counted: Sequence[str], request: UUID, tokens: int) -> None:
+    """Queue the end of a request that took `tokens`; again changes nothing.
+
+    `counted` are the names of the scopes it was admitted in.
+    """
+    if counted:
+        _settle.add(pipe, _names(counted), [str(request), tokens])
 
 
-def withdraw(pipe: Any, *, organization: int, key: str, request: UUID) -> None:
+def withdraw(pipe: Any, *, counted: Sequence[str], request: UUID) -> None:
     """Queue the undoing of an admission: the request was refused further on, so nothing counts."""
-    _settle.add(pipe, _names(organization, key), [str(request), -1])
+    settle(pipe, counted=counted, request=request, tokens=-1)
 
 
-def _names(organization: int, key: str) -> list[str]:
-    owners = (f"organization:{organization}", f"key:{key}")
-    return [f"limits:{owner}:{of}" for owner in owners for of in ("log", "tokens", "running")]
+def _names(scopes: Iterable[str]) -> list[str]:
+    return [f"limits:{scope}:{of}" for scope in scopes for of in ("log", "tokens", "running")]
 
 
-def _standing(figures: Sequence[int]) -> Standing:
-    requests = [Left(*figures[at : at + 2]) for at in (0, 4)]
-    tokens = [Left(*figures[at : at + 2]) for at in (2, 6)]
-    return Standing(_tighter(requests), _tighter(tokens))
+def _standing(figures: Sequence[int], scopes: Sequence[Scope]) -> Standing:
+    windows: Mapping[str, list[Left]] = {"requests": [], "tokens": [], "concurrent": []}
+    for place, scope in enumerate(scopes):
+        at = place * _FIGURES
+        requests, tokens, beside, reset_ms = figures[at : at + _FIGURES]
+        reset, of, policy = reset_ms / 1000, scope.limits, scope.policy
+        windows["requests"].append(Left(of.requests_per_minute, requests, reset, policy))
+        windows["tokens"].append(Left(of.tokens_per_minute, tokens, reset, policy))
+        windows["concurrent"].append(Left(of.concurrent_requests, beside, 0, policy))
+    return Standing(**{name: _tightest(lefts) for name, lefts in windows.items()})
 
 
-def _tighter(windows: Iterable[Left]) -> Left | None:
+def _tightest(windows: Iterable[Left]) -> Left | None:
     limited = (left for left in windows if left.limit > 0)
     return min(limited, key=lambda left: left.remaining, default=None)
 
 
+def _policy(left: Left, of: str, *, unit: str = "") -> str:
+    quota = f'"{left.policy}-{of}";q={left.limit};w={WINDOW_SECONDS}'
+    return f'{quota};qu="{unit}"' if unit else quota
+
+
+def _state(left: Left, of: str) -> str:
+    return f'"{left.policy}-{of}";r={left.remaining};t={-int(-left.reset // 1)}'
+
+
 def _limit_reached(
-    scope: bytes, name: bytes, limit: int, wait_ms: int, left: int, *, standing: Standing
+    scope: Scope, name: str, wait_ms: int, left: int, *, standing: Standing
 ) -> LimitReached:
-    whose = "your organization" if scope == b"organization" else "this API key"
-    what = _SHOWN[name.decode()]
+    what, limit = _SHOWN[name], getattr(scope.limits, name)
     if wait_ms < 0:
         return LimitReached(
-            f"This request alone may take more than the {limit:,} {what} of {whose}; shorten the "
-            "prompt or lower max_tokens.",
+            f"This request alone may take more than the {limit:,} {what} of {scope.whose}; shorten "
+            "the prompt or lower max_tokens.",
             headers=standing.headers(),
         )
     seconds = wait_ms / 1000
     return LimitReached(
-        f"Rate limit reached for {whose}: {limit:,} {what}, of which {left:,} are left. "
+        f"Rate limit reached for {scope.whose}: {limit:,} {what}, of which {left:,} are left. "
         f"Try again in {seconds:g} s.",
         retry_after=seconds,
         headers=standing.headers(),

@@ -3,7 +3,7 @@
 An organization always has an owner, and only an owner makes or unmakes one.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from django.db import transaction
@@ -43,6 +43,27 @@ def give_role(by: Caller, actor: Actor, *, user: int, role: Role, now: datetime)
         if role is not Role.OWNER:
             _refuse_last_owner(member)
         _change(member, role, actor, now)
+    return member
+
+
+def limit(
+    by: Caller, actor: Actor, *, user: int, limits: Mapping[str, int], now: datetime
+) -> Membership:
+    """The member with other limits, by name; raises `NoSuchMember`, `NotYourRole`.
+
+    They hold for the person and all of their keys together; an owner's are set by owners.
+    """
+    with transaction.atomic():
+        member = _locked(by.organization, user)
+        if member.role == Role.OWNER:
+            by.allow(Action.MANAGE_OWNERS)
+        before = {name: getattr(member, name) for name in limits}
+        was, became = audit.differences(before, limits)
+        if became:
+            for name, value in became.items():
+                setattr(member, name, value)
+            member.save(update_fields=[*became])
+            _record("membership.limited", member, was, became, actor, now)
     return member
 
 

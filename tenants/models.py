@@ -1,5 +1,6 @@
 """Organizations, the people in them, and the keys their programs use."""
 
+from base64 import b64decode
 from contextlib import ExitStack
 from datetime import datetime
 from typing import Any, ClassVar
@@ -17,8 +18,13 @@ from kit.origin import network
 from tenants.models_audit import AuditEntry as AuditEntry
 from tenants.models_audit import AuditHead as AuditHead
 from tenants.models_keys import DataKey as DataKey
+from tenants.plans import Limited as Limited
+from tenants.plans import ModelLimit as ModelLimit
+from tenants.plans import Plan as Plan
 from tenants.records import changing
 from tenants.scoping import OwnedQuerySet
+
+_ED25519_BYTES = 32
 
 
 class Priority(models.IntegerChoices):
@@ -66,17 +72,6 @@ class Scope(models.TextChoices):
     AUDIT = "audit"
 
 
-class Limited(models.Model):
-    """Rates of one minute, and how many requests may run at once; 0 is no limit."""
-
-    requests_per_minute = models.PositiveIntegerField(default=0, help_text="0: no limit")
-    tokens_per_minute = models.PositiveIntegerField(default=0, help_text="0: no limit")
-    concurrent_requests = models.PositiveIntegerField(default=0, help_text="0: no limit")
-
-    class Meta:
-        abstract = True
-
-
 class Remembered(models.Model):
     """A row that callers are checked against; see `tenants.records`. Change it by `save`."""
 
@@ -116,6 +111,14 @@ class Organization(Remembered, Limited, TenantMixin):  # type: ignore[misc,djang
             )
         ],
         help_text="In addresses and commands. It names the schema and stays.",
+    )
+    plan = models.ForeignKey(
+        Plan,
+        on_delete=models.PROTECT,
+        null=True,
+        blank=True,
+        related_name="organizations",
+        help_text="Its limits hold where the organization has none of its own.",
     )
     priority = models.PositiveSmallIntegerField(choices=Priority.choices, default=Priority.NORMAL)
     created_at = models.DateTimeField(auto_now_add=True)
@@ -195,10 +198,17 @@ class User(AbstractUser):
         return self.email
 
     def delete(self, *args: Any, **kwargs: Any) -> tuple[int, dict[str, int]]:
-        """Delete, and let every process know that the log-ins are over."""
+        """Delete, and let every process know that log-ins and keys are over."""
+        places = self.memberships.across_organizations().values_list("organization__slug")
         with ExitStack() as stack:
             for login in self.logins.filter(ended_at=None):
                 stack.enter_context(changing(LogIn.kind, login.pk))
+            for (slug,) in places:
+                stack.enter_context(
+                    changing(Membership.kind, Membership.remembered_as(self.pk, slug))
+                )
+            for key in self.keys.across_organizations():
+                stack.enter_context(changing(ApiKey.kind, key.pk))
             return super().delete(*args, **kwargs)
 
 
@@ -228,8 +238,11 @@ class LogIn(Remembered):
         return f"{self.user} · {self.created_at:%Y-%m-%d %H:%M}"
 
 
-class Membership(models.Model):
-    """A person's place in an organization. Change it by `save`: callers are checked against it."""
+class Membership(Limited):
+    """A person's place in an organization. Change it by `save`: callers are checked against it.
+
+    Its limits hold for the person and all of their keys together.
+    """
 
     kind = "member"
 
@@ -282,6 +295,18 @@ def a_network(text: str) -> None:
         ) from None
 
 
+def an_ed25519_key(text: str) -> None:
+    """The 32 bytes of an Ed25519 public key, in base64."""
+    try:
+        size = len(b64decode(text, validate=True))
+    except ValueError:
+        size = 0
+    if size != _ED25519_BYTES:
+        raise ValidationError(
+            f"An Ed25519 public key has {_ED25519_BYTES} bytes; write them in base64."
+        )
+
+
 class ApiKey(Remembered, Limited):
     """A program's way in. The secret is shown once; what is kept is its keyed hash."""
 
@@ -300,6 +325,15 @@ class ApiKey(Remembered, Limited):
     created_by = models.ForeignKey(
         User, on_delete=models.SET_NULL, null=True, blank=True, related_name="+"
     )
+    person = models.ForeignKey(
+        User,
+        on_delete=models.CASCADE,
+        null=True,
+        blank=True,
+        related_name="keys",
+        help_text="Whose it is: it may do what they may, as long as they are a member. "
+        "None: a service account's, which stays whoever leaves.",
+    )
     created_at = models.DateTimeField(auto_now_add=True)
     expires_at = models.DateTimeField(null=True, blank=True)
     revoked_at = models.DateTimeField(null=True, blank=True)
@@ -312,6 +346,17 @@ class ApiKey(Remembered, Limited):
     last_used_at = models.DateTimeField(null=True, blank=True, editable=False)
     replaces = models.ForeignKey(
         "self", on_delete=models.SET_NULL, null=True, blank=True, editable=False, related_name="+"
+    )
+    signing_key = models.CharField(
+        max_length=44,
+        blank=True,
+        validators=[an_ed25519_key],
+        help_text="An Ed25519 public key, 32 bytes in base64: every request must then be signed.",
+    )
+    monthly_budget_nanos = models.BigIntegerField(
+        default=0,
+        validators=[MinValueValidator(0), MaxValueValidator(10**15)],
+        help_text="In nanos (billionths) of the organization's currency; 0: no budget of its own.",
     )
     models = ArrayField(
         models.CharField(max_length=200),

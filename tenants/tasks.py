@@ -1,9 +1,11 @@
-"""Scheduled work: anchors of the audit log, and when keys were last used."""
+"""Work beside requests: anchors of the audit log, when keys were last used, letters."""
+
+from typing import Any
 
 from celery import shared_task
 from django.utils import timezone
 
-from tenants import anchors, uses
+from tenants import anchors, keyring, uses
 
 
 @shared_task(name="tenants.anchor_audit")
@@ -16,3 +18,9 @@ def anchor_audit() -> int:
 def write_uses() -> int:
     """Bring from Redis to the keys' rows when they were last used; how many were."""
     return uses.write()
+
+
+@shared_task(name="tenants.tell_of_leak", autoretry_for=(OSError,), retry_backoff=30)
+def tell_of_leak(key: str = "", **_: Any) -> int:
+    """Write to the owners of a key that was reported as leaked; how many letters were sent."""
+    return keyring.tell_of_leak(key)

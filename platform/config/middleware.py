@@ -32,7 +32,7 @@ class Observed:
     async def __call__(self, request: HttpRequest) -> HttpResponseBase:
         """Pass the request on, between two readings of the clock."""
         started = time.perf_counter()
-        origin.begin(origin.of_meta(request.META))
+        origin.begin(origin.of_request(request))
         request.id = request_id(datetime.now(UTC))  # type: ignore[attr-defined]
         request.label = label(request.headers.get("X-Request-ID", ""))  # type: ignore[attr-defined]
         structlog.contextvars.bind_contextvars(request_id=str(request.id))  # type: ignore[attr-defined]

@@ -6,7 +6,7 @@ leftwards through X-Forwarded-For, one step for each address in `settings.TRUSTE
 
 from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cache
 from ipaddress import (
     IPv4Address,
@@ -17,8 +17,10 @@ from ipaddress import (
     ip_network,
 )
 from typing import Any
+from urllib.parse import quote
 
 from django.conf import settings
+from django.http import HttpRequest
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
@@ -28,12 +30,26 @@ _LONGEST_NAME = 64
 
 
 @dataclass(frozen=True, slots=True)
+class Sent:
+    """A request as it was sent, for whoever checks its signature. `headers` are in order."""
+
+    method: str
+    url: str
+    headers: tuple[tuple[str, str], ...]
+    body: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
 class Origin:
-    """The client's address (None: not known), its User-Agent, and the organization it names."""
+    """The client's address (None: not known), its User-Agent, and the organization it names.
+
+    `sent` gives the whole request, where there is one.
+    """
 
     address: Address | None = None
     agent: str = ""
     organization: str = ""
+    sent: Callable[[], Sent] | None = field(default=None, compare=False)
 
 
 _current: ContextVar[Origin] = ContextVar("origin", default=Origin())  # noqa: B039  frozen
@@ -63,7 +79,7 @@ def known(app: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]
     """An ASGI application that runs with its connection's origin; for WebSockets."""
 
     async def with_origin(scope: Mapping[str, Any], receive: Any, send: Any) -> None:
-        begin(_of_scope(scope))
+        begin(replace(_of_scope(scope), sent=lambda: _handshake(scope)))
         await app(scope, receive, send)
 
     return with_origin
@@ -82,6 +98,36 @@ def address(text: str) -> Address | None:
         return None
     mapped = found.ipv4_mapped if isinstance(found, IPv6Address) else None
     return mapped or found
+
+
+def of_request(request: HttpRequest) -> Origin:
+    """Of an HTTP request, which can be asked for as it was sent."""
+    return replace(of_meta(request.META), sent=lambda: _sent(request))
+
+
+def _sent(request: HttpRequest) -> Sent:
+    scope: Mapping[str, Any] = getattr(request, "scope", {})
+    origin = f"{request.scheme}://{request.headers.get('Host', '')}"
+    return Sent(
+        request.method or "",
+        origin + _target(scope.get("raw_path"), request.path, request.META["QUERY_STRING"]),
+        tuple(request.headers.items()),
+        request.body,
+    )
+
+
+def _handshake(scope: Mapping[str, Any]) -> Sent:
+    pairs = [(name.decode("latin1"), value.decode("latin1")) for name, value in scope["headers"]]
+    host = next((value for name, value in pairs if name.lower() == "host"), "")
+    query = scope.get("query_string", b"").decode("latin1")
+    target = _target(scope.get("raw_path"), scope["path"], query)
+    return Sent("GET", f"http://{host}{target}", tuple(pairs))
+
+
+def _target(raw: bytes | None, path: str, query: str) -> str:
+    """As its sender wrote it, percents and all, where the server has kept that."""
+    written = raw.decode("latin1").partition("?")[0] if raw else quote(path)
+    return f"{written}?{query}" if query else written
 
 
 def _of_scope(scope: Mapping[str, Any]) -> Origin:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal
 
+from django.core.exceptions import ValidationError
 from django.http import HttpRequest
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
@@ -14,8 +15,9 @@ from kit.origin import network
 from tenants import keyring, keys, throttle
 from tenants.api.access import OrganizationEndpoint, actor, in_thread
 from tenants.keyring import Manager
-from tenants.models import ApiKey, every_scope
+from tenants.models import ApiKey, an_ed25519_key, every_scope
 from tenants.roles import Action
+from tenants.tasks import tell_of_leak
 
 _READ, _MAKE = Action.READ_KEYS, Action.MAKE_KEYS
 _TAGS = ["API keys"]
@@ -39,7 +41,37 @@ _Scopes = Annotated[
 ]
 _Models = Annotated[list[_Model], Field(max_length=100)]
 _Networks = Annotated[list[_Network], Field(max_length=100)]
+
+
+def _ed25519(text: str) -> str:
+    try:
+        if text:
+            an_ed25519_key(text)
+    except ValidationError as error:
+        raise ValueError(error.messages[0]) from None
+    return text
+
+
 _Limit = Annotated[int, Field(strict=True, ge=0, le=2**31 - 1, description="0: no limit.")]
+
+_Budget = Annotated[
+    int,
+    Field(
+        strict=True,
+        ge=0,
+        le=10**15,
+        description="Billionths of the account's currency a calendar month (UTC); 0: no budget.",
+    ),
+]
+_Signing = Annotated[
+    str,
+    StringConstraints(max_length=44),
+    AfterValidator(_ed25519),
+    Field(
+        description="An Ed25519 public key, 32 bytes in base64. Every request must then be signed "
+        "(RFC 9421)."
+    ),
+]
 
 
 class NewKey(BaseModel):
@@ -56,6 +88,11 @@ class NewKey(BaseModel):
     requests_per_minute: _Limit = 0
     tokens_per_minute: _Limit = 0
     concurrent_requests: _Limit = 0
+    monthly_budget_nanos: _Budget = 0
+    signing_key: _Signing = ""
+    service_account: bool = Field(
+        False, strict=True, description="Nobody's own: it stays when its maker leaves."
+    )
 
 
 class KeyChange(BaseModel):
@@ -71,6 +108,8 @@ class KeyChange(BaseModel):
     requests_per_minute: _Limit = 0
     tokens_per_minute: _Limit = 0
     concurrent_requests: _Limit = 0
+    monthly_budget_nanos: _Budget = 0
+    signing_key: _Signing = ""
 
 
 class Rotation(BaseModel):
@@ -102,6 +141,12 @@ class Key(BaseModel):
     requests_per_minute: int
     tokens_per_minute: int
     concurrent_requests: int
+    monthly_budget_nanos: int
+    signing_key: str
+    service_account: bool = Field(
+        description="Whether it is nobody's own; a person's key may do what they may, as long as "
+        "they are a member."
+    )
     state: Literal["active", "expired", "revoked"]
     created_at: datetime
     created_by: str | None = Field(description="The e-mail address of a person.")
@@ -169,7 +214,10 @@ class Keys(OrganizationEndpoint):
         """A new key."""
         form = await body(request, NewKey)
         _refuse_past(form.expires_at)
-        return Json(await in_thread(self._make, form.model_dump()), status=201)
+        made = await in_thread(
+            self._make, form.model_dump(exclude={"service_account"}), form.service_account
+        )
+        return Json(made, status=201)
 
     def _page(self, form: _Page) -> Mapping[str, Any]:
         rows = list(keyring.listed(self.caller.organization, after=form.after, most=form.limit + 1))
@@ -177,8 +225,9 @@ class Keys(OrganizationEndpoint):
         further = shown[-1].pk if len(rows) > form.limit else None
         return {"data": [_key(row) for row in shown], "next": further}
 
-    def _make(self, fields: Mapping[str, Any]) -> Mapping[str, Any]:
-        key, text = keyring.make(Manager(self.caller, actor(self.caller)), fields)
+    def _make(self, fields: Mapping[str, Any], service_account: bool) -> Mapping[str, Any]:
+        by = Manager(self.caller, actor(self.caller))
+        key, text = keyring.make(by, fields, service_account=service_account)
         return _key(key) | {"key": text}
 
 
@@ -272,15 +321,22 @@ class LeakReport(Endpoint):
         """Revoke it."""
         presented = keys.parse((await body(request, LeakedKey)).key)
         await throttle.attempt(presented.id)
-        done = await in_thread(keyring.report_leaked, presented, now=datetime.now(UTC))
-        return Json({"revoked": done})
+        return Json({"revoked": await in_thread(self._end, presented)})
+
+    def _end(self, presented: keys.Presented) -> bool:
+        key = keyring.report_leaked(presented, now=datetime.now(UTC))
+        if key is not None:
+            tell_of_leak.delay(key=key.pk)
+        return key is not None
 
 
 def _key(key: ApiKey) -> dict[str, Any]:
+    facts = keys.facts(key)
     return {
         "id": key.pk,
         "prefix": f"aip_{key.environment}_{key.pk}_…",
-        **keys.facts(key),
+        "service_account": facts.pop("person_id") is None,
+        **facts,
         "state": _state(key),
         "created_at": key.created_at,
         "created_by": key.created_by.email if key.created_by else None,

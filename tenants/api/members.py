@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+from django.db import transaction
 from django.http import HttpRequest, HttpResponse
 from drf_spectacular.utils import extend_schema
 from pydantic import BaseModel, ConfigDict, Field
@@ -24,6 +25,9 @@ class Member(BaseModel):
     user: int
     email: str
     role: str
+    requests_per_minute: int
+    tokens_per_minute: int
+    concurrent_requests: int
     since: datetime
 
 
@@ -33,12 +37,18 @@ class MemberList(BaseModel):
     data: list[Member]
 
 
-class RoleChange(BaseModel):
-    """The new role."""
+_Limit = Annotated[int, Field(strict=True, ge=0, le=2**31 - 1, description="0: no limit.")]
+
+
+class MemberChange(BaseModel):
+    """Only the fields that are to change. Limits hold for the person and all of their keys."""
 
     model_config = ConfigDict(extra="forbid")
 
-    role: Literal["owner", "admin", "developer", "billing", "viewer"]
+    role: Literal["owner", "admin", "developer", "billing", "viewer"] = "viewer"
+    requests_per_minute: _Limit = 0
+    tokens_per_minute: _Limit = 0
+    concurrent_requests: _Limit = 0
 
 
 class Leaving(BaseModel):
@@ -81,21 +91,24 @@ class OneMember(OrganizationEndpoint):
     @extend_schema(
         operation_id="members_change",
         tags=_TAGS,
-        summary="Give a member another role",
+        summary="Give a member another role, or limits",
         description="Everywhere within a second. Owners are made and unmade by owners alone.",
-        request=RoleChange,
+        request=MemberChange,
         responses=Member,
     )
     async def patch(self, request: HttpRequest, user: int) -> Json:
-        """A new role."""
-        role = Role((await body(request, RoleChange)).role)
-        return Json(await in_thread(self._give, user, role))
+        """A new role, or limits."""
+        form = await body(request, MemberChange)
+        fields = form.model_dump(include=form.model_fields_set)
+        if not fields:
+            raise Invalid("Name at least one field to change.", param="body")
+        return Json(await in_thread(self._change, user, fields))
 
     @extend_schema(
         operation_id="members_remove",
         tags=_TAGS,
         summary="Remove a member",
-        description="Out within a second. The API keys that they made stay.",
+        description="Out within a second, their own API keys too; those of service accounts stay.",
         responses={204: None},
     )
     async def delete(self, request: HttpRequest, user: int) -> HttpResponse:
@@ -103,10 +116,15 @@ class OneMember(OrganizationEndpoint):
         await in_thread(self._remove, user)
         return HttpResponse(status=204)
 
-    def _give(self, user: int, role: Role) -> Mapping[str, Any]:
-        by = actor(self.caller)
-        now = datetime.now(UTC)
-        return _member(members.give_role(self.caller, by, user=user, role=role, now=now))
+    def _change(self, user: int, fields: dict[str, Any]) -> Mapping[str, Any]:
+        caller, by, now = self.caller, actor(self.caller), datetime.now(UTC)
+        role = fields.pop("role", None)
+        with transaction.atomic():
+            if role is not None:
+                member = members.give_role(caller, by, user=user, role=Role(role), now=now)
+            if fields or role is None:
+                member = members.limit(caller, by, user=user, limits=fields, now=now)
+        return _member(member)
 
     def _remove(self, user: int) -> None:
         members.remove(self.caller, actor(self.caller), user=user, now=datetime.now(UTC))
@@ -167,5 +185,8 @@ def _member(member: Membership) -> dict[str, Any]:
         "user": member.user_id,
         "email": member.user.email,
         "role": member.role,
+        "requests_per_minute": member.requests_per_minute,
+        "tokens_per_minute": member.tokens_per_minute,
+        "concurrent_requests": member.concurrent_requests,
         "since": member.created_at,
     }

@@ -1,16 +1,16 @@
--- Count a request against the limits of its organization and its key; past any limit, against none.
+-- Count a request against the limits of every scope it falls under; past any limit, against none.
 --
--- KEYS  the ticket, then `log`, `tokens` and `running` of the organization, then those of the key
--- ARGV  now in ms ("0": this server's clock), request, its tokens, then for the organization and
---       the key: requests a minute, tokens a minute, requests at once (0: no limit)
+-- KEYS  the ticket, then for each scope its `log`, `tokens` and `running`
+-- ARGV  now in ms ("0": this server's clock), request, its tokens, then for each scope: requests a
+--       minute, tokens a minute, requests at once (0: no limit)
 --
 -- log      sorted set, request → ms of its admission, for the minute after it
 -- tokens   hash, request → tokens; "total" is their sum
 -- running  sorted set, request → ms when it is taken for lost
 --
--- Replies {"ok", then for the organization and the key: requests limit, requests left, tokens limit,
--- tokens left}; or {"limited", scope, limit's name, limit, ms until a retry can succeed (-1: never),
--- what is left of that limit, then as with "ok"}.
+-- Replies {"ok", then for each scope: requests left, tokens left, requests that may still run beside
+-- it, ms until the windows are empty again}; or {"limited", the scope's place (from 0), the limit's
+-- name, ms until a retry can succeed (-1: never), what is left of that limit, then as with "ok"}.
 
 local WINDOW, LOST = 60000, 3600000
 local CHUNK, WALK = 500, 1000
@@ -22,16 +22,17 @@ if now == 0 then
 end
 local request, wanted = ARGV[2], tonumber(ARGV[3])
 
-local function scope_at(name, key, arg)
-  return {
-    name = name,
+local scopes = {}
+for place = 0, (#KEYS - 1) / 3 - 1 do
+  local key, arg = 2 + 3 * place, 4 + 3 * place
+  table.insert(scopes, {
+    place = place,
     log = KEYS[key], tokens = KEYS[key + 1], running = KEYS[key + 2],
     requests_limit = tonumber(ARGV[arg]),
     tokens_limit = tonumber(ARGV[arg + 1]),
     running_limit = tonumber(ARGV[arg + 2]),
-  }
+  })
 end
-local scopes = { scope_at("organization", 2, 4), scope_at("key", 5, 7) }
 
 local function sizes_of(scope, requests)
   local sum = 0
@@ -77,7 +78,7 @@ local function refusals_of(scope)
   local refusals = {}
   local function refuse(limit_name, limit, wait, used)
     local left = math.max(0, limit - used)
-    table.insert(refusals, { "limited", scope.name, limit_name, limit, wait, left })
+    table.insert(refusals, { "limited", scope.place, limit_name, wait, left })
   end
   if scope.requests_limit > 0 and scope.count >= scope.requests_limit then
     local wait = leaves_in(scope, scope.count - scope.requests_limit)
@@ -86,9 +87,8 @@ local function refusals_of(scope)
   if scope.tokens_limit > 0 and scope.total + wanted > scope.tokens_limit then
     refuse("tokens_per_minute", scope.tokens_limit, fits_in(scope), scope.total)
   end
-  local running = redis.call("ZCARD", scope.running)
-  if scope.running_limit > 0 and running >= scope.running_limit then
-    refuse("concurrent_requests", scope.running_limit, 1000, running)
+  if scope.running_limit > 0 and scope.at_once >= scope.running_limit then
+    refuse("concurrent_requests", scope.running_limit, 1000, scope.at_once)
   end
   return refusals
 end
@@ -108,6 +108,7 @@ local function count_in(scope)
   end
   if scope.running_limit > 0 then
     redis.call("ZADD", scope.running, now + LOST, request)
+    scope.at_once = scope.at_once + 1
     redis.call("PEXPIRE", scope.running, LOST)
   end
 end
@@ -115,18 +116,18 @@ end
 local function longest(refusals)
   local worst = nil
   for _, each in ipairs(refusals) do
-    if each[5] == -1 then return each end
-    if worst == nil or each[5] > worst[5] then worst = each end
+    if each[4] == -1 then return each end
+    if worst == nil or each[4] > worst[4] then worst = each end
   end
   return worst
 end
 
 local function with_standing(reply)
   for _, scope in ipairs(scopes) do
-    table.insert(reply, scope.requests_limit)
     table.insert(reply, math.max(0, scope.requests_limit - scope.count))
-    table.insert(reply, scope.tokens_limit)
     table.insert(reply, math.max(0, scope.tokens_limit - scope.total))
+    table.insert(reply, math.max(0, scope.running_limit - scope.at_once))
+    table.insert(reply, scope.count > 0 and leaves_in(scope, -1) or 0)
   end
   return reply
 end
@@ -136,6 +137,7 @@ for _, scope in ipairs(scopes) do
   forget_old(scope)
   scope.count = redis.call("ZCARD", scope.log)
   scope.total = tonumber(redis.call("HGET", scope.tokens, "total")) or 0
+  scope.at_once = redis.call("ZCARD", scope.running)
   known = known or is_known(scope)
   for _, each in ipairs(refusals_of(scope)) do table.insert(refusals, each) end
 end

@@ -44,7 +44,12 @@ def submit(client: Client, path: str, **fields: Any) -> str:
 
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
-NO_MEMBERS = {"memberships-TOTAL_FORMS": 0, "memberships-INITIAL_FORMS": 0}
+NO_MEMBERS = {
+    f"{rows}-{of}_FORMS": 0
+    for rows in ("memberships", "model_limits")
+    for of in ("TOTAL", "INITIAL")
+}
+NO_BUDGET = {"monthly_budget_nanos": 0}
 NO_LIMITS = {"requests_per_minute": 0, "tokens_per_minute": 0, "concurrent_requests": 0}
 DAY = {"suspended_at_0": "", "suspended_at_1": "", "suspended_reason": ""}
 
@@ -102,7 +107,7 @@ def test_a_slug_that_cannot_name_a_schema_is_refused(operator: Client, slug: str
 
 def test_a_minted_key_is_shown_once_and_works(operator: Client, acme: Organization) -> None:
     form = {"organization": acme.pk, "name": "ci", "environment": "live", "scopes": ["usage"]}
-    shown = submit(operator, "apikey/add/", **form, **NO_LIMITS, models="")
+    shown = submit(operator, "apikey/add/", **form, **NO_LIMITS, **NO_BUDGET, models="")
     text = next(iter(re.findall(r"aip_live_\w{12}_\w{38}", shown)))
     key = ApiKey.objects.for_org(acme).get()
     assert keys.parse(text).is_of(key.secret_hash)
@@ -124,7 +129,7 @@ def test_a_key_is_edited_without_touching_what_others_changed(
         return validate(form)
 
     monkeypatch.setattr(KeyForm, "clean", revoked_meanwhile)
-    form = {"name": "renamed", "scopes": ["inference"], "models": "a,b", **NO_LIMITS}
+    form = {"name": "renamed", "scopes": ["inference"], "models": "a,b", **NO_LIMITS, **NO_BUDGET}
     submit(operator, f"apikey/{key.pk}/change/", **form)
     key.refresh_from_db()
     assert (key.name, key.scopes, key.models) == ("renamed", ["inference"], ["a", "b"])
@@ -137,7 +142,7 @@ def test_a_key_is_revoked(operator: Client, acme: Organization, how: str) -> Non
     if how == "list":
         submit(operator, "apikey/", action="revoke_chosen", _selected_action=[key.pk])
     else:
-        form = {"name": key.name, "scopes": key.scopes, "models": "", **NO_LIMITS}
+        form = {"name": key.name, "scopes": key.scopes, "models": "", **NO_LIMITS, **NO_BUDGET}
         assert 'name="tenants_apikey_revoke"' in page(operator, f"apikey/{key.pk}/change/")
         submit(operator, f"apikey/{key.pk}/change/", tenants_apikey_revoke="1", **form)
     key.refresh_from_db()

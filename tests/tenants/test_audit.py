@@ -278,6 +278,8 @@ def test_operators_changes_are_recorded(operator: Client, alice: User, acme: Org
         "suspended_at_0": "",
         "suspended_at_1": "",
         "suspended_reason": "",
+        "model_limits-TOTAL_FORMS": 0,
+        "model_limits-INITIAL_FORMS": 0,
         "memberships-TOTAL_FORMS": 1,
         "memberships-INITIAL_FORMS": 1,
         "memberships-0-id": place.pk,
@@ -326,7 +328,7 @@ def test_keys_made_and_changed_by_operators_are_recorded_once(
     operator: Client, acme: Organization
 ) -> None:
     limits = {"requests_per_minute": 0, "tokens_per_minute": 0, "concurrent_requests": 0}
-    form = {"name": "ci", "scopes": ["usage"], "models": "", **limits}
+    form = {"name": "ci", "scopes": ["usage"], "models": "", **limits, "monthly_budget_nanos": 0}
     new = {"organization": acme.pk, "environment": "live", **form}
     operator.post("/admin/tenants/apikey/add/", new)
     assert [each.action for each in entries(acme)] == ["key.created"]
@@ -406,6 +408,8 @@ def test_rights_given_to_an_operator_are_recorded(operator: Client, alice: User)
         "is_staff": "on",
         "groups": [group.pk],
         "date_joined_0": "2026-01-01",
+        "model_limits-TOTAL_FORMS": 0,
+        "model_limits-INITIAL_FORMS": 0,
         "memberships-TOTAL_FORMS": 0,
         "memberships-INITIAL_FORMS": 0,
     }

@@ -8,6 +8,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import django
+import http_sf
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -25,18 +26,26 @@ START = 1_900_000_000_000
 
 
 def admit(
-    caller: Caller, *, tokens: int = 1, request: UUID | None = None, at_ms: int = 0
+    caller: Caller,
+    *,
+    tokens: int = 1,
+    request: UUID | None = None,
+    at_ms: int = 0,
+    model: str = "",
 ) -> Standing:
     chosen = request or request_id(datetime.now(UTC))
-    return limits.admitted(reply_to_admit(caller, chosen, tokens, at_ms))
+    reply = reply_to_admit(caller, chosen, tokens, at_ms, model)
+    return limits.admitted(reply, limits.scopes(caller, model=model))
 
 
-def reply_to_admit(caller: Caller, request: UUID, tokens: int, at_ms: int) -> list[Any]:
+def reply_to_admit(
+    caller: Caller, request: UUID, tokens: int, at_ms: int, model: str = ""
+) -> list[Any]:
     def build(pipe: Any) -> None:
         limits.admit(
             pipe,
             ticket=f"ticket:{request}",
-            caller=caller,
+            scopes=limits.scopes(caller, model=model),
             request=request,
             tokens=tokens,
             at_ms=at_ms,
@@ -46,14 +55,18 @@ def reply_to_admit(caller: Caller, request: UUID, tokens: int, at_ms: int) -> li
     return reply
 
 
+def counted(caller: Caller) -> list[str]:
+    return [scope.name for scope in limits.scopes(caller)]
+
+
 def settle(caller: Caller, request: UUID, tokens: int) -> None:
-    who: dict[str, Any] = {"organization": caller.organization, "key": caller.key}
-    pipeline(lambda pipe: limits.settle(pipe, **who, request=request, tokens=tokens))
+    names = counted(caller)
+    pipeline(lambda pipe: limits.settle(pipe, counted=names, request=request, tokens=tokens))
 
 
 def withdraw(caller: Caller, request: UUID) -> None:
-    who: dict[str, Any] = {"organization": caller.organization, "key": caller.key}
-    pipeline(lambda pipe: limits.withdraw(pipe, **who, request=request))
+    names = counted(caller)
+    pipeline(lambda pipe: limits.withdraw(pipe, counted=names, request=request))
 
 
 # A plain model of one scope, against which the scripts are held
@@ -89,11 +102,13 @@ class Scope:
         at, _ = self.log.get(request, (now - MINUTE, 0))
         return at > now - MINUTE or request in self.running
 
-    def left(self, now: int) -> tuple[int, int]:
+    def left(self, now: int) -> tuple[int, int, int, int]:
         window = self.window(now)
         return (
             max(0, self.limits.requests_per_minute - len(window)),
             max(0, self.limits.tokens_per_minute - sum(size for _, size in window)),
+            max(0, self.limits.concurrent_requests - len(self.running)),
+            max((at for at, _ in window), default=now - MINUTE) + MINUTE - now,
         )
 
 
@@ -167,11 +182,11 @@ def test_the_scripts_decide_as_a_plain_model_does(
         wait = model.admit(key, request, now, tokens)
         reply = reply_to_admit(callers[key], request, tokens, now)
         if wait is not None:
-            assert (reply[0], reply[4]) == (b"limited", wait)
+            assert (reply[0], reply[3]) == (b"limited", wait)
             return
         assert reply[0] == b"ok"
-        left = [each for scope in model.scopes(key) for each in scope.left(now)]
-        assert reply[2::2] == left
+        bounded = [scope for scope in model.scopes(key) if scope.limits != Limits()]
+        assert reply[1:] == [each for scope in bounded for each in scope.left(now)]
 
     for step in steps:
         match step:
@@ -246,6 +261,9 @@ def test_a_refusal_says_in_headers_where_the_caller_stands(redis: Redis) -> None
         "x-ratelimit-limit-tokens": "1000",
         "x-ratelimit-remaining-tokens": "990",
         "x-ratelimit-reset-tokens": "60s",
+        "RateLimit-Policy": '"key-requests";q=1;w=60, '
+        '"organization-tokens";q=1000;w=60;qu="tokens"',
+        "RateLimit": '"key-requests";r=0;t=60, "organization-tokens";r=990;t=60',
     }
     with pytest.raises(LimitReached) as never:
         admit(caller, tokens=1001, at_ms=START + 60_000)
@@ -260,7 +278,7 @@ def test_a_refused_request_counts_nowhere(redis: Redis) -> None:
     with pytest.raises(LimitReached, match="this API key"):
         admit(caller)
     other = factories.caller(key="another00000", limits=wide)
-    assert admit(other).requests == limits.Left(10, 8)
+    assert admit(other).requests == limits.Left(10, 8, 60, "organization")
 
 
 def test_settled_tokens_replace_the_reserved(redis: Redis) -> None:
@@ -269,7 +287,7 @@ def test_settled_tokens_replace_the_reserved(redis: Redis) -> None:
     admit(caller, tokens=90, request=request)
     for _ in range(2):
         settle(caller, request, 10)
-    assert admit(caller, tokens=50).tokens == limits.Left(100, 40)
+    assert admit(caller, tokens=50).tokens == limits.Left(100, 40, 60, "organization")
 
 
 def test_a_request_frees_its_place_when_it_is_settled(redis: Redis) -> None:
@@ -309,7 +327,7 @@ def test_a_window_leaves_nothing_behind(redis: Redis) -> None:
 
 
 def test_a_caller_without_limits_leaves_no_trace(redis: Redis) -> None:
-    assert admit(factories.caller()) == Standing(None, None)
+    assert admit(factories.caller()) == Standing()
     assert redis.keys("limits:*") == []
 
 
@@ -322,7 +340,55 @@ def test_headers_tell_the_tighter_scope_as_openai_does(redis: Redis) -> None:
         "x-ratelimit-limit-tokens": "500",
         "x-ratelimit-remaining-tokens": "400",
         "x-ratelimit-reset-tokens": "60s",
+        "RateLimit-Policy": '"organization-requests";q=50;w=60, '
+        '"key-tokens";q=500;w=60;qu="tokens"',
+        "RateLimit": '"organization-requests";r=49;t=60, "key-tokens";r=400;t=60',
     }
+
+
+def test_the_ietfs_headers_parse_and_tell_of_requests_at_once(redis: Redis) -> None:
+    caller = factories.caller(key_limits=Limits(concurrent_requests=3))
+    said = admit(caller).headers()
+    assert said == {
+        "RateLimit-Policy": '"key-concurrent";q=3;qu="concurrent-requests"',
+        "RateLimit": '"key-concurrent";r=2',
+    }
+    for value in said.values():
+        assert http_sf.parse(value.encode(), tltype="list")
+
+
+def test_a_person_is_limited_over_all_their_keys(redis: Redis) -> None:
+    ours: dict[str, Any] = {"person": 7, "person_limits": Limits(requests_per_minute=2)}
+    admit(factories.caller(key="u:7", **ours))
+    admit(factories.caller(key="key-a", **ours))
+    with pytest.raises(LimitReached, match="Rate limit reached for you: 2 requests"):
+        admit(factories.caller(key="key-b", **ours))
+    admit(factories.caller(key="key-b", person=8, person_limits=Limits(2)))
+    admit(factories.caller(key="key-b", organization=2, **ours))
+
+
+def test_a_model_is_limited_for_the_whole_organization(redis: Redis) -> None:
+    bounds = {"model_limits": {"large": Limits(requests_per_minute=1)}}
+    admit(factories.caller(**bounds), model="large")
+    with pytest.raises(LimitReached, match="your organization on large: 1 requests"):
+        admit(factories.caller(key="another00000", **bounds), model="large")
+    admit(factories.caller(**bounds), model="small")
+    admit(factories.caller(organization=2, **bounds), model="large")
+
+
+def test_a_request_counts_in_every_scope_or_in_none(redis: Redis) -> None:
+    caller = factories.caller(
+        limits=Limits(9),
+        key_limits=Limits(9),
+        person=7,
+        person_limits=Limits(9),
+        model_limits={"m": Limits(1)},
+    )
+    admit(caller, model="m")
+    with pytest.raises(LimitReached):
+        admit(caller, model="m")
+    scopes = ("organization:1", "key:key000000000", "model:1:m", "person:1:7")
+    assert [redis.zcard(f"limits:{scope}:log") for scope in scopes] == [1, 1, 1, 1]
 
 
 # Many processes on one key

@@ -1,0 +1,102 @@
+"""How much, as rows: limits of whatever may be limited, plans that many organizations share, and
+limits on single models."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from django.db import models
+from django.db.models import Q
+
+from tenants.records import changing
+from tenants.scoping import OwnedQuerySet
+
+
+class Limited(models.Model):
+    """Rates of one minute, and how many requests may run at once; 0 is no limit."""
+
+    requests_per_minute = models.PositiveIntegerField(default=0, help_text="0: no limit")
+    tokens_per_minute = models.PositiveIntegerField(default=0, help_text="0: no limit")
+    concurrent_requests = models.PositiveIntegerField(default=0, help_text="0: no limit")
+
+    class Meta:
+        abstract = True
+
+
+class Plan(Limited):
+    """Limits of every organization on it. Where an organization has one of its own, that counts."""
+
+    name = models.CharField(max_length=60, unique=True)
+
+    class Meta:
+        ordering = ("name",)
+
+    def __str__(self) -> str:
+        return self.name
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        """Save, and let every process know of its organizations' new limits."""
+        with _changing(Q(plan=self.pk)):
+            super().save(*args, **kwargs)
+
+    def delete(self, *args: Any, **kwargs: Any) -> tuple[int, dict[str, int]]:
+        """Delete, and let every process know."""
+        with _changing(Q(plan=self.pk)):
+            return super().delete(*args, **kwargs)
+
+
+class ModelLimit(Limited):
+    """Limits on one model: of an organization, or of each organization on a plan."""
+
+    organization = models.ForeignKey(
+        "tenants.Organization",
+        on_delete=models.CASCADE,
+        null=True,
+        blank=True,
+        related_name="model_limits",
+    )
+    plan = models.ForeignKey(
+        Plan, on_delete=models.CASCADE, null=True, blank=True, related_name="model_limits"
+    )
+    model = models.CharField(max_length=64, help_text="The name that requests say.")
+
+    objects = OwnedQuerySet["ModelLimit"].as_manager()
+
+    class Meta:
+        ordering = ("model",)
+        constraints = (
+            models.CheckConstraint(
+                condition=Q(organization=None) ^ Q(plan=None), name="model_limit_of_one"
+            ),
+            models.UniqueConstraint(
+                fields=("organization", "model"), name="one_limit_an_organization_and_model"
+            ),
+            models.UniqueConstraint(fields=("plan", "model"), name="one_limit_a_plan_and_model"),
+        )
+
+    def __str__(self) -> str:
+        return self.model
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        """Save, and let every process know."""
+        with _changing(self._whose):
+            super().save(*args, **kwargs)
+
+    def delete(self, *args: Any, **kwargs: Any) -> tuple[int, dict[str, int]]:
+        """Delete, and let every process know."""
+        with _changing(self._whose):
+            return super().delete(*args, **kwargs)
+
+    @property
+    def _whose(self) -> Q:
+        return Q(pk=self.organization_id) if self.plan_id is None else Q(plan=self.plan_id)
+
+
+@contextmanager
+def _changing(organizations: Q) -> Iterator[None]:
+    from tenants.models import Organization
+
+    with ExitStack() as stack:
+        for pk in Organization.objects.filter(organizations).values_list("pk", flat=True):
+            stack.enter_context(changing(Organization.kind, pk))
+        yield
