@@ -53,6 +53,14 @@ class Odds:
         """The tokens seen, each once, and how often each stands in the answer."""
         return self._counts.tokens, self._counts.counts
 
+    def bias(self, width: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Tokens of a vocabulary of that width, and what is added to their logits."""
+        inside = [(token, bias) for token, bias in self.sampling.logit_bias if token < width]
+        return (
+            np.array([token for token, _ in inside], np.int64),
+            np.array([bias for _, bias in inside], np.float32),
+        )
+
 
 class _Counts:
     """Tokens and their counts, in arrays that grow by doubling."""

@@ -11,14 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inference.engine.delta import Logprob
-from inference.engine.nucleus import Filters, draw_filtered, likeliest
+from inference.engine.native.drawing import Choice, Some, draw_tokens
 from inference.engine.odds import Odds
 from inference.engine.runner import Logits
 
 _MASK = (1 << 64) - 1
 _GOLDEN = 0x9E3779B97F4A7C15
-_BLOCK = 256
-"""Weights are summed by blocks of so many, so that a draw looks at one block of a row only."""
+_COLDEST = 1e-4
+"""A lower temperature changes nothing any more."""
 
 Rows = NDArray[np.float32]
 Tokens = NDArray[np.int64]
@@ -33,10 +33,7 @@ class Drawn:
 
 
 class Sampler:
-    """Draws tokens. Keeps a buffer the size of the largest batch it has seen."""
-
-    def __init__(self) -> None:
-        self._buffer = np.empty((0, 0), np.float32)
+    """Draws tokens."""
 
     def sample(self, logits: Logits, odds: Sequence[Odds]) -> list[Drawn | None]:
         """One token a row; None for a row whose logits are not numbers or allow no token.
@@ -47,14 +44,11 @@ class Sampler:
         """
         tokens = logits.argmax(axis=-1)
         sane = np.isfinite(logits[np.arange(len(tokens)), tokens])
-        # Those that draw come first, so that their weights are one run of rows.
-        drawing = [n for n, one in enumerate(odds) if one.sampling.temperature > 0 and sane[n]]
-        shaped = [n for n, one in enumerate(odds) if one.shaped and sane[n]]
-        active = drawing + [n for n in shaped if odds[n].sampling.temperature == 0]
-        if active:
-            chosen = self._choose(logits, [odds[n] for n in active], active, len(drawing))
-            tokens[active] = chosen
-            sane[active] = chosen >= 0
+        drawing = [n for n, one in enumerate(odds) if sane[n] and _draws(one)]
+        if drawing:
+            shapes = [_Shape(logits[n], odds[n]) for n in drawing]
+            tokens[drawing] = draw_tokens([one.choice for one in shapes], logits.shape[1])
+            sane[drawing] = tokens[drawing] >= 0
         reported = [n for n, one in enumerate(odds) if one.sampling.logprobs is not None]
         logprobs = dict(zip(reported, _logprobs(logits, odds, reported, tokens), strict=True))
         return [
@@ -62,113 +56,53 @@ class Sampler:
             for n, (token, good) in enumerate(zip(tokens.tolist(), sane.tolist(), strict=True))
         ]
 
-    def _choose(
-        self, logits: Logits, odds: Sequence[Odds], rows: Sequence[int], drawing: int
-    ) -> Tokens:
-        """Tokens of these rows, of which the first `drawing` draw; -1 where none is allowed."""
-        vocabulary = logits.shape[1]
-        scores = self._copy(logits, rows)
-        _shape(scores[:, :vocabulary], odds)
-        best = scores.argmax(axis=-1)
-        peak = scores[np.arange(len(best)), best]
-        allowed = np.isfinite(peak)
-        if drawing:
-            scores, peak = scores[:drawing], np.where(allowed, peak, 0)[:drawing]
-            scores[~allowed[:drawing]] = 0
-            weights = _weigh(scores, peak, odds[:drawing])
-            best[:drawing] = _draw(weights, odds[:drawing], best[:drawing], vocabulary)
-        return np.where(allowed, best, -1)
 
-    def _copy(self, logits: Logits, rows: Sequence[int]) -> Rows:
-        """[rows, vocabulary rounded up to blocks]; what is beyond the vocabulary weighs nothing."""
-        vocabulary = logits.shape[1]
-        width = -(-vocabulary // _BLOCK) * _BLOCK
-        if len(rows) > len(self._buffer) or width != self._buffer.shape[1]:
-            self._buffer = np.empty((len(rows), width), np.float32)
-        scores = self._buffer[: len(rows)]
-        whole = list(rows) == list(range(len(logits)))
-        scores[:, :vocabulary] = logits if whole else logits[rows]
-        scores[:, vocabulary:] = -np.inf
-        return scores
+def _draws(odds: Odds) -> bool:
+    """Whether its token may be another than the likeliest of the logits."""
+    return odds.shaped or odds.sampling.temperature > 0
 
 
-def _shape(scores: Rows, odds: Sequence[Odds]) -> None:
-    """Penalties, biases and grammars, in place. [rows, vocabulary]."""
-    _penalize(scores, [(n, one) for n, one in enumerate(odds) if one.penalized])
-    biased = [
-        (n, token, bias)
-        for n, one in enumerate(odds)
-        for token, bias in one.sampling.logit_bias
-        if token < scores.shape[1]
-    ]
-    if biased:
-        rows, tokens, biases = zip(*biased, strict=True)
-        scores[rows, tokens] += np.array(biases, np.float32)
-    for n, one in enumerate(odds):
-        if one.matcher is not None:
-            scores[n, ~one.matcher.allowed(scores.shape[1])] = -np.inf
+class _Shape:
+    """A row's choice, and the arrays that it points to."""
 
-
-def _penalize(scores: Rows, odds: Sequence[tuple[int, Odds]]) -> None:
-    if not odds:
-        return
-    seen = [one.seen for _, one in odds]
-    sizes = [len(tokens) for tokens, _ in seen]
-    tokens = np.concatenate([tokens for tokens, _ in seen])
-    counts = np.concatenate([counts for _, counts in seen])
-    samplings = [one.sampling for _, one in odds]
-    rows, repetition, frequency, presence = (
-        np.repeat(np.array(values, kind), sizes)
-        for values, kind in (
-            ([n for n, _ in odds], np.int64),
-            ([sampling.repetition_penalty for sampling in samplings], np.float32),
-            ([sampling.frequency_penalty for sampling in samplings], np.float32),
-            ([sampling.presence_penalty for sampling in samplings], np.float32),
+    def __init__(self, scores: Rows, odds: Odds) -> None:
+        sampling = odds.sampling
+        temperature = sampling.temperature
+        self._kept: list[NDArray[np.generic]] = [scores]
+        self.choice = Choice(
+            scores=scores.ctypes.data,
+            set=self._some(*_penalized(scores, odds)) if odds.penalized else Some(),
+            added=self._some(*odds.bias(len(scores))) if sampling.logit_bias else Some(),
+            allowed=self._allowed(odds, len(scores)),
+            top_p=sampling.top_p,
+            u=uniform(sampling.seed, odds.position),
+            top_k=sampling.top_k,
+            temperature=max(temperature, _COLDEST) if temperature > 0 else 0,
+            min_p=sampling.min_p,
         )
-    )
-    found = scores[rows, tokens]
+
+    def _some(self, tokens: Tokens, values: Rows) -> Some:
+        self._kept += [tokens, values]
+        return Some(tokens.ctypes.data, values.ctypes.data, len(tokens))
+
+    def _allowed(self, odds: Odds, width: int) -> int | None:
+        if odds.matcher is None:
+            return None
+        allowed = np.ascontiguousarray(odds.matcher.allowed(width))
+        self._kept.append(allowed)
+        return allowed.ctypes.data
+
+
+def _penalized(scores: Rows, odds: Odds) -> tuple[Tokens, Rows]:
+    """The tokens seen, and what their scores become."""
+    tokens, counts = odds.seen
+    sampling = odds.sampling
+    repetition = np.float32(sampling.repetition_penalty)
+    found = scores[tokens]
     found = np.where(found > 0, found / repetition, found * repetition)
-    scores[rows, tokens] = found - frequency * counts - presence * (counts > 0)
-
-
-def _weigh(scores: Rows, peak: Rows, odds: Sequence[Odds]) -> Rows:
-    """Likelihoods, the likeliest of a row 1; in place."""
-    scale = [1 / max(one.sampling.temperature, 1e-4) for one in odds]
-    scores -= peak[:, None]
-    scores *= np.array(scale, np.float32)[:, None]
-    return np.exp(scores, out=scores)
-
-
-def _draw(weights: Rows, odds: Sequence[Odds], best: Tokens, vocabulary: int) -> Tokens:
-    blocks = weights.reshape(len(odds), -1, _BLOCK).sum(axis=-1, dtype=np.float64)
-    u = np.array([uniform(one.sampling.seed, one.position) for one in odds])
-    filters = Filters.of([one.sampling for one in odds])
-    tokens = best.copy()
-    plain = np.flatnonzero(~filters.any)
-    if len(plain):
-        tokens[plain] = _draw_plain(weights, plain, blocks[plain], u[plain], best[plain])
-    if len(plain) < len(odds):
-        some = np.flatnonzero(filters.any)
-        few = weights if len(some) == len(odds) else weights[some]
-        totals = blocks[some].sum(axis=-1)
-        tokens[some] = draw_filtered(few, totals, filters.take(some), u[some], vocabulary)
-    return tokens
-
-
-def _draw_plain(
-    weights: Rows, rows: Tokens, blocks: NDArray[np.float64], u: NDArray[np.float64], best: Tokens
-) -> Tokens:
-    """Find the block, then the token in it."""
-    held = np.cumsum(blocks, axis=1)
-    target = u * held[:, -1]
-    block = np.minimum((held <= target[:, None]).sum(axis=1), blocks.shape[1] - 1)
-    before = np.where(block > 0, held[np.arange(len(rows)), block - 1], 0)
-    columns = block[:, None] * _BLOCK + np.arange(_BLOCK)
-    inside = before[:, None] + np.cumsum(weights[rows[:, None], columns], axis=1, dtype=np.float64)
-    place = np.minimum((inside <= target[:, None]).sum(axis=1), _BLOCK - 1)
-    tokens: Tokens = columns[np.arange(len(rows)), place]
-    # A last bit of rounding must not lead to a token that is not allowed.
-    return np.where(weights[rows, tokens] > 0, tokens, best)
+    found -= np.float32(sampling.frequency_penalty) * counts
+    found -= np.float32(sampling.presence_penalty) * (counts > 0)
+    return tokens, found
 
 
 def _logprobs(
@@ -182,12 +116,23 @@ def _logprobs(
     weights = np.exp(scores)
     scores -= np.log(weights.sum(axis=-1, keepdims=True))
     most = max(odds[n].sampling.logprobs or 0 for n in rows)
-    top: list[Tokens] = likeliest(weights, most) if most else [tokens[:0]] * len(rows)
+    top: list[Tokens] = _likeliest(scores, most) if most else [tokens[:0]] * len(rows)
     found = []
     for row, n, tops in zip(scores, rows, top, strict=True):
         alternatives = tops[: odds[n].sampling.logprobs].tolist()
         others = tuple((token, _finite(row[token])) for token in alternatives)
         found.append(Logprob(_finite(row[tokens[n]]), others))
+    return found
+
+
+def _likeliest(scores: Rows, most: int) -> list[Tokens]:
+    """The `most` likeliest tokens of each row, likeliest first, the lower one among equals."""
+    most = min(most, scores.shape[1])
+    least = np.partition(scores, -most, axis=-1)[:, -most]
+    found = []
+    for row, floor in zip(scores, least, strict=True):
+        tokens = np.flatnonzero(row >= floor)
+        found.append(tokens[np.argsort(-row[tokens], kind="stable")][:most])
     return found
 
 

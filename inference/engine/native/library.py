@@ -1,6 +1,6 @@
-"""The kernels as a shared library, compiled once for each CPU.
+"""The C sources as a shared library, compiled once for each CPU and environment.
 
-The C compiler comes from the `ziglang` wheel; the environment's CC, if set, is used instead.
+The compiler comes from the `ziglang` wheel; the environment's KERNELS_CC, if set, is used instead.
 """
 
 import ctypes
@@ -11,9 +11,11 @@ import shlex
 import subprocess
 import sys
 import tempfile
-from importlib.resources import files
+from functools import cache
 from pathlib import Path
 
+_HERE = Path(__file__).parent
+_KEPT = Path(sys.prefix) / "share" / "ai-inference-platform"
 _FLAGS = ("-std=c11", "-O3", "-ffp-contract=off", "-fPIC", "-shared", "-Wall", "-Wextra", "-Werror")
 
 
@@ -21,55 +23,53 @@ class NoKernels(Exception):
     """The kernels cannot be compiled here; the message says what to do about it."""
 
 
-def load_library(folder: Path) -> ctypes.CDLL:
-    """The kernels for this CPU, compiled into `folder` unless they are there. Raises NoKernels."""
-    source = files(__package__) / "kernels.c"
-    code = source.read_bytes()
-    digest = hashlib.sha256(b"\0".join([code, _cpu(), *map(str.encode, _compiler())]))
-    path = folder / f"kernels-{digest.hexdigest()[:16]}.so"
-    if not path.is_file():
+@cache
+def load_library() -> ctypes.CDLL:
+    """The kernels for this CPU, compiled unless they are there; some seconds. Raises NoKernels.
+
+    They are kept in the environment of Python; where that is read-only, each process compiles them
+    for itself.
+    """
+    sources = sorted([*_HERE.glob("*.c"), *_HERE.glob("*.h")])
+    parts = [_cpu(), *map(str.encode, _compiler()), *(source.read_bytes() for source in sources)]
+    name = f"kernels-{hashlib.sha256(bytes(1).join(parts)).hexdigest()[:16]}.so"
+    if not (_KEPT / name).is_file():
         try:
-            _compile(code, path)
-        except OSError as error:
-            raise NoKernels(
-                f"The kernels for this CPU cannot be written to {folder} ({error.strerror}). "
-                "Prepare the model on a machine with this CPU, or make the folder writable."
-            ) from error
-    return ctypes.CDLL(str(path))
+            _KEPT.mkdir(parents=True, exist_ok=True)
+            _compile(_KEPT, name)
+        except OSError:
+            with tempfile.TemporaryDirectory(prefix="kernels-") as folder:
+                _compile(Path(folder), name)
+                return ctypes.CDLL(str(Path(folder) / name))
+    return ctypes.CDLL(str(_KEPT / name))
 
 
-def _compile(code: bytes, path: Path) -> None:
+def _compile(target: Path, name: str) -> None:
     """Whole or not at all, whoever else compiles the same."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".kernels-") as folder:
-        source, made = Path(folder) / "kernels.c", Path(folder) / "kernels.so"
-        source.write_bytes(code)
+    with tempfile.TemporaryDirectory(dir=target, prefix=".kernels-") as folder:
+        made = Path(folder) / name
+        sources = map(str, sorted(_HERE.glob("*.c")))
+        command = [*_compiler(), *_FLAGS, "-o", str(made), *sources, "-lm", "-pthread"]
         cache = {"ZIG_GLOBAL_CACHE_DIR": folder, "ZIG_LOCAL_CACHE_DIR": folder}
-        command = [*_compiler(), *_FLAGS, "-o", str(made), str(source), "-lm"]
-        try:
-            subprocess.run(  # noqa: S603  a compiler of ours or the operator's
-                command,
-                check=True,
-                capture_output=True,
-                text=True,
-                env={**os.environ, **cache},
-                stdin=subprocess.DEVNULL,
+        done = subprocess.run(  # noqa: S603  a compiler of ours or the operator's
+            command,
+            check=False,
+            capture_output=True,
+            text=True,
+            env={**os.environ, **cache},
+            stdin=subprocess.DEVNULL,
+        )
+        if done.returncode:
+            raise NoKernels(
+                f"The kernels did not compile ({shlex.join(command)}):\n{done.stderr[-2000:]}\n"
+                "Install the compiler again (.venv/bin/pip install --force-reinstall ziglang), "
+                "or set KERNELS_CC to a clang of version 17 or newer."
             )
-        except FileNotFoundError as error:
-            raise NoKernels(
-                f"There is no C compiler {command[0]!r}. Unset CC, or set it to one."
-            ) from error
-        except subprocess.CalledProcessError as error:
-            raise NoKernels(
-                f"The kernels did not compile ({shlex.join(command)}):\n{error.stderr[-2000:]}\n"
-                "Install the wheel again (.venv/bin/pip install --force-reinstall ziglang), "
-                "or set CC to a clang of version 17 or newer."
-            ) from error
-        made.replace(path)
+        made.replace(target / name)
 
 
 def _compiler() -> list[str]:
-    named = os.environ.get("CC")
+    named = os.environ.get("KERNELS_CC")
     if named:
         return [*shlex.split(named), "-march=native"]
     return [sys.executable, "-m", "ziglang", "cc", "-mcpu=native"]

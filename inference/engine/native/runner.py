@@ -34,7 +34,7 @@ class NativeRunner:
         self.slots, self.shelves, self.context = slots, shelves, context
         self.most_rows = slots + _SPARE_ROWS
         config = json.loads((folder / "config.json").read_text())
-        self._library = _declared(load_library(folder.parent / ".kernels"))
+        self._library = _declared(load_library())
         self._decoder = Decoder(
             read_shape(config),
             Weights(folder / FILE),
