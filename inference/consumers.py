@@ -33,7 +33,10 @@ from tenants.auth import Caller, authenticate
 
 _MOST_OPEN = 64
 _AUTH_SECONDS = 10
+_IDLE_SECONDS = 600
+"""How long a connection may stay open while nothing is asked on it and nothing runs."""
 _UNAUTHENTICATED = 4401
+_IDLE = 4408
 
 log = structlog.get_logger()
 
@@ -58,6 +61,8 @@ class InferConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         self._authorization: str | None = None
         self._open: dict[str, asyncio.Task[None]] = {}
         self._runs: dict[str, Generation] = {}
+        self._busy_at = asyncio.get_running_loop().time()
+        self._idle = self._look_again()
         self._no_key = asyncio.get_running_loop().call_later(_AUTH_SECONDS, self._give_up)
         self._closing: asyncio.Task[None] | None = None
         await self.accept()
@@ -68,12 +73,14 @@ class InferConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
     async def disconnect(self, code: int) -> None:
         """Whoever leaves has some seconds to come back and resume."""
         self._no_key.cancel()
+        self._idle.cancel()
         for task in list(self._open.values()):
             task.cancel()
 
     async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
         """One message. A bad one is answered with an error; the connection stays."""
         identifier: str | None = None
+        self._busy_at = asyncio.get_running_loop().time()
         try:
             message = parse(text_data if text_data is not None else bytes_data or b"", AnyMessage)
             identifier = message.id
@@ -105,6 +112,16 @@ class InferConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         self._no_key.cancel()
         self._authorization = authorization
         await self._say(type="ready", organization=caller.slug)
+
+    def _look_again(self) -> asyncio.TimerHandle:
+        return asyncio.get_running_loop().call_later(_IDLE_SECONDS, self._end_if_idle)
+
+    def _end_if_idle(self) -> None:
+        idle = asyncio.get_running_loop().time() - self._busy_at
+        if self._open or idle < _IDLE_SECONDS:
+            self._idle = self._look_again()
+        else:
+            self._closing = asyncio.create_task(self.close(code=_IDLE))
 
     def _give_up(self) -> None:
         self._closing = asyncio.create_task(self.close(code=_UNAUTHENTICATED))

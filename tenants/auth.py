@@ -12,7 +12,7 @@ from django.db import DatabaseError
 from django_tenants.utils import schema_exists
 from redis.exceptions import RedisError
 
-from kit import origin
+from kit import connections, origin
 from kit.errors import Invalid, Refused, Unavailable
 from kit.origin import Network
 from tenants import keys, signatures, uses
@@ -257,6 +257,7 @@ async def _program(text: str, *, again: bool) -> Caller:
     if organization is None:
         raise Unauthenticated("The organization of this API key no longer exists.")
     _refuse_shut(organization)
+    connections.belongs_to(presented.id)
     uses.note(presented.id)
     return Caller(
         organization=key.organization,

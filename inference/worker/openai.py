@@ -16,6 +16,7 @@ import orjson
 from aiohttp.http import HttpProcessingError
 
 from inference.catalog.offers import Remote
+from kit import outbound
 
 CONNECT_SECONDS = 5.0
 SILENT_SECONDS = 60.0
@@ -74,7 +75,7 @@ class Chunk:
 def session() -> aiohttp.ClientSession:
     """For all calls of an event loop."""
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=60),
+        connector=outbound.connector(limit=0, ttl_dns_cache=60),
         timeout=aiohttp.ClientTimeout(
             total=None, sock_connect=CONNECT_SECONDS, sock_read=SILENT_SECONDS
         ),
@@ -135,7 +136,15 @@ async def _once(
         raise RemoteFailed(Kind.unreachable, "the model's server is not reachable") from error
     except TimeoutError as error:
         raise RemoteFailed(Kind.silent, "the model's server did not answer in time") from error
-    except (aiohttp.ClientConnectorError, aiohttp.InvalidURL) as error:
+    except aiohttp.ClientConnectorError as error:
+        if "OUTBOUND_NETWORKS" in str(error.os_error):
+            raise RemoteFailed(
+                Kind.denied,
+                "the model's server has an address that may not be called; the operator may allow "
+                "it in OUTBOUND_NETWORKS",
+            ) from error
+        raise RemoteFailed(Kind.unreachable, "the model's server is not reachable") from error
+    except aiohttp.InvalidURL as error:
         raise RemoteFailed(Kind.unreachable, "the model's server is not reachable") from error
     except (aiohttp.ClientError, OSError) as error:
         raise RemoteFailed(Kind.broken, "the model's server broke off") from error

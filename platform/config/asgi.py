@@ -11,13 +11,14 @@ from channels.routing import ProtocolTypeRouter, URLRouter  # noqa: E402
 from django.urls import path  # noqa: E402
 
 import celery_app  # noqa: E402, F401  announcements go to its broker
-from config.intake import Intake  # noqa: E402
+from config.intake import Intake, counted  # noqa: E402
 from inference.consumers import InferConsumer  # noqa: E402
 from kit import origin  # noqa: E402
 
+sockets = [path("ws/v1/infer", InferConsumer.as_asgi())]
 application = ProtocolTypeRouter(
     {
         "http": Intake(django),
-        "websocket": origin.known(URLRouter([path("ws/v1/infer", InferConsumer.as_asgi())])),
+        "websocket": origin.known(counted(URLRouter(sockets))),
     }
 )

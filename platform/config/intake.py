@@ -1,4 +1,5 @@
-"""Taking in request bodies: whole, within a size and a time, before Django sees the request."""
+"""Taking in requests: so many connections from one address, bodies whole, within a size and a time,
+before Django sees the request; and answers that their reader does not take in time are cut off."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
@@ -7,6 +8,8 @@ from typing import Any
 
 from django.conf import settings
 
+from kit import origin
+from kit.connections import TooManyConnections, connection
 from kit.edge import TooSlow, rendered, too_large
 from kit.errors import Refused
 from kit.ids import request_id
@@ -18,10 +21,13 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _BODY_SECONDS = 30
+_SEND_SECONDS = 60
+"""How long a reader may take nothing of an answer before it is cut off."""
+_TRY_AGAIN_LATER = 1013
 
 
 class Gone(Exception):
-    """The client left while it was sending."""
+    """The client left, or reads no more."""
 
 
 class Intake:
@@ -33,13 +39,13 @@ class Intake:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass on a request whose body is here, or refuse it."""
         try:
-            body = await self._body(scope, receive)
+            with connection(_address(scope)):
+                body = await self._body(scope, receive)
+                await self._app(scope, _replay(body, receive), _impatient(send))
         except Gone:
             return
         except Refused as refusal:
             await _refuse(scope, send, refusal)
-            return
-        await self._app(scope, _replay(body, receive), send)
 
     async def _body(self, scope: Scope, receive: Receive) -> bytes:
         announced = _content_length(scope)
@@ -52,6 +58,40 @@ class Intake:
             raise TooSlow(
                 f"The body did not arrive within {_BODY_SECONDS} s; send it in one go."
             ) from error
+
+
+def counted(app: App) -> App:
+    """An application of sockets that takes only so many from one address."""
+
+    async def count(scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            with connection(_address(scope)):
+                await app(scope, receive, send)
+        except TooManyConnections as refusal:
+            await send(
+                {
+                    "type": "websocket.close",
+                    "code": _TRY_AGAIN_LATER,
+                    "reason": refusal.message[:120],
+                }
+            )
+
+    return count
+
+
+def _address(scope: Scope) -> str:
+    return str(origin.of_scope(scope).address)
+
+
+def _impatient(send: Send) -> Send:
+    async def send_soon(message: Message) -> None:
+        try:
+            async with asyncio.timeout(_SEND_SECONDS):
+                await send(message)
+        except TimeoutError as error:
+            raise Gone from error
+
+    return send_soon
 
 
 async def _read(receive: Receive) -> bytes:

@@ -84,6 +84,15 @@ SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if PRODUCTION else
 X_FRAME_OPTIONS = "DENY"
 TRUSTED_PROXIES = [cidr.strip() for cidr in _env("TRUSTED_PROXIES").split(",") if cidr.strip()]
 """Addresses or CIDR blocks whose X-Forwarded-For is believed; none: the peer is the client."""
+OUTBOUND_NETWORKS = [
+    cidr.strip()
+    for cidr in _env("OUTBOUND_NETWORKS", "" if PRODUCTION else "127.0.0.0/8,::1").split(",")
+    if cidr.strip()
+]
+"""Addresses and CIDR blocks that may be called though they are not public; see kit.outbound."""
+CONNECTIONS_PER_ADDRESS = int(_env("CONNECTIONS_PER_ADDRESS", "2000"))
+CONNECTIONS_PER_KEY = int(_env("CONNECTIONS_PER_KEY", "2000"))
+"""Open at once in one web process, requests and sockets."""
 AUDIT_ANCHORS = Path(_env("AUDIT_ANCHORS", str(VAR_DIR / "audit" / "anchors.jsonl")))
 """Where the heads of the audit log are written down daily; best where the database's host can't."""
 BODY_LIMIT = 2 * 1024 * 1024

@@ -79,7 +79,7 @@ def known(app: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]
     """An ASGI application that runs with its connection's origin; for WebSockets."""
 
     async def with_origin(scope: Mapping[str, Any], receive: Any, send: Any) -> None:
-        begin(replace(_of_scope(scope), sent=lambda: _handshake(scope)))
+        begin(replace(of_scope(scope), sent=lambda: _handshake(scope)))
         await app(scope, receive, send)
 
     return with_origin
@@ -105,6 +105,16 @@ def of_request(request: HttpRequest) -> Origin:
     return replace(of_meta(request.META), sent=lambda: _sent(request))
 
 
+def of_scope(scope: Mapping[str, Any]) -> Origin:
+    """From an ASGI scope."""
+    sent: dict[bytes, list[str]] = {}
+    for name, value in scope["headers"]:
+        sent.setdefault(name.lower(), []).append(value.decode("latin1"))
+    peer = (scope.get("client") or ("",))[0]
+    names = (b"x-forwarded-for", b"user-agent", b"x-organization")
+    return _origin(peer, *(",".join(sent.get(name, [])) for name in names))
+
+
 def _sent(request: HttpRequest) -> Sent:
     scope: Mapping[str, Any] = getattr(request, "scope", {})
     origin = f"{request.scheme}://{request.headers.get('Host', '')}"
@@ -128,15 +138,6 @@ def _target(raw: bytes | None, path: str, query: str) -> str:
     """As its sender wrote it, percents and all, where the server has kept that."""
     written = raw.decode("latin1").partition("?")[0] if raw else quote(path)
     return f"{written}?{query}" if query else written
-
-
-def _of_scope(scope: Mapping[str, Any]) -> Origin:
-    sent: dict[bytes, list[str]] = {}
-    for name, value in scope["headers"]:
-        sent.setdefault(name.lower(), []).append(value.decode("latin1"))
-    peer = (scope.get("client") or ("",))[0]
-    names = (b"x-forwarded-for", b"user-agent", b"x-organization")
-    return _origin(peer, *(",".join(sent.get(name, [])) for name in names))
 
 
 def _origin(peer: str, forwarded: str, agent: str, organization: str) -> Origin:
