@@ -7,7 +7,7 @@ import structlog
 from celery import shared_task
 from django.utils import timezone
 
-from analytics import metrics
+from analytics import exports, metrics
 from analytics.reconciliation import Kind, reconcile
 from billing import credit
 from billing.months import month_before, month_of
@@ -37,6 +37,12 @@ def reconcile_nightly() -> dict[str, int]:
     metrics.FAILED.set(failed)
     metrics.FINISHED.set_to_current_time()
     return dict(found)
+
+
+@shared_task(name="analytics.write_exports", ignore_result=True)
+def write_exports(**_: object) -> int:
+    """Write the exports that wait; how many were written."""
+    return exports.write_waiting(now=timezone.now())
 
 
 def _of(organization: Organization, months: list[date]) -> Counter[str]:

@@ -46,6 +46,11 @@ app.conf.update(
             "task": "billing.close_months",
             "schedule": crontab(day_of_month=1, hour=1, minute=5),
         },
+        "purge texts": {
+            "task": "inference.purge_texts",
+            "schedule": crontab(hour=2, minute=23),
+        },
+        "write exports": {"task": "analytics.write_exports", "schedule": 30.0},
         "compare the books": {
             "task": "analytics.reconcile",
             "schedule": crontab(hour=4, minute=11),

@@ -24,9 +24,10 @@ from inference.jobs import Job
 from inference.remote import refuse_unknown
 from kit.errors import Refused
 from kit.redis import async_pipeline
-from tenants import limits
+from tenants import datakeys, limits
 from tenants.auth import Caller
 from tenants.limits import Scope
+from tenants.models import Retention
 
 Scripts = Callable[[Any], None]
 """What queues an admission's scripts on a pipeline."""
@@ -108,10 +109,12 @@ async def admit(
     is counted or held.
     """
     price = await pricing.price_of(wish.offer.name)
+    ring = await datakeys.aring(caller.organization)
     scopes = limits.scopes(caller, model=wish.offer.name)
     job = _job(caller, wish, request, price.version, scopes)
     most = pricing.most(price, input_tokens=job.input_tokens, output_tokens=job.output_tokens)
-    scripts = partial(_scripts, scopes=scopes, job=job, most=most, web=web, keep=keep)
+    submit = partial(jobs.submit, job=job, ring=ring, web=web, keep=keep)
+    scripts = partial(_scripts, scopes=scopes, job=job, most=most, submit=submit)
     standing = await _enter(job, scopes, scripts)
     announce(model=job.model, queue=wish.offer.queue, request=str(request))
     return Admitted(job=job, standing=standing)
@@ -154,12 +157,12 @@ async def withdraw(job: Job) -> None:
 
 
 def _scripts(
-    pipe: Any, *, scopes: Sequence[Scope], job: Job, most: int, web: str, keep: int
+    pipe: Any, *, scopes: Sequence[Scope], job: Job, most: int, submit: Callable[..., None]
 ) -> None:
     ticket = f"ticket:{job.id}"
     limits.admit(pipe, ticket=ticket, scopes=scopes, request=job.id, tokens=job.cost)
     credit.reserve(pipe, ticket=ticket, organization=job.organization, request=job.id, amount=most)
-    jobs.submit(pipe, ticket=ticket, job=job, web=web, keep=keep)
+    submit(pipe, ticket=ticket)
 
 
 def _job(
@@ -177,7 +180,7 @@ def _job(
         model_version=wish.offer.version,
         priority=caller.priority,
         prompt=() if remote else wish.prompt,
-        messages=tuple(wish.messages) if remote else (),
+        messages=tuple(wish.messages) if remote or caller.retention == Retention.TEXTS else (),
         prompt_tokens=len(wish.prompt),
         n=wish.n,
         sampling=wish.sampling,
@@ -186,4 +189,5 @@ def _job(
         label=wish.label,
         region=settings.REGION,
         counted=tuple(scope.name for scope in scopes),
+        retention=caller.retention,
     )

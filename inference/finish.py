@@ -16,7 +16,7 @@ from billing import credit, ledger, pricing
 from billing.ledger import Booked
 from billing.models import State
 from billing.pricing import Charge
-from inference import history, metrics, stream
+from inference import history, metrics, stream, texts
 from inference.jobs import SEALED, Job
 from inference.stream import Ended
 from kit.redis import pipeline, state
@@ -42,6 +42,8 @@ class Sealed:
     first_token_at: datetime | None
     sealed_at: datetime
     credit_epoch: int
+    asked: bytes
+    """The messages, sealed for the history; empty where they are not kept."""
 
     @property
     def state(self) -> str:
@@ -70,6 +72,7 @@ def finish(requests: Sequence[UUID], *, now: datetime, remembered: bool = True) 
     if not found:
         return
     charges = [_charge(each) for each in found]
+    kept = _texts(found) if remembered else []
     with transaction.atomic():
         booked = ledger.book(
             [_entry(each, charge) for each, charge in zip(found, charges, strict=True)], now=now
@@ -81,6 +84,7 @@ def finish(requests: Sequence[UUID], *, now: datetime, remembered: bool = True) 
                 (each.job.schema, _row(each, charge))
                 for each, charge in zip(found, charges, strict=True)
             )
+            texts.write(kept)
     _settle(found, charges, booked)
     _measure(found, charges)
 
@@ -91,6 +95,16 @@ def overdue(*, older_than_ms: int, most: int) -> list[UUID]:
     border = seconds * 1000 + micros // 1000 - older_than_ms
     found = cast("list[bytes]", state().zrangebyscore(SEALED, "-inf", border, start=0, num=most))
     return [UUID(each.decode()) for each in found]
+
+
+def _texts(found: list[Sealed]) -> list[tuple[str, texts.SealedTexts]]:
+    """Of those whose organizations keep them, by schema."""
+    gathered = (
+        (each.job.schema, texts.gather(each.job, asked=each.asked, finished_at=each.sealed_at))
+        for each in found
+        if each.asked
+    )
+    return [(schema, row) for schema, row in gathered if row is not None]
 
 
 def _as_booked(each: Sealed, booked: Booked) -> Sealed:
@@ -148,6 +162,7 @@ def _sealed(fields: dict[bytes, bytes]) -> Sealed | None:
         first_token_at=_moment(fields[b"first"]) if b"first" in fields else None,
         sealed_at=_moment(fields[b"sealed"]),
         credit_epoch=int(fields.get(b"credit_epoch", 0)),
+        asked=fields.get(b"asked", b""),
     )
 
 

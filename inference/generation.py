@@ -117,7 +117,7 @@ async def generation(
             async with reading(caller=caller, request=request, leaving=leaving) as run:
                 yield run
             return
-    async with Follower(request, listener) as follower:
+    async with Follower(request, listener, organization=caller.organization) as follower:
         keep = jobs.KEPT_LONG_SECONDS if repeatable else jobs.KEPT_SECONDS
         entering = asyncio.create_task(
             admit(caller=caller, wish=wish, request=request, web=listener.id, now=now, keep=keep)
@@ -162,8 +162,8 @@ async def reading(
     `after` is the entry read last; "" begins at the beginning.
     """
     listener = await Listener.here()
-    async with Follower(request, listener, after=after) as follower:
-        organization = caller.organization
+    organization = caller.organization
+    async with Follower(request, listener, organization=organization, after=after) as follower:
         head = await jobs.attach(request=request, organization=organization, web=listener.id)
         if head is None:
             raise NotKept.of(request)

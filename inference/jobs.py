@@ -10,7 +10,7 @@ Time is Redis's own.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, cast
@@ -19,8 +19,10 @@ from uuid import UUID
 import orjson
 
 from inference.engine import Sampling
+from kit.envelope import Place, Ring, sealed_under
 from kit.errors import Refused, Unavailable
 from kit.redis import Argument, Lua, async_state, state
+from tenants.models import Retention
 
 LEASE_MS = 6_000
 """How long a worker that fell silent keeps its requests."""
@@ -30,6 +32,8 @@ KEPT_SECONDS = 3600
 """How long an ended request's stream can still be read."""
 KEPT_LONG_SECONDS = 86_400
 """The same where callers may come late: in background, or under an Idempotency-Key."""
+KEPT_NOTHING_SECONDS = 300
+"""The same for an organization that wants nothing kept."""
 MOST_WAITING = 10_000
 """Waiting requests a model; beyond them, admission refuses."""
 PRIORITIES = 3
@@ -40,6 +44,7 @@ _LUA = Path(__file__).parent / "lua"
 _SUBMIT, _CLAIM, _RENEW = (Lua(_LUA / f"{n}.lua") for n in ("submit", "claim", "renew"))
 _REQUEUE, _CANCEL, _ATTACH = (Lua(_LUA / f"{n}.lua") for n in ("requeue", "cancel", "attach"))
 
+_ASKED = frozenset({"prompt", "messages", "sampling", "sealed"})
 LEASES, SEALED = "leases", "sealed"
 
 
@@ -60,7 +65,8 @@ class Verdict(StrEnum):
 class Job:
     """All that a worker needs to run a request and to book it.
 
-    A remote model's has `messages` and how many `prompt_tokens` they may be, instead of a prompt.
+    A remote model's has `messages` and how many `prompt_tokens` they may be, instead of a prompt;
+    of others `messages` are kept only for the history, where the organization wants texts in it.
     """
 
     id: UUID
@@ -82,6 +88,9 @@ class Job:
     """How many answers."""
     counted: tuple[str, ...] = ()
     """The scopes whose limits it counts in; see `tenants.limits`."""
+    retention: str = Retention.ANSWERS
+    sealed: bytes = b""
+    """What was asked, as Redis has it: see `unsealed`."""
 
     @property
     def input_tokens(self) -> int:
@@ -99,24 +108,62 @@ class Job:
         return self.input_tokens + self.output_tokens
 
     def dump(self) -> bytes:
-        """As stored in Redis."""
-        return orjson.dumps(asdict(self))
+        """As stored in Redis, in the clear: all but what was asked."""
+        fields = asdict(replace(self, sealed=b"", prompt_tokens=self.input_tokens))
+        return orjson.dumps({name: fields[name] for name in fields if name not in _ASKED})
+
+    def seal(self, ring: Ring) -> bytes:
+        """What was asked, as stored in Redis: under the organization's data key."""
+        asked = {name: getattr(self, name) for name in ("prompt", "messages", "sampling")}
+        return ring.seal(orjson.dumps(asked), self._place)
+
+    def seal_messages(self, ring: Ring) -> bytes:
+        """The messages as the history keeps them."""
+        return ring.seal(orjson.dumps(self.messages), asked_place(self.organization, self.id))
+
+    def unsealed(self, ring: Ring) -> "Job":
+        """With what was asked. Raises `kit.envelope.Unreadable`."""
+        if not self.sealed:
+            return self
+        return replace(self, **_asked(orjson.loads(ring.unseal(self.sealed, self._place))))
+
+    @property
+    def sealed_under(self) -> int:
+        """The version of the data key that opening it needs."""
+        return sealed_under(self.sealed) if self.sealed else 0
+
+    @property
+    def _place(self) -> Place:
+        return Place(self.organization, "job", str(self.id))
 
     @classmethod
-    def load(cls, stored: bytes) -> "Job":
-        """From Redis; fields that this version does not know are dropped."""
+    def load(cls, stored: bytes, sealed: bytes = b"") -> "Job":
+        """From Redis; fields that this version does not know are dropped.
+
+        It knows what was asked once it is `unsealed`; to book it that is not needed.
+        """
+        found = orjson.loads(stored)
         data: dict[str, Any] = {
-            name: value
-            for name, value in orjson.loads(stored).items()
-            if name in cls.__dataclass_fields__
+            name: found[name] for name in cls.__dataclass_fields__ if name in found
         }
-        data["id"] = UUID(data["id"])
-        data["prompt"] = tuple(data["prompt"])
-        data["messages"] = tuple(data.get("messages", ()))
         before = (f"organization:{data['organization']}", f"key:{data['key']}")
         data["counted"] = tuple(data.get("counted", before))
-        data["sampling"] = Sampling.load(data["sampling"])
-        return cls(**data)
+        return cls(**{**data, "id": UUID(data["id"]), **_asked(found), "sealed": sealed})
+
+
+def asked_place(organization: int, request: UUID) -> Place:
+    """Where the messages of a request belong in the history."""
+    return Place(organization, "history.asked", str(request))
+
+
+def _asked(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Prompt, messages and sampling, as far as they are there."""
+    return {
+        "prompt": tuple(data.get("prompt", ())),
+        "messages": tuple(data.get("messages", ())),
+        "sampling": Sampling.load(data.get("sampling", {"max_tokens": 1})),
+        "sealed": b"",
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,10 +195,12 @@ class Claim:
     position: int
 
 
-def submit(pipe: Any, *, ticket: str, job: Job, web: str, keep: int = KEPT_SECONDS) -> None:
+def submit(
+    pipe: Any, *, ticket: str, job: Job, ring: Ring, web: str, keep: int = KEPT_SECONDS
+) -> None:
     """Queue the script that accepts the request; the web process `web` reads it, unless "".
 
-    Its stream is kept for `keep` seconds after its end.
+    It is kept for `keep` seconds after its end, and so is its stream unless nothing is to be kept.
     """
     _SUBMIT.add(
         pipe,
@@ -167,6 +216,9 @@ def submit(pipe: Any, *, ticket: str, job: Job, web: str, keep: int = KEPT_SECON
             MOST_WAITING,
             job.model_version,
             keep,
+            min(keep, KEPT_NOTHING_SECONDS) if job.retention == Retention.NOTHING else keep,
+            job.seal(ring),
+            job.seal_messages(ring) if job.retention == Retention.TEXTS else b"",
         ],
     )
 
@@ -187,8 +239,8 @@ def claim(*, model: str, worker: str) -> Claim | None:
     found = _CLAIM([f"queue:{model}", LEASES], [worker, LEASE_MS, PRIORITIES])
     if not found:
         return None
-    _, attempt, position, spec = found
-    return Claim(job=Job.load(spec), attempt=attempt, position=position)
+    _, attempt, position, spec, sealed = found
+    return Claim(job=Job.load(spec, sealed or b""), attempt=attempt, position=position)
 
 
 def renew(held: Sequence[tuple[UUID, int]]) -> list[str]:

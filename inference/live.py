@@ -16,9 +16,21 @@ from weakref import WeakKeyDictionary
 import redis.asyncio
 import structlog
 
-from inference.stream import Ended, Event, Piece, decode, entries, entry_order
+from inference.stream import (
+    Ended,
+    Event,
+    Piece,
+    decode,
+    entries,
+    entry_order,
+    newest,
+    opened,
+    place,
+)
 from kit import redis as kit_redis
-from kit.errors import Unavailable
+from kit.envelope import Unreadable
+from kit.errors import Refused, Unavailable
+from tenants import datakeys
 
 Queue = asyncio.Queue[tuple[str, bytes]]
 _QUIET_SECONDS = 2.0
@@ -33,6 +45,12 @@ class Lost(Unavailable):
     """The request's state is gone (Redis lost its data); it failed and costs nothing."""
 
     code = "request_lost"
+
+
+class NotKeptAnyMore(Refused):
+    """The answer ended, was booked, and is not kept any more."""
+
+    status, code = 410, "answer_not_kept"
 
 
 class Listener:
@@ -101,13 +119,17 @@ class Listener:
 class Follower:
     """A reader of one request's stream. Open it before submitting.
 
-    `async with Follower(id) as follower: async for event in follower: …` ends after `Ended`;
-    raises `Lost` when Redis has forgotten the request. `after` is the entry read last, by a reader
-    who comes back; "" reads what is there already, from the beginning.
+    `async with Follower(id, …) as follower: async for event in follower: …` ends after `Ended`;
+    raises `Lost` when Redis has forgotten the request, and `NotKeptAnyMore` when its answer was
+    to go early. `after` is the entry read last, by a reader who comes back; "" reads what is there
+    already, from the beginning.
     """
 
-    def __init__(self, request: UUID, listener: Listener, *, after: str | None = None) -> None:
+    def __init__(
+        self, request: UUID, listener: Listener, *, organization: int, after: str | None = None
+    ) -> None:
         self.request = request
+        self._organization = organization
         self.ended: Ended | None = None
         self._listener = listener
         self._queue = listener.open(request)
@@ -153,14 +175,22 @@ class Follower:
         return [event]
 
     async def _catch_up(self) -> list[Event]:
-        client = kit_redis.async_state()
-        found = await client.xrange(f"stream:{self.request}", min=f"({self._last}")
-        if not found and not await client.exists(f"job:{self.request}"):
-            raise Lost("The request's state was lost; nothing was charged. Please send it again.")
-        events = [decode(entry.decode(), fields[b"d"]) for entry, fields in entries(found)]
+        events = await _read(self._organization, self.request, after=self._last)
+        if not events:
+            await self._refuse_gone()
         for event in events:
             self._note(event)
         return events
+
+    async def _refuse_gone(self) -> None:
+        state = await kit_redis.async_state().hget(f"job:{self.request}", "state")
+        if state is None:
+            raise Lost("The request's state was lost; nothing was charged. Please send it again.")
+        if state == b"done":
+            raise NotKeptAnyMore(
+                f"The request {self.request} ended and was booked, but its answer is not kept any "
+                "more: your organization keeps nothing of them (5 minutes)."
+            )
 
     def _note(self, event: Event) -> None:
         self._last = event.entry
@@ -170,7 +200,20 @@ class Follower:
             self.ended = event
 
 
-async def so_far(request: UUID) -> list[Event]:
+async def so_far(*, organization: int, request: UUID) -> list[Event]:
     """All of a stream that is there."""
-    found = await kit_redis.async_state().xrange(f"stream:{request}")
-    return [decode(entry.decode(), fields[b"d"]) for entry, fields in entries(found)]
+    return await _read(organization, request, after="0-0")
+
+
+async def _read(organization: int, request: UUID, *, after: str) -> list[Event]:
+    stored = await kit_redis.async_state().xrange(f"stream:{request}", min=f"({after}")
+    found = entries(stored)
+    if not found:
+        return []
+    ring = await datakeys.aring(organization, needs=newest(found))
+    try:
+        return opened(found, ring.cipher(place(organization, request)))
+    except Unreadable as error:
+        raise NotKeptAnyMore(
+            f"The answer of the request {request} cannot be read any more."
+        ) from error

@@ -41,3 +41,18 @@ class Request(models.Model):
 
     def __str__(self) -> str:
         return str(self.id)
+
+
+class RequestText(models.Model):
+    """What was asked and answered, where the organization wants it kept: sealed, for some days.
+
+    See `inference.texts`; the row of figures stays when this one is purged.
+    """
+
+    request = models.UUIDField(primary_key=True, editable=False)
+    asked = models.BinaryField()
+    answered = models.BinaryField()
+    finished_at = models.DateTimeField(db_index=True)
+
+    def __str__(self) -> str:
+        return str(self.request)

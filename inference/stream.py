@@ -1,7 +1,8 @@
 """A request's stream: what it delivered, in order, each token once, and one terminal event.
 
 Durable in a Redis Stream a request, whose entry ids are positions (`<tokens so far>-<attempt>`);
-live over one pub/sub channel a web process. Both are written by one script a step.
+live over one pub/sub channel a web process. Both are written by one script a step. What is kept is
+sealed under the organization's data key; a live message is never kept (docs/adr/0006).
 """
 
 from collections.abc import Sequence
@@ -14,7 +15,9 @@ import orjson
 
 from inference.engine import Delta, Logprob, Outcome
 from inference.jobs import LEASES, SEALED
+from kit.envelope import Cipher, Place, sealed_under
 from kit.redis import Argument, Lua, state
+from tenants import datakeys
 
 _LUA = Path(__file__).parent / "lua"
 _APPEND, _END = Lua(_LUA / "append.lua"), Lua(_LUA / "end.lua")
@@ -66,16 +69,27 @@ class Ended:
 
 
 Event = Piece | Ended
+Entries = list[tuple[bytes, dict[bytes, bytes]]]
 
 
-def append(step: Sequence[tuple[UUID, int, Delta]]) -> list[str]:
-    """Write one step: (request, attempt, delta) of each, sealing those with an outcome.
+def place(organization: int, request: UUID) -> Place:
+    """Where a stream's entries belong."""
+    return Place(organization, "stream", str(request))
+
+
+def append(step: Sequence[tuple[UUID, int, Delta, Cipher | None]]) -> list[str]:
+    """Write one step: (request, attempt, delta, cipher of its stream) of each, sealing those with
+    an outcome. Only what has text needs a cipher.
 
     Returns for each a `jobs.Verdict`, or the reason for which the request is to be cancelled.
     """
     arguments: list[Argument] = []
-    for request, attempt, delta in step:
-        arguments += [str(request), attempt, delta.position, len(delta.tokens), _payload(delta)]
+    for request, attempt, delta, cipher in step:
+        live = _payload(delta)
+        if live and cipher is None:
+            raise ValueError(f"the stream of {request} has no cipher")
+        kept = cipher.seal(live) if live and cipher else b""
+        arguments += [str(request), attempt, delta.position, len(delta.tokens), live, kept]
         arguments += _seal(delta.outcome)
     return [reply.decode() for reply in _APPEND([LEASES, SEALED], arguments)]
 
@@ -97,14 +111,48 @@ def end(pipe: Any, *, request: UUID, event: Ended) -> None:
     _END.add(pipe, keys, [str(request), payload])
 
 
-def emitted(request: UUID, choice: int = 0) -> tuple[int, ...]:
+def read(organization: int, request: UUID) -> list[Event]:
+    """All of a stream that is there, for threads. Raises `kit.envelope.Unreadable`."""
+    found = entries(state().xrange(f"stream:{request}"))
+    ring = datakeys.ring(organization, needs=newest(found))
+    return opened(found, ring.cipher(place(organization, request)))
+
+
+def texts_of(events: Sequence[Event]) -> list[str]:
+    """The text of each answer so far."""
+    texts = [""]
+    for piece in (event for event in events if isinstance(event, Piece)):
+        texts += [""] * (piece.choice + 1 - len(texts))
+        texts[piece.choice] += piece.text
+    return texts
+
+
+def emitted(organization: int, request: UUID, choice: int = 0) -> tuple[int, ...]:
     """The tokens of an answer delivered so far, for the worker that takes over."""
     tokens: list[int] = []
-    for _, fields in entries(state().xrange(f"stream:{request}")):
-        data = orjson.loads(fields[b"d"])
-        if data.get("c", 0) == choice:
-            tokens += data.get("t", [])
+    for event in read(organization, request):
+        tokens += event.tokens if isinstance(event, Piece) and event.choice == choice else ()
     return tuple(tokens)
+
+
+def newest(found: Entries) -> int:
+    """The version of the data key that these entries need."""
+    sealed = [fields[b"d"] for _, fields in found if not _is_clear(fields[b"d"])]
+    return max(map(sealed_under, sealed), default=0)
+
+
+def opened(found: Entries, cipher: Cipher) -> list[Event]:
+    """Entries of a durable stream as what they say."""
+    return [decode(entry.decode(), _open(fields[b"d"], cipher)) for entry, fields in found]
+
+
+def _open(stored: bytes, cipher: Cipher) -> bytes:
+    return stored if _is_clear(stored) else cipher.unseal(stored)
+
+
+def _is_clear(stored: bytes) -> bool:
+    """The terminal event, which has nothing of the answer."""
+    return stored.startswith(b"{")
 
 
 def entry_order(entry: str) -> tuple[int, int]:
@@ -113,13 +161,13 @@ def entry_order(entry: str) -> tuple[int, int]:
     return int(first), int(second)
 
 
-def entries(reply: Any) -> list[tuple[bytes, dict[bytes, bytes]]]:
+def entries(reply: Any) -> Entries:
     """XRANGE's reply, typed: our clients give bytes."""
     return reply or []
 
 
 def decode(entry: str, payload: bytes) -> Event:
-    """An entry of the durable stream, or a line of the live channel."""
+    """A line of the live channel, or an entry of the durable stream that was opened."""
     data = orjson.loads(payload)
     if "reason" in data:
         return Ended(entry=entry, **data)

@@ -140,6 +140,7 @@ class OrganizationAdmin(Audited, ChangedFieldsOnly, ModelAdmin):  # type: ignore
     fieldsets = (
         (None, {"fields": ("name", "slug", "schema_name", "created_at")}),
         ("Limits", {"fields": ("plan", *_LIMITS, "priority")}),
+        ("Privacy", {"fields": ("retention", "kept_days")}),
         ("Suspension", {"fields": ("suspended_at", "suspended_reason")}),
     )
 

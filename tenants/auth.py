@@ -17,7 +17,16 @@ from kit.errors import Invalid, Refused, Unavailable
 from kit.origin import Network
 from tenants import keys, signatures, uses
 from tenants.keys import Unauthenticated
-from tenants.models import ApiKey, Limited, LogIn, Membership, ModelLimit, Organization, Role
+from tenants.models import (
+    ApiKey,
+    Limited,
+    LogIn,
+    Membership,
+    ModelLimit,
+    Organization,
+    Retention,
+    Role,
+)
 from tenants.records import Fields, Records
 from tenants.roles import SCOPES, Action, role_may, scopes_may, scopes_of
 from tenants.tokens import AccessClaims, NotLoggedIn, read_access
@@ -102,6 +111,7 @@ class Caller:
     person: int | None = None
     person_limits: Limits = Limits()
     model_limits: Mapping[str, Limits] = field(default_factory=dict)
+    retention: str = Retention.ANSWERS
 
     def may(self, action: Action) -> bool:
         """What the table of `tenants.roles` says."""
@@ -161,6 +171,7 @@ class _Organization:
     limits: Limits
     priority: int
     model_limits: Mapping[str, Limits] = field(default_factory=dict)
+    retention: str = Retention.ANSWERS
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,6 +245,7 @@ async def _member(token: str) -> Caller:
         limits=organization.limits,
         key_limits=Limits(),
         priority=organization.priority,
+        retention=organization.retention,
         user=claims.user,
         role=member.role,
         person=claims.user,
@@ -272,6 +284,7 @@ async def _program(text: str, *, again: bool) -> Caller:
         person=key.person,
         person_limits=member.limits if member else Limits(),
         model_limits=organization.model_limits,
+        retention=organization.retention,
     )
 
 
@@ -371,6 +384,7 @@ def _load_organization(identifier: str) -> Fields | None:
         "limits": _own_or_plans(_limits(organization), organization.plan),
         "priority": organization.priority,
         "model_limits": _model_limits(organization),
+        "retention": organization.retention,
     }
 
 

@@ -40,12 +40,12 @@ _held: dict[int, tuple[float, Ring]] = {}
 _renewals: dict[int, asyncio.Task[None]] = {}
 
 
-def ring(organization: int) -> Ring:
-    """The organization's data keys, for threads.
+def ring(organization: int, *, needs: int = 0) -> Ring:
+    """The organization's data keys, for threads; not without the version that a text `needs`.
 
     Raises `Unreadable` where it has none any more, and `KeeperFailed`.
     """
-    found = _held_for(organization)
+    found = _held_for(organization, needs)
     if found is not None and found[0] < FRESH_SECONDS:
         return found[1]
     try:
@@ -60,12 +60,12 @@ def ring(organization: int) -> Ring:
             close_old_connections()
 
 
-async def aring(organization: int) -> Ring:
+async def aring(organization: int, *, needs: int = 0) -> Ring:
     """The same for the event loop: without the database while records are warm.
 
     Raises `Unavailable` where the keys cannot be had now.
     """
-    found = _held_for(organization)
+    found = _held_for(organization, needs)
     if found is None:
         try:
             return await _fetch(organization)
@@ -141,11 +141,13 @@ def rewrap(*, now: datetime, each: Callable[[], None] = lambda: None) -> int:
     return moved
 
 
-def _held_for(organization: int) -> tuple[float, Ring] | None:
-    """Age and keys, if they are not too old."""
+def _held_for(organization: int, needs: int) -> tuple[float, Ring] | None:
+    """Age and keys, if they are not too old, and have the version that is needed."""
     since, held = _held.get(organization, (float("-inf"), None))
     age = time.monotonic() - since
-    return (age, held) if held is not None and age < HELD_SECONDS else None
+    if held is None or age > HELD_SECONDS or max(held.keys) < needs:
+        return None
+    return age, held
 
 
 def _hold(organization: int, found: Ring) -> Ring:

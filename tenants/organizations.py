@@ -6,8 +6,9 @@ from django.db import transaction
 
 from tenants import audit
 from tenants.audit import Actor, Change
-from tenants.models import Organization
+from tenants.models import Organization, Retention
 
+_RETENTION = ("retention", "kept_days")
 _SUSPENSION = ("suspended_at", "suspended_reason")
 
 
@@ -29,6 +30,25 @@ def reinstate(organization: Organization, *, now: datetime, by: Actor = audit.SY
     before = _suspension(organization)
     organization.suspended_at, organization.suspended_reason = None, ""
     _save(organization, Change("organization.reinstated", target(organization), before), by, now)
+
+
+def keep(
+    organization: Organization, retention: Retention, *, days: int, now: datetime, by: Actor
+) -> None:
+    """Keep from now on what `retention` says, texts for so many days. Again changes nothing.
+
+    Every process follows within a second; texts that are kept no more go with the next purge.
+    """
+    with transaction.atomic():
+        organization = Organization.objects.select_for_update(no_key=True).get(pk=organization.pk)
+        before = {name: getattr(organization, name) for name in _RETENTION}
+        organization.retention, organization.kept_days = retention, days
+        after = {name: getattr(organization, name) for name in _RETENTION}
+        before, after = audit.differences(before, after)
+        if after:
+            organization.save(update_fields=list(_RETENTION))
+            change = Change("organization.retention", target(organization), before, after)
+            audit.record(change, by=by, organization=organization.pk, now=now)
 
 
 def target(organization: Organization) -> str:

@@ -23,6 +23,8 @@ class Action(StrEnum):
     READ_MEMBERS = "see who belongs to it, and leave it"
     MANAGE_MEMBERS = "give roles and remove members, owners excepted"
     MANAGE_OWNERS = "give and take ownership"
+    READ_PRIVACY = "see what is kept of prompts and answers"
+    MANAGE_PRIVACY = "choose what is kept, and take everything away as an export"
 
 
 ROLES: Mapping[Action, frozenset[Role]] = {
@@ -35,6 +37,8 @@ ROLES: Mapping[Action, frozenset[Role]] = {
     Action.READ_MEMBERS: frozenset(Role),
     Action.MANAGE_MEMBERS: frozenset({OWNER, ADMIN}),
     Action.MANAGE_OWNERS: frozenset({OWNER}),
+    Action.READ_PRIVACY: frozenset(Role),
+    Action.MANAGE_PRIVACY: frozenset({OWNER, ADMIN}),
 }
 SCOPES: Mapping[Action, Scope] = {
     Action.RUN_MODELS: Scope.INFERENCE,

@@ -6,6 +6,7 @@ from tenants.api.audit import Audit, AuditExport
 from tenants.api.keys import KeyRotation, Keys, LeakReport, OneKey
 from tenants.api.logins import LogInEndpoint, LogOut, Myself, Renewal
 from tenants.api.members import Leave, Members, OneMember, Ownership
+from tenants.api.retention import RetentionEndpoint
 
 urlpatterns = [
     path("auth/token", LogInEndpoint.as_view()),
@@ -20,6 +21,7 @@ urlpatterns = [
     path("members/leave", Leave.as_view()),
     path("members/<int:user>", OneMember.as_view()),
     path("ownership", Ownership.as_view()),
+    path("retention", RetentionEndpoint.as_view()),
     path("audit", Audit.as_view()),
     path("audit/export", AuditExport.as_view()),
 ]

@@ -8,15 +8,17 @@ from django.http import HttpRequest, HttpResponseBase
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 
-from inference import jobs
+from inference import jobs, texts
 from inference.api import sse
 from inference.api.access import InferenceEndpoint, headers
 from inference.api.infer import bill, events
 from inference.generation import NotKept, reading
 from inference.live import so_far
-from inference.stream import Ended, Piece, entry_order
+from inference.stream import Ended, entry_order, texts_of
 from kit.edge import Json
 from kit.errors import Invalid
+from tenants.api.access import in_thread
+from tenants.models import Retention
 
 
 class OneRequest(InferenceEndpoint):
@@ -29,26 +31,41 @@ class OneRequest(InferenceEndpoint):
         responses={200: OpenApiTypes.OBJECT},
     )
     async def get(self, request: HttpRequest, identifier: UUID) -> HttpResponseBase:
-        """Its state and text; usage and cost once it has ended."""
+        """Its state and text; usage and cost once it has ended. Later what the history keeps."""
         head = await jobs.head(request=identifier, organization=self.caller.organization)
         if head is None:
-            raise NotKept.of(identifier)
-        found = await so_far(identifier)
-        texts = [""]
-        for piece in (event for event in found if isinstance(event, Piece)):
-            texts += [""] * (piece.choice + 1 - len(texts))
-            texts[piece.choice] += piece.text
+            return await self._remembered(identifier)
+        found = await so_far(organization=self.caller.organization, request=identifier)
+        answers = texts_of(found)
         data: dict[str, Any] = {
             "request_id": str(identifier),
             "state": head.state,
             "model": head.model,
-            "text": texts[0],
+            "text": answers[0],
         }
-        if len(texts) > 1:
-            data["texts"] = texts
+        if len(answers) > 1:
+            data["texts"] = answers
         if found and isinstance(found[-1], Ended):
             data |= {"finish_reason": found[-1].reason, **bill(found[-1])}
         return Json(data)
+
+    async def _remembered(self, identifier: UUID) -> HttpResponseBase:
+        """From the history, where the organization keeps texts there."""
+        if self.caller.retention != Retention.TEXTS:
+            raise NotKept.of(identifier)
+        found = await in_thread(texts.read, self.caller.organization, identifier)
+        if found is None:
+            raise NotKept.of(identifier)
+        return Json(
+            {
+                "request_id": str(identifier),
+                "state": "remembered",
+                "messages": found.messages,
+                "text": found.answers[0],
+                "texts": found.answers,
+                "finished_at": found.finished_at,
+            }
+        )
 
 
 class RequestStream(InferenceEndpoint):

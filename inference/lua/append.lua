@@ -2,14 +2,14 @@
 -- Fenced by attempt, placed by position: a worker that lost its lease, or repeats itself, adds
 -- nothing. What was accepted is also told live to the web processes concerned, a message each.
 -- KEYS leases, sealed
--- ARGV for each request: rid, attempt, position, tokens, payload, reason ("" goes on), error,
---      prompt tokens, cached tokens
+-- ARGV for each request: rid, attempt, position, tokens, payload to send, the same sealed to keep,
+--      reason ("" goes on), error, prompt tokens, cached tokens
 -- -> for each request: "ok" | "lost" | the reason for which it is to be cancelled
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local replies, live = {}, {}
 
-local function append(rid, attempt, position, count, payload, reason, at)
+local function append(rid, attempt, position, count, payload, kept, reason, at)
   local job = 'job:' .. rid
   local found = redis.call('HMGET', job, 'state', 'attempt', 'position', 'cancel', 'web')
   if found[2] ~= attempt then return 'lost' end
@@ -20,7 +20,7 @@ local function append(rid, attempt, position, count, payload, reason, at)
     if payload ~= '' then
       local ends = position + count
       local entry = string.format('%.0f-%.0f', ends, attempt * 2 + (count == '0' and 1 or 0))
-      redis.call('XADD', 'stream:' .. rid, entry, 'd', payload)
+      redis.call('XADD', 'stream:' .. rid, entry, 'd', kept)
       redis.call('HSET', job, 'position', string.format('%.0f', ends))
       redis.call('HSETNX', job, 'first', now)
       for web in string.gmatch(found[5], '[^,]+') do
@@ -32,12 +32,13 @@ local function append(rid, attempt, position, count, payload, reason, at)
     return 'lost'
   end
   if reason ~= '' then
-    redis.call('HSET', job, 'state', 'sealed', 'reason', reason, 'error', ARGV[at + 6],
-      'prompt_tokens', ARGV[at + 7], 'cached_tokens', ARGV[at + 8], 'sealed', now)
+    redis.call('HSET', job, 'state', 'sealed', 'reason', reason, 'error', ARGV[at + 7],
+      'prompt_tokens', ARGV[at + 8], 'cached_tokens', ARGV[at + 9], 'sealed', now)
+    redis.call('HDEL', job, 'sealed_prompt')
     redis.call('ZREM', KEYS[1], rid)
     redis.call('ZADD', KEYS[2], now, rid)
     local org, model, cost, priority = unpack(redis.call('HMGET', job, 'org', 'model', 'cost', 'priority'))
-    local over = ARGV[at + 7] + redis.call('HGET', job, 'position') - cost
+    local over = ARGV[at + 8] + redis.call('HGET', job, 'position') - cost
     local queue = 'queue:' .. model
     redis.call('HINCRBY', queue .. ':served', org, string.format('%d', over))
     local orgs = queue .. ':' .. priority
@@ -46,9 +47,10 @@ local function append(rid, attempt, position, count, payload, reason, at)
   return found[4] or 'ok'
 end
 
-for at = 1, #ARGV, 9 do
+for at = 1, #ARGV, 10 do
   table.insert(replies,
-    append(ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4], ARGV[at + 5], at))
+    append(ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4], ARGV[at + 5],
+      ARGV[at + 6], at))
 end
 for web, lines in pairs(live) do
   redis.call('PUBLISH', 'web:' .. web, table.concat(lines, '\n'))

@@ -14,6 +14,7 @@ if found[1] == 'waiting' then
   redis.call('ZREM', queue, ARGV[1])
   redis.call('LREM', queue .. ':' .. found[4] .. ':' .. found[2], 1, ARGV[1])
   redis.call('HSET', KEYS[1], 'state', 'sealed', 'sealed', now, 'reason', ARGV[3], 'error', '')
+  redis.call('HDEL', KEYS[1], 'sealed_prompt')
   redis.call('ZADD', KEYS[2], now, ARGV[1])
   redis.call('PUBLISH', 'workers', 'finish ' .. ARGV[1])
   return 'sealed'

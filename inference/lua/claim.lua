@@ -2,7 +2,7 @@
 -- The organization is charged the most the request may take; sealing gives back what it did not.
 -- KEYS queue, leases
 -- ARGV worker, lease in ms, priorities
--- -> {} | {rid, attempt, position, spec}
+-- -> {} | {rid, attempt, position, spec, what was asked, sealed}
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 for priority = 0, ARGV[3] - 1 do
@@ -16,7 +16,7 @@ for priority = 0, ARGV[3] - 1 do
     local job = rid and 'job:' .. rid
     if job and redis.call('HGET', job, 'state') == 'waiting' then
       local attempt = redis.call('HINCRBY', job, 'attempt', 1)
-      local found = redis.call('HMGET', job, 'position', 'spec', 'cost')
+      local found = redis.call('HMGET', job, 'position', 'spec', 'cost', 'sealed_prompt')
       redis.call('HSET', job, 'state', 'running', 'worker', ARGV[1])
       redis.call('HSETNX', job, 'started', now)
       redis.call('ZREM', KEYS[1], rid)
@@ -24,7 +24,7 @@ for priority = 0, ARGV[3] - 1 do
       redis.call('SET', KEYS[1] .. ':floor', score)
       redis.call('HSET', KEYS[1] .. ':served', org, score + found[3])
       if redis.call('ZSCORE', orgs, org) then redis.call('ZADD', orgs, score + found[3], org) end
-      return {rid, attempt, tonumber(found[1]), found[2]}
+      return {rid, attempt, tonumber(found[1]), found[2], found[4]}
     end
     first = redis.call('ZRANGE', orgs, 0, 0, 'WITHSCORES')
   end

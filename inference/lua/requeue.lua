@@ -16,6 +16,7 @@ local function back(rid, crashed)
   if found[6] or crashes >= tonumber(ARGV[3] or 0) and crashed == 1 then
     redis.call('HSET', job, 'state', 'sealed', 'sealed', now, 'reason', found[6] or 'failed',
       'error', found[6] and '' or 'The workers that ran it stopped ' .. crashes .. ' times.')
+    redis.call('HDEL', job, 'sealed_prompt')
     redis.call('ZADD', KEYS[2], now, rid)
     return
   end

@@ -1,7 +1,8 @@
 -- Accept a request: its job stands, waiting, in its organization's line for the model.
 -- KEYS ticket, job, queue (zset rid -> ms)
 -- ARGV rid, organization, model, priority, cost (tokens at most), web, spec, most waiting,
---      model version, seconds to keep it after its end
+--      model version, seconds to keep it after its end, seconds to keep its stream,
+--      what was asked, sealed; the same for the history, or ""
 -- -> {"ok"} | {"full", waiting, age of the oldest in ms} | {"skipped"}
 if redis.call('EXISTS', KEYS[2]) == 1 then return {'ok'} end
 local epoch = string.match(redis.call('GET', KEYS[1]) or '', '^credit:(%d+)$')
@@ -18,7 +19,9 @@ redis.call('DEL', KEYS[1])
 redis.call('HSET', KEYS[2], 'state', 'waiting', 'org', org, 'model', model, 'priority', priority,
   'cost', ARGV[5], 'web', ARGV[6], 'spec', ARGV[7], 'attempt', 0, 'position', 0, 'created', now,
   'credit_epoch', epoch,
-  'version', ARGV[9], 'keep', ARGV[10], 'readers', ARGV[6] == '' and 0 or 1)
+  'version', ARGV[9], 'keep', ARGV[10], 'keep_stream', ARGV[11], 'sealed_prompt', ARGV[12],
+  'readers', ARGV[6] == '' and 0 or 1)
+if ARGV[13] ~= '' then redis.call('HSET', KEYS[2], 'asked', ARGV[13]) end
 redis.call('ZADD', KEYS[3], now, rid)
 redis.call('RPUSH', KEYS[3] .. ':' .. priority .. ':' .. org, rid)
 local orgs = KEYS[3] .. ':' .. priority

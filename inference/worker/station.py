@@ -7,6 +7,8 @@ that piled up meanwhile go out together.
 import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
 from queue import Empty, SimpleQueue
 from threading import Event, Lock, Thread
 from time import sleep
@@ -23,11 +25,18 @@ from inference.jobs import Claim, Verdict
 from inference.stream import Part
 from inference.worker.breaker import Breaker
 from inference.worker.choices import Choices, Seeds
+from kit.envelope import Cipher, Unreadable
+from kit.keepers import KeeperFailed
+from tenants import datakeys
 
 _MOST_AT_ONCE = 512
 """Deltas in one script call."""
 
 log = structlog.get_logger()
+
+
+class NotOpened(Exception):
+    """A request whose prompt does not open."""
 
 
 class Held:
@@ -38,6 +47,8 @@ class Held:
 
     def __init__(self, claim: Claim) -> None:
         self.claim = claim
+        self.cipher: Cipher | None = None
+        """Of its stream; None until it was opened."""
         self.gone = Event()
         self.choices = Choices(
             work=f"{claim.job.id}/{claim.attempt}", count=claim.job.n, position=claim.position
@@ -153,6 +164,7 @@ class Station:
             self.free_slot(1 - claim.job.n)
         self._held |= dict.fromkeys(held.choices.works, held)
         try:
+            _open(held)
             for work in self._works(held):
                 self.engine.submit(work)
                 taken.add(work.id)
@@ -187,13 +199,14 @@ class Station:
     def _works(self, held: Held) -> Iterator[Work]:
         """A request as the engine takes it: a work for each answer."""
         job, seeds = held.claim.job, Seeds(held.claim.job.sampling)
+        emitted = partial(stream.emitted, job.organization, job.id)
         for choice, work in enumerate(held.choices.works):
             yield Work(
                 id=work,
                 tenant=str(job.organization),
                 prompt=job.prompt,
                 sampling=seeds[choice],
-                emitted=stream.emitted(job.id, choice) if held.claim.position else (),
+                emitted=emitted(choice) if held.claim.position else (),
                 priority=job.priority,
                 group=str(job.id) if job.n > 1 else "",
             )
@@ -261,7 +274,7 @@ class Station:
         return deltas
 
     def _write(self, step: list[tuple[Held, Delta]]) -> list[str]:
-        rows = [(held.claim.job.id, held.claim.attempt, delta) for held, delta in step]
+        rows = [(held.claim.job.id, held.claim.attempt, delta, held.cipher) for held, delta in step]
         pause = 0.05
         while True:
             try:
@@ -283,6 +296,18 @@ class Station:
             self._cancel(held, FinishReason(verdict))
         elif isinstance(delta, Part) and delta.end == FinishReason.failed:
             self._cancel(held, FinishReason.failed)
+
+
+def _open(held: Held) -> None:
+    """Learn what was asked, and the cipher of its stream. Raises `NotOpened`."""
+    job = held.claim.job
+    try:
+        ring = datakeys.ring(job.organization, needs=job.sealed_under)
+        held.claim = replace(held.claim, job=job.unsealed(ring))
+    except (Unreadable, KeeperFailed) as error:
+        log.exception("a request could not be opened")
+        raise NotOpened("what was asked cannot be opened: its data key is out of reach") from error
+    held.cipher = ring.cipher(stream.place(job.organization, job.id))
 
 
 def _given_up(delta: Delta) -> bool:

@@ -95,6 +95,8 @@ CONNECTIONS_PER_KEY = int(_env("CONNECTIONS_PER_KEY", "2000"))
 """Open at once in one web process, requests and sockets."""
 AUDIT_ANCHORS = Path(_env("AUDIT_ANCHORS", str(VAR_DIR / "audit" / "anchors.jsonl")))
 """Where the heads of the audit log are written down daily; best where the database's host can't."""
+EXPORTS_DIR = Path(_env("EXPORTS_DIR", str(VAR_DIR / "exports")))
+"""Where exports lie, sealed; web processes and workers must both reach it."""
 BODY_LIMIT = 2 * 1024 * 1024
 """The largest request body the API reads, in bytes."""
 DATA_UPLOAD_MAX_MEMORY_SIZE = BODY_LIMIT

@@ -33,7 +33,7 @@ def globex(transactional_db: None, redis: Redis) -> Account:
 
 @pytest.fixture(autouse=True)
 def _clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("analytics.api.timezone.now", lambda: NOW)
+    monkeypatch.setattr("analytics.api.usage.timezone.now", lambda: NOW)
 
 
 @pytest.fixture

@@ -13,10 +13,11 @@ from inference.catalog import offers
 from inference.catalog.offers import Offer
 from inference.fleet import pulse
 from inference.worker import Host
+from tenants import datakeys
 from tenants.auth import Caller
 from tenants.models import Organization
 from tests import factories
-from tests.inference.parts import ECHO, add_model
+from tests.inference.parts import ECHO, RING, add_model
 
 
 @pytest.fixture(autouse=True)
@@ -27,6 +28,13 @@ def _fresh_snapshots() -> Iterator[None]:
     yield
     for each in (offers, pricing, pulse):
         each.forget()
+
+
+@pytest.fixture(autouse=True)
+def _a_ring(_fresh_data_keys: None) -> None:
+    """See `RING`."""
+    for organization in (1, 2, 3):
+        datakeys._hold(organization, RING)
 
 
 @pytest.fixture

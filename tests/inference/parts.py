@@ -1,7 +1,7 @@
 """Pieces from which inference tests are made."""
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,17 +13,21 @@ from django.db import connection
 from django_tenants.utils import schema_context
 
 from billing.models import PriceVersion
-from inference import jobs
+from inference import jobs, stream
 from inference.catalog.models import Model
-from inference.engine import Sampling
+from inference.engine import Delta, Sampling
 from inference.engine.manifest import Manifest, write_manifest
 from inference.jobs import Job
 from inference.worker import Host
+from kit.envelope import Ring
 from kit.ids import request_id
 from kit.redis import pipeline, state
+from tenants import datakeys
 
 T = TypeVar("T")
 ECHO = "echo"
+RING = Ring({1: bytes(range(32))})
+"""Organization 1's data keys: it has no row, nor do tests of Redis alone have a database."""
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 RATES = {"input_tokens": 1_000_000_000, "output_tokens": 2_000_000_000}
 """1,000 nanos a token in, 2,000 a token out."""
@@ -85,13 +89,28 @@ def job(**fields: Any) -> Job:
 def submit(*some: Job, web: str = "web") -> None:
     """Put requests in line, past limits and credit."""
     for each in some:
-        ticket = f"ticket:{each.id}"
+        ticket, ring = f"ticket:{each.id}", datakeys.ring(each.organization)
         state().set(ticket, "credit:0")
 
-        def script(pipe: Any, each: Job = each, ticket: str = ticket) -> None:
-            jobs.submit(pipe, ticket=ticket, job=each, web=web)
+        def script(pipe: Any, each: Job = each, ticket: str = ticket, ring: Ring = ring) -> None:
+            jobs.submit(pipe, ticket=ticket, job=each, ring=ring, web=web)
 
         jobs.submitted(pipeline(script)[0])
+
+
+def append(step: Iterable[tuple[UUID, int, Delta]], organization: int = 1) -> list[str]:
+    """Write one step of an organization's requests."""
+    return stream.append(
+        [
+            (request, attempt, delta, RING.cipher(stream.place(organization, request)))
+            for request, attempt, delta in step
+        ]
+    )
+
+
+def emitted(request: UUID, organization: int = 1) -> tuple[int, ...]:
+    """The tokens in a request's stream."""
+    return stream.emitted(organization, request)
 
 
 def fields(request: UUID) -> dict[str, str]:

@@ -17,6 +17,7 @@ from inference.jobs import Job
 from inference.models import Request
 from inference.worker.finisher import finish_each
 from kit.redis import pipeline, state
+from tenants import datakeys
 from tenants.auth import Caller
 from tests.inference.parts import NOW, job
 
@@ -38,7 +39,8 @@ def admit(request: Job, amount: int) -> bytes:
             request=request.id,
             amount=amount,
         )
-        jobs.submit(pipe, ticket=ticket, job=request, web="web")
+        ring = datakeys.ring(request.organization)
+        jobs.submit(pipe, ticket=ticket, job=request, ring=ring, web="web")
 
     return bytes(pipeline(scripts)[0][0])
 
@@ -58,7 +60,8 @@ def sealed(caller: Caller, echo: Offer) -> Job:
     assert claim is not None
     outcome = Outcome(FinishReason.stop, prompt_tokens=2, cached_tokens=0, completion_tokens=3)
     delta = Delta(str(made.id), position=0, tokens=(1, 2, 3), text="abc", outcome=outcome)
-    stream.append([(made.id, claim.attempt, delta)])
+    cipher = datakeys.ring(made.organization).cipher(stream.place(made.organization, made.id))
+    stream.append([(made.id, claim.attempt, delta, cipher)])
     return made
 
 

@@ -110,6 +110,21 @@ DOORS = (
     ),
     Door("DELETE", "api/v1/members/<int:user>", 404, MANAGE, "", "api/v1/members/0"),
     Door("POST", "api/v1/ownership", 400, ("owner",), "", form={}),
+    Door("GET", "api/v1/retention", 200, MEMBERS, ""),
+    Door("PUT", "api/v1/retention", 200, MANAGE, "", form={"keeps": "answers"}),
+    Door("POST", "api/v1/exports", 202, MANAGE, "", form={}),
+    Door("GET", "api/v1/exports", 200, MANAGE, ""),
+    Door(
+        "GET", "api/v1/exports/<uuid:identifier>", 404, MANAGE, "", f"api/v1/exports/{NO_REQUEST}"
+    ),
+    Door(
+        "GET",
+        "api/v1/exports/<uuid:identifier>/download",
+        404,
+        MANAGE,
+        "",
+        f"api/v1/exports/{NO_REQUEST}/download",
+    ),
     Door("GET", "api/v1/audit", 200, MANAGE, "audit"),
     Door("GET", "api/v1/audit/export", 200, MANAGE, "audit"),
 )

@@ -1,0 +1,54 @@
+"""Exports: everything that an organization owns, as a file to take away."""
+
+from uuid import uuid4
+
+from django.db import models
+
+from tenants.models import Organization
+from tenants.scoping import OwnedQuerySet
+
+
+class Export(models.Model):
+    """One export, asked for and then written by a worker. At most one of an organization is open.
+
+    Its file lies sealed in `settings.EXPORTS_DIR`; see `analytics.exports`.
+    """
+
+    class State(models.TextChoices):
+        """Where it is."""
+
+        WAITING = "waiting"
+        RUNNING = "running"
+        READY = "ready"
+        FAILED = "failed"
+        EXPIRED = "expired"
+
+    OPEN = (State.WAITING, State.RUNNING)
+
+    id = models.UUIDField(primary_key=True, default=uuid4, editable=False)
+    organization = models.ForeignKey(Organization, on_delete=models.CASCADE, related_name="+")
+    state = models.CharField(max_length=8, choices=State.choices, default=State.WAITING)
+    asked_by = models.CharField(max_length=64)
+    created_at = models.DateTimeField()
+    leased_until = models.DateTimeField(null=True, blank=True)
+    attempts = models.PositiveSmallIntegerField(default=0)
+    finished_at = models.DateTimeField(null=True, blank=True)
+    expires_at = models.DateTimeField(null=True, blank=True)
+    size = models.BigIntegerField(default=0)
+    sha256 = models.CharField(max_length=64, blank=True)
+    error = models.CharField(max_length=200, blank=True)
+
+    objects = OwnedQuerySet["Export"].as_manager()
+
+    class Meta:
+        ordering = ("-created_at",)
+        constraints = (
+            models.UniqueConstraint(
+                fields=("organization",),
+                condition=models.Q(state__in=("waiting", "running")),
+                name="one_open_export",
+            ),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.organization} · {self.created_at:%Y-%m-%d %H:%M} · {self.state}"
