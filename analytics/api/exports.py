@@ -9,13 +9,19 @@ from django.http import HttpRequest, StreamingHttpResponse
 from django.utils import timezone
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from analytics import exports
 from analytics.models import Export
-from kit.edge import Json
+from kit.edge import Json, body
 from tenants.api.access import OrganizationEndpoint, actor, in_thread
 from tenants.roles import Action
+
+
+class ExportForm(BaseModel):
+    """Everything is exported: there is nothing to choose."""
+
+    model_config = ConfigDict(extra="forbid")
 
 
 class ExportEntry(BaseModel):
@@ -61,11 +67,12 @@ class Exports(OrganizationEndpoint):
         description="A zip of JSON lines, a file a table, with a manifest of checksums: people, "
         "keys, the ledger, invoices, the audit log, the history and its texts. Written within "
         "minutes; while one is open, asking again returns it.",
-        request=None,
+        request=ExportForm,
         responses={202: ExportEntry},
     )
     async def post(self, request: HttpRequest) -> Json:
         """Ask for one."""
+        await body(request, ExportForm)
         now = timezone.now()
 
         def ask() -> Export:

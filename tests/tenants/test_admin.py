@@ -51,6 +51,7 @@ NO_MEMBERS = {
 }
 NO_BUDGET = {"monthly_budget_nanos": 0}
 NO_LIMITS = {"requests_per_minute": 0, "tokens_per_minute": 0, "concurrent_requests": 0}
+PRIVACY = {"retention": "answers", "kept_days": 30}
 DAY = {"suspended_at_0": "", "suspended_at_1": "", "suspended_reason": ""}
 
 
@@ -86,7 +87,7 @@ def test_the_list_finds_an_organization_by_its_members(
 
 @pytest.mark.django_db(transaction=True)
 def test_a_new_organization_gets_its_schema(operator: Client) -> None:
-    new = {"name": "Initech", "slug": "initech-2", "priority": 1}
+    new = {"name": "Initech", "slug": "initech-2", "priority": 1, **PRIVACY}
     try:
         submit(operator, "organization/add/", **new, **NO_LIMITS, **NO_MEMBERS, **DAY)
         organization = Organization.objects.get(slug="initech-2")
@@ -99,7 +100,7 @@ def test_a_new_organization_gets_its_schema(operator: Client) -> None:
 
 @pytest.mark.parametrize("slug", ["Acme", "a_b", "-a", "a--b", "public schema", "a" * 41])
 def test_a_slug_that_cannot_name_a_schema_is_refused(operator: Client, slug: str) -> None:
-    new = {"name": "X", "slug": slug, "priority": 1}
+    new = {"name": "X", "slug": slug, "priority": 1, **PRIVACY}
     form = {**new, **NO_LIMITS, **NO_MEMBERS, **DAY}
     assert operator.post("/admin/tenants/organization/add/", form).status_code == 200
     assert not Organization.objects.exists()

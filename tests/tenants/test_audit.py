@@ -274,6 +274,8 @@ def test_operators_changes_are_recorded(operator: Client, alice: User, acme: Org
     form = {
         "name": "Acme",
         "priority": 1,
+        "retention": "answers",
+        "kept_days": 30,
         **limits,
         "suspended_at_0": "",
         "suspended_at_1": "",

@@ -19,6 +19,8 @@ MAY = {
     Action.READ_MEMBERS: "owner admin developer billing viewer",
     Action.MANAGE_MEMBERS: "owner admin",
     Action.MANAGE_OWNERS: "owner",
+    Action.READ_PRIVACY: "owner admin developer billing viewer",
+    Action.MANAGE_PRIVACY: "owner admin",
 }
 
 
