@@ -46,7 +46,8 @@ class Engine:
     `submit`, `cancel`, `stop`, `stats` and `free_slots` may be called from any thread; `run` owns
     the calling thread. `step_tokens` bounds the tokens computed in a step, `chunk` those of one
     prompt between two decodes; `cache_tokens` what the cache holds at most, running and kept
-    (default: as many as all slots and shelves can).
+    (default: as many as all slots and shelves can); `drafts` up to how many rows a step grows by
+    tokens that are guessed and verified, where the runner allows it (0: nothing is guessed).
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Engine:
         step_tokens: int | None = None,
         chunk: int | None = None,
         cache_tokens: int | None = None,
+        drafts: int = 8,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         slots = runner.slots if slots is None else slots
@@ -75,7 +77,7 @@ class Engine:
         cache = Cache(runner, slots=slots, room=room, chunk=chunk)
         self._scheduler = Scheduler(cache, step_tokens=step_tokens, chunk=chunk, free=self._free)
         self._stepper = (
-            Together(runner)
+            Together(runner, drafts)
             if isinstance(runner, RowRunner)
             else Apart(runner, self._scheduler.twins)
         )

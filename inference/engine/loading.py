@@ -21,13 +21,14 @@ def load_engine(
     """
     manifest = read_manifest(folder)
     threads = threads or len(os.sched_getaffinity(0))
-    runner = _runner(folder, manifest, slots, threads, device)
+    runner = load_runner(folder, manifest, slots=slots, threads=threads, device=device)
     return Engine(runner, load_text(folder), slots=slots)
 
 
-def _runner(
-    folder: Path, manifest: Manifest, slots: int, threads: int, device: str | None
+def load_runner(
+    folder: Path, manifest: Manifest, *, slots: int, threads: int, device: str | None = None
 ) -> Runner:
+    """What runs the model in `folder`, by its manifest's backend. Raises NotPrepared."""
     match manifest.backend:
         case "echo":
             return EchoRunner(slots=slots, context=manifest.context)

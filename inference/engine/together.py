@@ -18,9 +18,6 @@ from inference.engine.sequence import Sequence
 
 log = logging.getLogger(__name__)
 
-CHEAP = 8
-"""Rows that cost little more than one: the weights are read once for all of them."""
-
 
 @dataclass(frozen=True, slots=True)
 class _Part:
@@ -42,10 +39,15 @@ class _Part:
 
 
 class Together:
-    """A step in one call; a second one only for prompts that begin with what the first computes."""
+    """A step in one call; a second one only for prompts that begin with what the first computes.
 
-    def __init__(self, runner: RowRunner) -> None:
+    Up to `cheap` rows cost little more than one, since the weights are read once for all of them:
+    steps with fewer are filled up with drafts.
+    """
+
+    def __init__(self, runner: RowRunner, cheap: int) -> None:
         self._runner = runner
+        self._cheap = cheap
         self._sampler = Sampler()
 
     def run(self, decodes: list[Sequence], batches: Iterable[Chunks]) -> Iterator[Ran]:
@@ -59,7 +61,7 @@ class Together:
             yield from self._call(parts)
 
     def _decodes(self, sequences: list[Sequence]) -> list[_Part]:
-        room = CHEAP - len(sequences)
+        room = self._cheap - len(sequences)
         parts = []
         for sequence in sequences:
             draft = sequence.draft(room) if room > 0 else []

@@ -17,6 +17,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "vectors.h"
 
@@ -53,8 +54,11 @@ typedef struct {
 
 /* ---- threads ---- */
 
+/* A phase's units: which is the next to be taken, how many are done. Each carries, in its upper
+ * half, the pass that it belongs to, so that a thread that lags behind finds nothing of a later one. */
 typedef struct {
-    _Alignas(LINE) atomic_int next;
+    _Alignas(LINE) atomic_uint_fast64_t next;
+    _Alignas(LINE) atomic_uint_fast64_t done;
 } Counter;
 
 typedef struct {
@@ -63,7 +67,15 @@ typedef struct {
     int32_t *sums;  /* [rows][inputs / BLOCK], times -128 */
 } Quantized;
 
-typedef struct Pass Pass;
+typedef struct {
+    uint32_t number; /* never 0 */
+    int rows, wanted;
+    const int32_t *tokens, *places, *positions;
+    const int32_t *logit_rows; /* which rows' logits are wanted */
+    float *logits;             /* [wanted][vocabulary] */
+} Pass;
+
+typedef enum { LINEAR, HEAD, ATTENTION_PART, REST } Part;
 
 typedef struct {
     const Model *model;
@@ -71,24 +83,17 @@ typedef struct {
     pthread_t *others;
     pthread_mutex_t lock;
     pthread_cond_t wake;
-    Pass *pass;
-    _Alignas(LINE) atomic_uint started; /* which pass; odd when stopping */
-    _Alignas(LINE) atomic_int arrived;
-    _Alignas(LINE) atomic_uint generation;
+    Pass pass;
+    _Alignas(LINE) atomic_uint started; /* the number of the pass, once it is written down */
     Counter *counters;
     float *x, *y, *logits_of; /* [rows][hidden], [rows][widest] */
     float *attended;          /* [rows][heads * head_size] */
     Quantized quantized;
-    float *scores; /* [threads][heads / groups][context] */
+    float *scores; /* [threads][3][context] */
+    double seconds[4]; /* by Part */
+    double marked;
     int parked, stopping;
 } Runner;
-
-struct Pass {
-    int rows, wanted;
-    const int32_t *tokens, *places, *positions;
-    const int32_t *logit_rows; /* which rows' logits are wanted */
-    float *logits;             /* [wanted][vocabulary] */
-};
 
 inline_ void relax(void) {
 #if defined(__x86_64__)
@@ -98,26 +103,41 @@ inline_ void relax(void) {
 #endif
 }
 
-static void barrier(Runner *run) {
-    if (run->threads == 1) return;
-    unsigned generation = atomic_load_explicit(&run->generation, memory_order_relaxed);
-    if (atomic_fetch_add_explicit(&run->arrived, 1, memory_order_acq_rel) == run->threads - 1) {
-        atomic_store_explicit(&run->arrived, 0, memory_order_relaxed);
-        atomic_store_explicit(&run->generation, generation + 1, memory_order_release);
-        return;
-    }
-    for (int spins = 0;
-         atomic_load_explicit(&run->generation, memory_order_acquire) == generation; spins++) {
+/* Wait until a phase's units are all done, whoever did them; a pass that is over counts as done. */
+static void await(Runner *run, int phase, uint32_t pass, int count) {
+    for (int spins = 0;; spins++) {
+        uint64_t done = atomic_load_explicit(&run->counters[phase].done, memory_order_acquire);
+        if ((uint32_t)(done >> 32) != pass || (uint32_t)done >= (uint32_t)count) return;
         relax();
         if (spins > 4000) sched_yield();
     }
 }
 
+/* What passed since the last mark was spent on `part`, as the first thread sees it. */
+static void mark(Runner *run, int thread, Part part) {
+    if (thread) return;
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    double seconds = (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+    run->seconds[part] += seconds - run->marked;
+    run->marked = seconds;
+}
+
 /* The next `grain` of `count` units; whether there are any. */
-inline_ int take(Runner *run, int phase, int grain, int count, int *from, int *to) {
-    *from = atomic_fetch_add_explicit(&run->counters[phase].next, grain, memory_order_relaxed);
+inline_ int take(Runner *run, int phase, uint32_t pass, int grain, int count, int *from, int *to) {
+    atomic_uint_fast64_t *next = &run->counters[phase].next;
+    uint_fast64_t seen = atomic_load_explicit(next, memory_order_acquire);
+    do {
+        if ((uint32_t)(seen >> 32) != pass || (uint32_t)seen >= (uint32_t)count) return 0;
+    } while (!atomic_compare_exchange_weak_explicit(next, &seen, seen + (uint64_t)grain,
+                                                    memory_order_acq_rel, memory_order_acquire));
+    *from = (int)(uint32_t)seen;
     *to = *from + grain < count ? *from + grain : count;
-    return *from < count;
+    return 1;
+}
+
+inline_ void finished(Runner *run, int phase, int units) {
+    atomic_fetch_add_explicit(&run->counters[phase].done, (uint64_t)units, memory_order_acq_rel);
 }
 
 /* ---- rows ---- */
@@ -239,11 +259,11 @@ inline_ void finish(Ending ending, Made made, int first, int count, int pair, fl
         break;
 
 /* Rows [0, rows) of `from` through a linear layer, shared among the threads by pairs of tiles. */
-static void linear(Runner *run, int phase, const Linear *by, Quantized from, int rows,
-                   Ending ending, float *out, int64_t width) {
+static void linear(Runner *run, int phase, uint32_t pass, const Linear *by, Quantized from,
+                   int rows, Ending ending, float *out, int64_t width) {
     int pairs = (int)(by->tiles / PAIR), start, end;
     int grain = pairs / (run->threads * 8) > 0 ? pairs / (run->threads * 8) : 1;
-    while (take(run, phase, grain, pairs, &start, &end))
+    while (take(run, phase, pass, grain, pairs, &start, &end)) {
         for (int pair = start; pair < end; pair++)
             for (int first = 0; first < rows; first += ROWS) {
                 Made made;
@@ -251,7 +271,9 @@ static void linear(Runner *run, int phase, const Linear *by, Quantized from, int
                     CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6)
                 }
             }
-    barrier(run);
+        finished(run, phase, end - start);
+    }
+    await(run, phase, pass, pairs);
 }
 
 /* ---- attention ---- */
@@ -390,9 +412,11 @@ enum { NORM, QKV, KEYS, ATTENTION, BYTES, OUT, NORM2, GATE_UP, BYTES2, DOWN, PHA
 #define EACH(phase, grain, count, unit, body)                                           \
     {                                                                                   \
         int from_, to_;                                                                 \
-        while (take(run, phase, grain, count, &from_, &to_))                            \
+        while (take(run, phase, pass->number, grain, count, &from_, &to_)) {            \
             for (int unit = from_; unit < to_; unit++) body;                            \
-        barrier(run);                                                                   \
+            finished(run, phase, to_ - from_);                                          \
+        }                                                                               \
+        await(run, phase, pass->number, count);                                         \
     }
 
 static void run_layer(Runner *run, const Pass *pass, int number, int thread) {
@@ -404,23 +428,34 @@ static void run_layer(Runner *run, const Pass *pass, int number, int thread) {
     int64_t width = layer->qkv.tiles * LANES;
     float *scores = run->scores + thread * 3 * m->context;
     EACH(base + NORM, 1, rows, row, normalize(m, run->x + row * hidden, layer->before, q, row))
-    linear(run, base + QKV, &layer->qkv, q, rows, PLAIN, run->y, width);
+    mark(run, thread, REST);
+    linear(run, base + QKV, pass->number, &layer->qkv, q, rows, PLAIN, run->y, width);
+    mark(run, thread, LINEAR);
     EACH(base + KEYS, 1, rows * groups, unit,
          remember(m, pass, number, unit / groups, unit % groups, run->y + unit / groups * width))
     EACH(base + ATTENTION, 1, rows * groups, unit,
          attend(m, pass, number, unit / groups, unit % groups, run->y + unit / groups * width,
                 scores, run->attended + unit / groups * heads))
+    mark(run, thread, ATTENTION_PART);
     EACH(base + BYTES, 1, rows, row, quantize(run->attended + row * heads, heads, q, row))
-    linear(run, base + OUT, &layer->out, q, rows, ADDED, run->x, hidden);
+    mark(run, thread, REST);
+    linear(run, base + OUT, pass->number, &layer->out, q, rows, ADDED, run->x, hidden);
+    mark(run, thread, LINEAR);
     EACH(base + NORM2, 1, rows, row, normalize(m, run->x + row * hidden, layer->after, q, row))
-    linear(run, base + GATE_UP, &layer->gate_up, q, rows, GATED, run->y, m->neurons);
+    mark(run, thread, REST);
+    linear(run, base + GATE_UP, pass->number, &layer->gate_up, q, rows, GATED, run->y, m->neurons);
+    mark(run, thread, LINEAR);
     EACH(base + BYTES2, 1, rows, row, quantize(run->y + row * m->neurons, m->neurons, q, row))
-    linear(run, base + DOWN, &layer->down, q, rows, ADDED, run->x, hidden);
+    mark(run, thread, REST);
+    linear(run, base + DOWN, pass->number, &layer->down, q, rows, ADDED, run->x, hidden);
+    mark(run, thread, LINEAR);
 }
 
 static void run_pass(Runner *run, const Pass *pass, int thread) {
     const Model *m = run->model;
     int base = (int)m->layers * PHASES;
+    mark(run, thread, REST);
+    if (!thread) memset(run->seconds, 0, sizeof run->seconds);
     EACH(base, 4, pass->rows, row, {
         const f16 *from = m->embedding + pass->tokens[row] * m->hidden;
         for (int64_t i = 0; i < m->hidden; i += LANES)
@@ -429,12 +464,15 @@ static void run_pass(Runner *run, const Pass *pass, int thread) {
     for (int layer = 0; layer < m->layers; layer++) run_layer(run, pass, layer, thread);
     EACH(base + 1, 1, pass->wanted, i,
          normalize(m, run->x + pass->logit_rows[i] * m->hidden, m->norm, run->quantized, i))
-    linear(run, base + 2, &m->head, run->quantized, pass->wanted, PLAIN, pass->logits,
+    mark(run, thread, REST);
+    linear(run, base + 2, pass->number, &m->head, run->quantized, pass->wanted, PLAIN, pass->logits,
            m->head.tiles * LANES);
+    mark(run, thread, HEAD);
 }
 
 /* ---- the threads' life ---- */
 
+/* Help with passes. A thread that the system keeps from running is missed, not waited for. */
 static void *other(void *given) {
     Runner *run = ((void **)given)[0];
     int thread = (int)(intptr_t)((void **)given)[1];
@@ -451,15 +489,19 @@ static void *other(void *given) {
             run->parked--;
             pthread_mutex_unlock(&run->lock);
         }
-        seen = atomic_load_explicit(&run->started, memory_order_acquire);
+        pthread_mutex_lock(&run->lock);
+        Pass pass = run->pass;
+        pthread_mutex_unlock(&run->lock);
+        seen = pass.number;
         if (run->stopping) return NULL;
-        run_pass(run, run->pass, thread);
+        run_pass(run, &pass, thread);
     }
 }
 
-static void start(Runner *run) {
+static void start(Runner *run, Pass pass) {
     pthread_mutex_lock(&run->lock);
-    atomic_fetch_add_explicit(&run->started, 1, memory_order_release);
+    run->pass = pass;
+    atomic_store_explicit(&run->started, pass.number, memory_order_release);
     if (run->parked) pthread_cond_broadcast(&run->wake);
     pthread_mutex_unlock(&run->lock);
 }
@@ -474,7 +516,7 @@ static void *room(size_t bytes) {
 void runner_free(Runner *run) {
     if (!run) return;
     run->stopping = 1;
-    start(run);
+    start(run, (Pass){.number = run->pass.number + 1});
     for (int i = 1; i < run->threads; i++) pthread_join(run->others[i], NULL);
     free(run->others);
     free(run->counters);
@@ -531,12 +573,19 @@ Runner *runner_new(const Model *m, int threads, int rows) {
 /* Run `rows` rows; the logits [wanted][tiles * LANES] of those in `logit_rows`. */
 void runner_run(Runner *run, int rows, const int32_t *tokens, const int32_t *places,
                 const int32_t *positions, int wanted, const int32_t *logit_rows, float *logits) {
-    Pass pass = {rows, wanted, tokens, places, positions, logit_rows, logits};
-    for (int i = 0; i < ((int)run->model->layers + 1) * PHASES; i++)
-        atomic_store_explicit(&run->counters[i].next, 0, memory_order_relaxed);
-    run->pass = &pass;
-    if (run->threads > 1) start(run);
+    uint32_t number = run->pass.number + 1 ? run->pass.number + 1 : 1;
+    Pass pass = {number, rows, wanted, tokens, places, positions, logit_rows, logits};
+    for (int i = 0; i < ((int)run->model->layers + 1) * PHASES; i++) {
+        atomic_store_explicit(&run->counters[i].done, (uint64_t)number << 32, memory_order_relaxed);
+        atomic_store_explicit(&run->counters[i].next, (uint64_t)number << 32, memory_order_release);
+    }
+    start(run, pass);
     run_pass(run, &pass, 0);
+}
+
+/* Seconds of the last pass: linear layers, output layer, attention, all else. */
+void runner_seconds(const Runner *run, double *seconds) {
+    memcpy(seconds, run->seconds, sizeof run->seconds);
 }
 
 /* Make the first `length` tokens of one place another's. */

@@ -1,6 +1,7 @@
 """The C sources as a shared library, compiled once for each CPU and environment.
 
-The compiler comes from the `ziglang` wheel; the environment's KERNELS_CC, if set, is used instead.
+The compiler comes from the `ziglang` wheel; the environment's KERNELS_CC, if set, is the command
+that is used instead, with its flags for the CPU.
 """
 
 import ctypes
@@ -16,7 +17,16 @@ from pathlib import Path
 
 _HERE = Path(__file__).parent
 _KEPT = Path(sys.prefix) / "share" / "ai-inference-platform"
-_FLAGS = ("-std=c11", "-O3", "-ffp-contract=off", "-fPIC", "-shared", "-Wall", "-Wextra", "-Werror")
+_FLAGS = (
+    "-std=gnu11",
+    "-O3",
+    "-ffp-contract=off",
+    "-fPIC",
+    "-shared",
+    "-Wall",
+    "-Wextra",
+    "-Werror",
+)
 
 
 class NoKernels(Exception):
@@ -51,19 +61,24 @@ def _compile(target: Path, name: str) -> None:
         sources = map(str, sorted(_HERE.glob("*.c")))
         command = [*_compiler(), *_FLAGS, "-o", str(made), *sources, "-lm", "-pthread"]
         cache = {"ZIG_GLOBAL_CACHE_DIR": folder, "ZIG_LOCAL_CACHE_DIR": folder}
-        done = subprocess.run(  # noqa: S603  a compiler of ours or the operator's
-            command,
-            check=False,
-            capture_output=True,
-            text=True,
-            env={**os.environ, **cache},
-            stdin=subprocess.DEVNULL,
-        )
+        try:
+            done = subprocess.run(  # noqa: S603  a compiler of ours or the operator's
+                command,
+                check=False,
+                capture_output=True,
+                text=True,
+                env={**os.environ, **cache},
+                stdin=subprocess.DEVNULL,
+            )
+        except FileNotFoundError as error:
+            raise NoKernels(
+                f"There is no C compiler {command[0]!r}. Unset KERNELS_CC, or set it to one."
+            ) from error
         if done.returncode:
             raise NoKernels(
                 f"The kernels did not compile ({shlex.join(command)}):\n{done.stderr[-2000:]}\n"
                 "Install the compiler again (.venv/bin/pip install --force-reinstall ziglang), "
-                "or set KERNELS_CC to a clang of version 17 or newer."
+                "or set KERNELS_CC to clang 17 or newer, as in 'clang -march=native'."
             )
         made.replace(target / name)
 
@@ -71,7 +86,7 @@ def _compile(target: Path, name: str) -> None:
 def _compiler() -> list[str]:
     named = os.environ.get("KERNELS_CC")
     if named:
-        return [*shlex.split(named), "-march=native"]
+        return shlex.split(named)
     return [sys.executable, "-m", "ziglang", "cc", "-mcpu=native"]
 
 

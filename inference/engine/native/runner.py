@@ -3,7 +3,7 @@
 import ctypes
 import json
 from collections.abc import Sequence
-from ctypes import byref, c_int, c_void_p
+from ctypes import byref, c_double, c_int, c_void_p
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ from inference.engine.runner import Logits
 
 Ints = NDArray[np.int32]
 
+PARTS = ("linear layers", "output layer", "attention", "all else")
 _SPARE_ROWS = 256
 """For prompts and drafts, beside a row for each slot."""
 
@@ -88,6 +89,12 @@ class NativeRunner:
         )
         return self._logits[: len(wanted), : self._vocabulary]
 
+    def seconds(self) -> dict[str, float]:
+        """What the last call spent on which part."""
+        found = (c_double * len(PARTS))()
+        self._library.runner_seconds(self._runner, found)
+        return dict(zip(PARTS, found, strict=True))
+
     def _check(self, tokens: Ints, slots: Ints, positions: Ints, wanted: Ints) -> None:
         """The kernels trust what they are given."""
         if len(tokens) > self.most_rows:
@@ -116,5 +123,6 @@ def _declared(library: ctypes.CDLL) -> ctypes.CDLL:
     library.runner_new.restype = c_void_p
     library.runner_free.argtypes = (c_void_p,)
     library.runner_run.argtypes = c_void_p, c_int, *[c_void_p] * 3, c_int, c_void_p, c_void_p
+    library.runner_seconds.argtypes = c_void_p, c_void_p
     library.runner_copy.argtypes = model, c_int, c_int, c_int
     return library
