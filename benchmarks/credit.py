@@ -109,7 +109,7 @@ def prepare(limit: int) -> int:
 
     call_command("migrate_schemas", shared=True, verbosity=0)
     made = Organization(slug="hammer", name="Hammer")
-    made.auto_create_schema = False
+    made.schema_at_once = False
     made.save()
     Account.objects.create(organization=made, currency="EUR", credit_limit=limit)
     connection.close()

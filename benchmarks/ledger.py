@@ -92,7 +92,7 @@ def prepare(count: int) -> tuple[list[tuple[int, str]], int]:
     made = []
     for number in range(count):
         organization = Organization(slug=f"o{number}", name=f"Organization {number}")
-        organization.auto_create_schema = number == 0
+        organization.schema_at_once = number == 0
         organization.save()
         made.append((int(organization.pk), organization.schema_name))
     Account.objects.bulk_create(

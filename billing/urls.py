@@ -4,7 +4,9 @@ from django.urls import path
 
 from billing.api.account import BillingStanding, PriceList
 from billing.api.invoices import InvoiceCsv, InvoicePdf, InvoiceProof, Invoices, OneInvoice
+from billing.views.founding import NewOrganization
 
+pages = [path("organizations/new", NewOrganization.as_view(), name="new-organization")]
 urlpatterns = [
     path("billing", BillingStanding.as_view()),
     path("prices", PriceList.as_view()),

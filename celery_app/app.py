@@ -41,6 +41,11 @@ app.conf.update(
             "task": "tenants.anchor_audit",
             "schedule": crontab(hour=0, minute=10),
         },
+        "schemas that were left unfinished": {"task": "tenants.make_schemas", "schedule": 30.0},
+        "erase deleted organizations": {
+            "task": "tenants.erase_organizations",
+            "schedule": crontab(minute=23),
+        },
         "when keys were last used": {"task": "tenants.write_uses", "schedule": 60.0},
         "close the month that ended": {
             "task": "billing.close_months",

@@ -379,7 +379,7 @@ def _load_organization(identifier: str) -> Fields | None:
     return {
         "slug": organization.slug,
         "schema": organization.schema_name,
-        "ready": schema_exists(organization.schema_name),
+        "ready": organization.ready_at is not None and schema_exists(organization.schema_name),
         "suspended": organization.suspended_reason if organization.suspended_at else None,
         "limits": _own_or_plans(_limits(organization), organization.plan),
         "priority": organization.priority,

@@ -15,7 +15,15 @@ from psycopg import sql
 from kit.redis import state
 from tenants import audit, certificates, datakeys, organizations
 from tenants.audit import Actor, Change
-from tenants.models import ApiKey, AuditEntry, AuditHead, Domain, Membership, Organization
+from tenants.models import (
+    ApiKey,
+    AuditEntry,
+    AuditHead,
+    Domain,
+    Invitation,
+    Membership,
+    Organization,
+)
 
 _ACTION = "organization.erased"
 _REASON = "erased"
@@ -58,11 +66,13 @@ def _erase(organization: Organization, now: datetime, by: Actor) -> dict[str, An
     if organization.suspended_at is None:
         organization.suspended_at = now
     organization.erased_at, organization.suspended_reason = now, _REASON
-    organization.save(update_fields=["erased_at", "suspended_at", "suspended_reason"])
+    organization.ready_at = None
+    organization.save(update_fields=["erased_at", "suspended_at", "suspended_reason", "ready_at"])
     erased = {
         "tables": _drop(organization.schema_name),
         "data_keys": datakeys.destroy(organization.pk),
         "api_keys": _delete(ApiKey.objects.for_org(organization)),
+        "invitations": len(_delete(Invitation.objects.for_org(organization))),
         "memberships": len(_delete(Membership.objects.for_org(organization))),
         "domains": len(_delete(Domain.objects.filter(tenant=organization))),
     }

@@ -12,11 +12,14 @@ from django.core.exceptions import ValidationError
 from django.core.validators import MaxValueValidator, MinValueValidator, RegexValidator
 from django.db import models
 from django.db.models.functions import Lower
+from django.utils import timezone
 from django_tenants.models import DomainMixin, TenantMixin
 
 from kit.origin import network
 from tenants.models_audit import AuditEntry as AuditEntry
 from tenants.models_audit import AuditHead as AuditHead
+from tenants.models_invitations import Invitation as Invitation
+from tenants.models_invitations import Role as Role
 from tenants.models_keys import DataKey as DataKey
 from tenants.plans import Limited as Limited
 from tenants.plans import ModelLimit as ModelLimit
@@ -33,16 +36,6 @@ class Priority(models.IntegerChoices):
     HIGH = 0
     NORMAL = 1
     LOW = 2
-
-
-class Role(models.TextChoices):
-    """What a member may do in an organization."""
-
-    OWNER = "owner"
-    ADMIN = "admin"
-    DEVELOPER = "developer"
-    BILLING = "billing"
-    VIEWER = "viewer"
 
 
 class Retention(models.TextChoices):
@@ -98,7 +91,10 @@ class Organization(Remembered, Limited, TenantMixin):  # type: ignore[misc,djang
     """A customer. Its data lives in a schema of its own, made when the row is first saved."""
 
     kind = "organization"
-    auto_create_schema = True
+    auto_create_schema = False
+    schema_at_once = True
+    """Whether saving a new one makes its schema too; `tenants.organizations.found` leaves that to
+    a task."""
     schema_name: str
 
     name = models.CharField(max_length=120)
@@ -132,6 +128,15 @@ class Organization(Remembered, Limited, TenantMixin):  # type: ignore[misc,djang
         validators=[MinValueValidator(1), MaxValueValidator(3650)],
         help_text="How long prompts and answers stay in the history, where they are kept.",
     )
+    ready_at = models.DateTimeField(
+        null=True, blank=True, editable=False, help_text="Since when its schema is complete."
+    )
+    making_until = models.DateTimeField(
+        null=True, blank=True, editable=False, help_text="Until when a task may make the schema."
+    )
+    erase_at = models.DateTimeField(
+        null=True, blank=True, help_text="Its owner asked to delete it: when its data goes."
+    )
     erased_at = models.DateTimeField(null=True, blank=True, editable=False)
 
     class Meta:
@@ -143,8 +148,13 @@ class Organization(Remembered, Limited, TenantMixin):  # type: ignore[misc,djang
     def save(self, *args: Any, **kwargs: Any) -> None:
         """Save, and make the schema of a new organization."""
         self.schema_name = self.schema_name or f"org_{self.slug.replace('-', '_')}"
-        kwargs.setdefault("verbosity", 0)
+        if not (self._state.adding and self.schema_at_once):
+            super().save(*args, **kwargs)
+            return
         super().save(*args, **kwargs)
+        self.create_schema(check_if_exists=True, verbosity=0)
+        self.ready_at = timezone.now()
+        super().save(update_fields=["ready_at"])
 
 
 class Domain(DomainMixin):  # type: ignore[misc]

@@ -1,15 +1,76 @@
-"""Shutting an organization out, and letting it back in."""
+"""An organization's life: founded, renamed, shut out and let back in, deleted, restored.
 
-from datetime import datetime
+`tenants.erasure` erases it when its grace period is over.
+"""
 
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.conf import settings
+from django.core.exceptions import ValidationError
 from django.db import transaction
 
+from kit.errors import Invalid, Refused
 from tenants import audit
 from tenants.audit import Actor, Change
-from tenants.models import Organization, Retention
+from tenants.models import Membership, Organization, Retention, Role, User
 
 _RETENTION = ("retention", "kept_days")
-_SUSPENSION = ("suspended_at", "suspended_reason")
+_SUSPENSION = ("suspended_at", "suspended_reason", "erase_at")
+_DELETED = "its owner deleted it"
+_RESERVED = frozenset({"admin", "api", "billing", "new", "public", "static"})
+
+
+class SlugTaken(Refused):
+    """Another organization has it, or had it."""
+
+    status, code = 409, "slug_taken"
+
+
+class TooManyOrganizations(Refused):
+    """As many as one person may own."""
+
+    status, code = 409, "too_many_organizations"
+
+
+class NotLeaving(Refused):
+    """Nobody asked to delete it, or its data has gone already."""
+
+    status, code = 409, "not_being_deleted"
+
+
+def found(
+    *, slug: str, name: str, owner: User | None, now: datetime, by: Actor = audit.SYSTEM
+) -> Organization:
+    """A new organization's row and its owner's membership; `schemas.make` makes the schema.
+
+    Raises `Invalid`, `SlugTaken`, and `TooManyOrganizations` where `owner` has their share.
+    """
+    organization = Organization(slug=slug, name=name)
+    organization.schema_at_once = False
+    _refuse_name(organization)
+    with transaction.atomic():
+        if owner is not None:
+            _refuse_more_than_a_share(owner)
+        organization.save()
+        if owner is not None:
+            Membership.objects.create(user=owner, organization=organization, role=Role.OWNER)
+        after = {"name": name, "owner": owner.email if owner else ""}
+        _record("organization.created", organization, {}, after, by, now)
+    return organization
+
+
+def rename(organization: Organization, *, name: str, now: datetime, by: Actor) -> None:
+    """Another name to show; the slug stays. Raises `Invalid`."""
+    before = organization.name
+    organization.name = name
+    _refuse_fields(organization, "name")
+    if name == before:
+        return
+    with transaction.atomic():
+        organization.save(update_fields=["name"])
+        _record("organization.renamed", organization, {"name": before}, {"name": name}, by, now)
 
 
 def suspend(
@@ -25,10 +86,11 @@ def suspend(
 
 def reinstate(organization: Organization, *, now: datetime, by: Actor = audit.SYSTEM) -> None:
     """Serve its callers again. Again changes nothing."""
-    if organization.suspended_at is None:
+    if organization.suspended_at is None or organization.erased_at is not None:
         return
     before = _suspension(organization)
     organization.suspended_at, organization.suspended_reason = None, ""
+    organization.erase_at = None
     _save(organization, Change("organization.reinstated", target(organization), before), by, now)
 
 
@@ -51,9 +113,75 @@ def keep(
             audit.record(change, by=by, organization=organization.pk, now=now)
 
 
+def ask_deletion(organization: Organization, *, now: datetime, by: Actor) -> None:
+    """Shut out now, erased after `settings.DELETION_GRACE_DAYS`. Again changes nothing."""
+    if organization.erase_at is not None or organization.erased_at is not None:
+        return
+    before = _suspension(organization)
+    organization.erase_at = now + timedelta(days=settings.DELETION_GRACE_DAYS)
+    if organization.suspended_at is None:
+        organization.suspended_at = now
+        organization.suspended_reason = _DELETED
+    entry = Change("organization.deletion_asked", target(organization), before)
+    _save(organization, entry, by, now)
+
+
+def restore(organization: Organization, *, now: datetime, by: Actor) -> None:
+    """As it was before its deletion was asked for; raises `NotLeaving`.
+
+    What an operator had suspended before stays suspended.
+    """
+    if organization.erase_at is None or organization.erased_at is not None:
+        raise NotLeaving(f"The organization {organization.slug!r} is not being deleted.")
+    before = _suspension(organization)
+    organization.erase_at = None
+    if organization.suspended_reason == _DELETED:
+        organization.suspended_at, organization.suspended_reason = None, ""
+    _save(organization, Change("organization.restored", target(organization), before), by, now)
+
+
+def due(*, now: datetime) -> list[Organization]:
+    """Those whose grace period is over."""
+    rows = Organization.objects.filter(erase_at__lte=now, erased_at=None)
+    return list(rows.order_by("erase_at"))
+
+
 def target(organization: Organization) -> str:
     """How the audit log names it."""
     return f"organization:{organization.slug}"
+
+
+def _refuse_name(organization: Organization) -> None:
+    organization.name = organization.name.strip()
+    _refuse_fields(organization, "slug", "name")
+    if organization.slug in _RESERVED:
+        raise SlugTaken(f"The slug {organization.slug!r} is reserved; take another.", param="slug")
+    schema = f"org_{organization.slug.replace('-', '_')}"
+    if Organization.objects.filter(schema_name=schema).exists():
+        raise SlugTaken(f"The slug {organization.slug!r} is taken; take another.", param="slug")
+
+
+def _refuse_fields(organization: Organization, *names: str) -> None:
+    others = {field.name for field in organization._meta.fields} - set(names)
+    try:
+        organization.clean_fields(exclude=others)
+    except ValidationError as error:
+        field, messages = next(iter(error.message_dict.items()))
+        raise Invalid(f"{field}: {messages[0]}", param=field) from error
+    if not organization.name.isprintable():
+        raise Invalid("name: use printable characters only.", param="name")
+
+
+def _refuse_more_than_a_share(owner: User) -> None:
+    """Locked, so that two at once don't both see room."""
+    User.objects.select_for_update().get(pk=owner.pk)
+    owned = Membership.objects.across_organizations().filter(user=owner, role=Role.OWNER)
+    most = settings.ORGANIZATIONS_EACH
+    if owned.count() >= most:
+        raise TooManyOrganizations(
+            f"You own {most} organizations, the most that one person may; delete one, or ask the "
+            "operator."
+        )
 
 
 def _suspension(organization: Organization) -> dict[str, object]:
@@ -63,5 +191,19 @@ def _suspension(organization: Organization) -> dict[str, object]:
 def _save(organization: Organization, change: Change, by: Actor, now: datetime) -> None:
     with transaction.atomic():
         organization.save(update_fields=list(_SUSPENSION))
-        change = Change(change.action, change.target, change.before, _suspension(organization))
-        audit.record(change, by=by, organization=organization.pk, now=now)
+        before, after = audit.differences(
+            audit.plain(change.before), audit.plain(_suspension(organization))
+        )
+        _record(change.action, organization, before, after, by, now)
+
+
+def _record(
+    action: str,
+    organization: Organization,
+    before: Mapping[str, Any],
+    after: Mapping[str, Any],
+    by: Actor,
+    now: datetime,
+) -> None:
+    change = Change(action, target(organization), before, after)
+    audit.record(change, by=by, organization=organization.pk, now=now)

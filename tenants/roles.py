@@ -22,9 +22,12 @@ class Action(StrEnum):
     READ_AUDIT = "read and export the audit log"
     READ_MEMBERS = "see who belongs to it, and leave it"
     MANAGE_MEMBERS = "give roles and remove members, owners excepted"
+    INVITE = "invite people, and withdraw invitations"
     MANAGE_OWNERS = "give and take ownership"
     READ_PRIVACY = "see what is kept of prompts and answers"
     MANAGE_PRIVACY = "choose what is kept, and take everything away as an export"
+    RENAME = "rename the organization"
+    DELETE = "delete the organization, and restore it"
 
 
 ROLES: Mapping[Action, frozenset[Role]] = {
@@ -36,9 +39,12 @@ ROLES: Mapping[Action, frozenset[Role]] = {
     Action.READ_AUDIT: frozenset({OWNER, ADMIN}),
     Action.READ_MEMBERS: frozenset(Role),
     Action.MANAGE_MEMBERS: frozenset({OWNER, ADMIN}),
+    Action.INVITE: frozenset({OWNER, ADMIN}),
     Action.MANAGE_OWNERS: frozenset({OWNER}),
     Action.READ_PRIVACY: frozenset(Role),
     Action.MANAGE_PRIVACY: frozenset({OWNER, ADMIN}),
+    Action.RENAME: frozenset({OWNER, ADMIN}),
+    Action.DELETE: frozenset({OWNER}),
 }
 SCOPES: Mapping[Action, Scope] = {
     Action.RUN_MODELS: Scope.INFERENCE,

@@ -5,7 +5,7 @@ from typing import Any
 from celery import shared_task
 from django.utils import timezone
 
-from tenants import anchors, keyring, uses
+from tenants import anchors, audit, erasure, keyring, organizations, schemas, uses
 
 
 @shared_task(name="tenants.anchor_audit")
@@ -24,3 +24,25 @@ def write_uses() -> int:
 def tell_of_leak(key: str = "", **_: Any) -> int:
     """Write to the owners of a key that was reported as leaked; how many letters were sent."""
     return keyring.tell_of_leak(key)
+
+
+@shared_task(name="tenants.make_schema")
+def make_schema(organization: int, **_: object) -> bool:
+    """Make a new organization's schema; whether this task did."""
+    return schemas.make(organization, now=timezone.now())
+
+
+@shared_task(name="tenants.make_schemas", ignore_result=True)
+def make_schemas() -> int:
+    """Go on with the schemas that nobody works on, as after a crash; how many were made."""
+    waiting = schemas.unfinished(now=timezone.now())
+    return sum(schemas.make(organization, now=timezone.now()) for organization in waiting)
+
+
+@shared_task(name="tenants.erase_organizations")
+def erase_organizations() -> int:
+    """Erase those whose grace period is over; how many."""
+    due = organizations.due(now=timezone.now())
+    for organization in due:
+        erasure.erase(organization, now=timezone.now(), by=audit.SYSTEM)
+    return len(due)

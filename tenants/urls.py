@@ -2,12 +2,42 @@
 
 from django.urls import path
 
+from tenants import views
 from tenants.api.audit import Audit, AuditExport
 from tenants.api.keys import KeyRotation, Keys, LeakReport, OneKey
 from tenants.api.logins import LogInEndpoint, LogOut, Myself, Renewal
 from tenants.api.members import Leave, Members, OneMember, Ownership
 from tenants.api.retention import RetentionEndpoint
 
+portal = [
+    path("keys", views.keys.Keys.as_view(), name="keys"),
+    path("keys/<str:identifier>/rotate", views.keys.KeyRotation.as_view(), name="key-rotate"),
+    path("keys/<str:identifier>/revoke", views.keys.KeyRevocation.as_view(), name="key-revoke"),
+    path("members", views.members.Members.as_view(), name="members"),
+    path("members/leave", views.members.Leaving.as_view(), name="leave"),
+    path("members/ownership", views.members.Ownership.as_view(), name="ownership"),
+    path("members/<int:user>/role", views.members.MemberRole.as_view(), name="member-role"),
+    path("members/<int:user>/remove", views.members.MemberRemoval.as_view(), name="member-remove"),
+    path(
+        "invitations/<int:invitation>/resend",
+        views.members.InvitationResending.as_view(),
+        name="invitation-resend",
+    ),
+    path(
+        "invitations/<int:invitation>/withdraw",
+        views.members.InvitationWithdrawal.as_view(),
+        name="invitation-withdraw",
+    ),
+    path("making", views.organizations.Making.as_view(), name="making"),
+    path("settings", views.settings.Settings.as_view(), name="settings"),
+    path("settings/delete", views.settings.Deletion.as_view(), name="delete"),
+    path("settings/restore", views.settings.Restoration.as_view(), name="restore"),
+]
+"""Below /o/<slug>/."""
+pages = [
+    path("o/", views.organizations.Organizations.as_view(), name="organizations"),
+    path("invitations/<str:token>", views.invitations.AnInvitation.as_view(), name="invitation"),
+]
 urlpatterns = [
     path("auth/token", LogInEndpoint.as_view()),
     path("auth/refresh", Renewal.as_view()),

@@ -2,6 +2,10 @@
 
 from typing import Any
 
+from allauth.account import admin as _addresses  # noqa: F401
+from allauth.account.models import EmailAddress
+from allauth.mfa import admin as _factors  # noqa: F401
+from allauth.mfa.models import Authenticator
 from django.contrib import admin
 from django.http import HttpRequest
 from django_celery_results import admin as _theirs  # noqa: F401  registers what we take over
@@ -20,6 +24,7 @@ _COLORS = {
 }
 
 admin.site.unregister([TaskResult, GroupResult])
+admin.site.unregister([EmailAddress, Authenticator])
 
 
 @admin.register(TaskResult)

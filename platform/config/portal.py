@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
+from allauth.account.middleware import AccountMiddleware
 from asgiref.sync import markcoroutinefunction
 from django.conf import settings
 from django.contrib.auth.middleware import AuthenticationMiddleware
@@ -57,6 +58,26 @@ class Messages(PortalOnly, MessageMiddleware):
     """One-time notices."""
 
 
+class Accounts:
+    """Allauth's middleware, for pages alone."""
+
+    sync_capable = False
+    async_capable = True
+
+    def __init__(self, get_response: Callable[[HttpRequest], Awaitable[HttpResponseBase]]) -> None:
+        self.get_response = get_response
+        self._pages = AccountMiddleware(get_response)
+        self.process_exception = self._pages.process_exception
+        markcoroutinefunction(self)
+
+    async def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        """Pass API requests by."""
+        if request.path.startswith(settings.API_PATHS):
+            return await self.get_response(request)
+        response: HttpResponseBase = await self._pages(request)
+        return response
+
+
 class PagePolicy:
     """What a browser may do with a page: nothing that our own pages don't need.
 
@@ -95,6 +116,8 @@ _NOTHING = {
     "img-src": "'self' data:",
     "style-src": "'self'",
 }
+_PORTAL = {"connect-src": "'self'", "script-src": "'self'"}
+_PORTAL_PATHS = ("/accounts/", "/o/", "/organizations/", "/invitations/")
 _SWAGGER = {
     "connect-src": "'self'",
     "script-src": "'self'",
@@ -115,4 +138,6 @@ def policy(path: str) -> str:
         more = _ADMIN
     elif path.startswith("/api/docs"):
         more = _SWAGGER
+    elif path.startswith(_PORTAL_PATHS):
+        more = _PORTAL
     return "; ".join(f"{name} {value}" for name, value in {**_NOTHING, **more}.items())

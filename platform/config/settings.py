@@ -56,6 +56,25 @@ def _pool(size: int) -> dict[str, int] | bool:
     return {"min_size": 0, "max_size": size, "timeout": 10} if size else False
 
 
+def _mail(url: str) -> dict[str, Any]:
+    """Where mail goes: `smtp://user:password@host:587?tls=1`, `file:///folder` or `console:`."""
+    parts = urlsplit(url)
+    if parts.scheme in {"smtp", "smtps"}:
+        return {
+            "EMAIL_BACKEND": "django.core.mail.backends.smtp.EmailBackend",
+            "EMAIL_HOST": parts.hostname or "localhost",
+            "EMAIL_PORT": parts.port or (465 if parts.scheme == "smtps" else 25),
+            "EMAIL_HOST_USER": unquote(parts.username or ""),
+            "EMAIL_HOST_PASSWORD": unquote(parts.password or ""),
+            "EMAIL_USE_SSL": parts.scheme == "smtps",
+            "EMAIL_USE_TLS": dict(parse_qsl(parts.query)).get("tls") == "1",
+            "EMAIL_TIMEOUT": 10,
+        }
+    kind = {"file": "filebased", "console": "console", "memory": "locmem"}[parts.scheme]
+    backend = f"django.core.mail.backends.{kind}.EmailBackend"
+    return {"EMAIL_BACKEND": backend, "EMAIL_FILE_PATH": unquote(parts.path)}
+
+
 def _redis_database(url: str, number: int) -> str:
     return urlunsplit(urlsplit(url)._replace(path=f"/{number}"))
 
@@ -120,6 +139,44 @@ AUTH_PASSWORD_VALIDATORS = [
     )
 ]
 
+AUTHENTICATION_BACKENDS = ["allauth.account.auth_backends.AuthenticationBackend"]
+
+# Accounts of people
+
+LOGIN_URL = "account_login"
+LOGIN_REDIRECT_URL = "/o/"
+LOGOUT_REDIRECT_URL = "/"
+REGISTRATION_OPEN = _flag("REGISTRATION_OPEN", True)
+"""Whether anyone may register; if not, those who are invited."""
+ORGANIZATIONS_EACH = int(_env("ORGANIZATIONS_EACH", "5"))
+"""The most that one person may own."""
+NEW_CUSTOMER_CREDIT = _env("NEW_CUSTOMER_CREDIT", "5")
+NEW_CUSTOMER_CURRENCY = _env("NEW_CUSTOMER_CURRENCY", "EUR")
+"""What an organization that is made in the portal may owe."""
+INVITATION_DAYS = int(_env("INVITATION_DAYS", "7"))
+DELETION_GRACE_DAYS = int(_env("DELETION_GRACE_DAYS", "30"))
+"""How long a deleted organization can be restored; then its data goes for good."""
+ACCOUNT_ADAPTER = "tenants.accounts.adapter.AccountAdapter"
+ACCOUNT_USER_MODEL_USERNAME_FIELD = None
+ACCOUNT_LOGIN_METHODS = {"email"}
+ACCOUNT_SIGNUP_FIELDS = ["email*", "password1*"]
+ACCOUNT_EMAIL_VERIFICATION = "mandatory"
+ACCOUNT_EMAIL_NOTIFICATIONS = True
+ACCOUNT_PREVENT_ENUMERATION = True
+ACCOUNT_CONFIRM_EMAIL_ON_GET = False
+ACCOUNT_DEFAULT_HTTP_PROTOCOL = "https" if PRODUCTION else "http"
+ACCOUNT_RATE_LIMITS = {"login_failed": None, "login": None}
+"""Log-ins are throttled as the API's are, by `tenants.throttle`."""
+MFA_SUPPORTED_TYPES = ["totp", "webauthn", "recovery_codes"]
+MFA_PASSKEY_LOGIN_ENABLED = True
+MFA_TOTP_ISSUER = "AI Inference Platform"
+MFA_WEBAUTHN_ALLOW_INSECURE_ORIGIN = not PRODUCTION
+
+# Mail
+
+vars().update(_mail(_env("EMAIL_URL", f"file://{VAR_DIR / 'mail'}")))
+DEFAULT_FROM_EMAIL = SERVER_EMAIL = _env("EMAIL_FROM", "platform@localhost")
+
 # Data
 
 DATABASES = {
@@ -163,6 +220,9 @@ SHARED_APPS = [
     "rest_framework",
     "drf_spectacular",
     "drf_spectacular_sidecar",
+    "allauth",
+    "config.apps.AccountsConfig",
+    "allauth.mfa",
     "analytics",
 ]
 TENANT_APPS = ["inference"]
@@ -182,6 +242,7 @@ MIDDLEWARE = [
     "config.portal.Csrf",
     "config.portal.Authentication",
     "config.portal.Messages",
+    "config.portal.Accounts",
 ]
 API_PATHS = ("/v1/", "/api/", "/health", "/metrics")
 """Where the portal's middleware (sessions, CSRF, messages) does not run."""
@@ -202,9 +263,6 @@ TEMPLATES = [
 STATIC_URL = "/static/"
 STATIC_ROOT = VAR_DIR / "static"
 STATICFILES_DIRS = [BASE_DIR / "static"]
-LOGIN_URL = "/login"
-LOGIN_REDIRECT_URL = "/"
-LOGOUT_REDIRECT_URL = "/"
 LANGUAGE_CODE = "en-us"
 FORMAT_MODULE_PATH = "config.formats"
 TIME_ZONE = "UTC"

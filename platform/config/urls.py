@@ -18,6 +18,7 @@ API = [
     *billing.urls.urlpatterns,
     *tenants.urls.urlpatterns,
 ]
+PORTAL = [*analytics.urls.portal, *tenants.urls.portal]
 urlpatterns = [
     path("", home),
     path("health", health),
@@ -27,5 +28,10 @@ urlpatterns = [
     path("api/schema", SpectacularAPIView.as_view(), name="schema"),
     path("api/docs", Docs.as_view(), name="docs"),
     path("admin/", admin.site.urls),
+    path("accounts/", include("allauth.account.urls")),
+    path("accounts/2fa/", include("allauth.mfa.urls")),
+    path("o/<slug:organization>/", include(PORTAL)),
+    *billing.urls.pages,
+    *tenants.urls.pages,
     re_path(r"^(?:v1|api)(?:/|$)", nothing_here),
 ]

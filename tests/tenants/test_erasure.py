@@ -26,7 +26,7 @@ pytestmark = [pytest.mark.usefixtures("redis"), pytest.mark.django_db]
 def doomed(alice: User) -> Organization:
     """An organization with a schema that may be dropped: made by hand, in the transaction."""
     organization = Organization(slug="doomed", name="Doomed")
-    organization.auto_create_schema = False
+    organization.schema_at_once = False
     organization.save()
     with connection.cursor() as cursor:
         cursor.execute("CREATE SCHEMA org_doomed")

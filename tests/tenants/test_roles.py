@@ -18,9 +18,12 @@ MAY = {
     Action.READ_AUDIT: "owner admin",
     Action.READ_MEMBERS: "owner admin developer billing viewer",
     Action.MANAGE_MEMBERS: "owner admin",
+    Action.INVITE: "owner admin",
     Action.MANAGE_OWNERS: "owner",
     Action.READ_PRIVACY: "owner admin developer billing viewer",
     Action.MANAGE_PRIVACY: "owner admin",
+    Action.RENAME: "owner admin",
+    Action.DELETE: "owner",
 }
 
 

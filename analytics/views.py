@@ -1,0 +1,84 @@
+"""/o/<slug>/: an organization at a glance."""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from django.conf import settings
+from django.http import HttpRequest, HttpResponse
+
+from billing import credit, standing
+from billing.ledger import Summary, recent, summary
+from billing.models import Meter
+from billing.months import month_of
+from kit.money import show
+from tenants import keyring, members
+from tenants.roles import Action
+from tenants.views.access import OrganizationPage
+
+_RECENT = 8
+
+
+class Overview(OrganizationPage):
+    """What the month has come to, and what to do first."""
+
+    actions: ClassVar[Mapping[str, Action]] = {"GET": Action.READ_USAGE}
+    here = "overview"
+
+    def get(self, request: HttpRequest) -> HttpResponse:
+        """The running month's use by model, and its last requests."""
+        organization, month = self.caller.organization, month_of(self.now)
+        used = summary(organization, month)
+        rows = recent(organization, month, most=_RECENT)
+        context = {
+            "month": month,
+            "used": used,
+            "input_tokens": used.units(Meter.INPUT_TOKENS),
+            "output_tokens": used.units(Meter.OUTPUT_TOKENS),
+            "models": _models(used),
+            "recent": [
+                {
+                    "row": row,
+                    "tokens": sum(row.units.values()),
+                    "amount": show(row.amount, used.currency),
+                }
+                for row in rows
+            ],
+            "standing": self._standing(),
+            "has_key": bool(keyring.listed(organization, after=None, most=1)),
+            "has_others": len(members.listed(organization)) > 1,
+            "may_make_keys": self.caller.may(Action.MAKE_KEYS),
+            "may_invite": self.caller.may(Action.INVITE),
+            "base": request.build_absolute_uri("/").rstrip("/"),
+            "model": settings.DEFAULT_MODEL,
+        }
+        return self.page("portal/overview.html", context)
+
+    def _standing(self) -> Mapping[str, str] | None:
+        try:
+            found = standing.of(organization=self.caller.organization, now=self.now)
+        except credit.NoAccount:
+            return None
+        return {
+            "spent": show(found.spent, found.currency),
+            "forecast": show(_cents(found.forecast), found.currency),
+            "left": show(found.limit - found.owed - found.held, found.currency),
+            "limit": show(found.limit, found.currency),
+        }
+
+
+def _models(used: Summary) -> list[Mapping[str, Any]]:
+    return [
+        {
+            "name": each.model,
+            "requests": each.requests,
+            "input_tokens": each.units[Meter.INPUT_TOKENS],
+            "output_tokens": each.units[Meter.OUTPUT_TOKENS],
+            "amount": show(each.amount, used.currency),
+        }
+        for each in used.models
+    ]
+
+
+def _cents(nanos: int) -> int:
+    """A forecast is not exact to the nano."""
+    return nanos - nanos % 10_000_000

@@ -1,0 +1,1 @@
+"""The portal's pages of money, for people in a browser."""

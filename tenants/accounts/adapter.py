@@ -1,0 +1,78 @@
+"""Registering, logging in and out, passwords: allauth's, with our throttle, addresses and audit."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from allauth.account.adapter import DefaultAccountAdapter, get_adapter
+from django.conf import settings
+from django.core.exceptions import ValidationError
+from django.http import HttpRequest
+
+from kit import origin
+from tenants import audit, logins, throttle
+from tenants.audit import Change
+from tenants.models import User
+
+_INVITED = "invited"
+
+
+def invited(request: HttpRequest, email: str) -> None:
+    """Whoever is here has the letter that went to `email`: they may register with that address,
+    and need not confirm it again."""
+    request.session[_INVITED] = email
+    get_adapter(request).stash_verified_email(request, email)
+
+
+class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]
+    """What allauth asks us."""
+
+    def is_open_for_signup(self, request: HttpRequest) -> bool:
+        """Everyone, or those who are invited."""
+        return settings.REGISTRATION_OPEN or _INVITED in request.session
+
+    def pre_authenticate(self, request: HttpRequest, **credentials: Any) -> None:
+        """Count a try, as the API's log-in does."""
+        try:
+            throttle.attempt_now(_account(credentials))
+        except throttle.TooManyAttempts as refusal:
+            raise ValidationError(refusal.message, code="throttled") from None
+
+    def authenticate(self, request: HttpRequest, **credentials: Any) -> User | None:
+        """The person whose password this is."""
+        user: User | None = super().authenticate(request, **credentials)
+        if user is not None:
+            throttle.succeeded_now(_account(credentials))
+        return user
+
+    def authentication_failed(self, request: HttpRequest, **credentials: Any) -> None:
+        """Nobody; the throttle has counted it."""
+
+    def _rollback_login_failed_rl_usage(self) -> None:
+        """Allauth's own count is not used."""
+
+    def login(self, request: HttpRequest, user: User) -> None:
+        """Begin a session; an operator's is recorded."""
+        super().login(request, user)
+        if user.is_staff:
+            entry = Change("operator.logged_in", f"user:{user.pk}")
+            audit.record(entry, by=audit.operator(user), organization=None)
+
+    def set_password(self, user: User, password: str) -> None:
+        """A new password ends the person's log-ins at the API."""
+        now = datetime.now(UTC)
+        super().set_password(user, password)
+        logins.end_all(user, now=now)
+        entry = Change("user.password_changed", f"user:{user.pk}")
+        audit.record(entry, by=audit.person(user), organization=None, now=now)
+
+    def get_client_ip(self, request: HttpRequest) -> str:
+        """As everywhere: through our own proxies, and theirs alone."""
+        return str(origin.current().address)
+
+    def format_email_subject(self, subject: str) -> str:
+        """Without a prefix."""
+        return subject
+
+
+def _account(credentials: dict[str, Any]) -> str:
+    return str(credentials.get("email") or credentials.get("username") or "")

@@ -1,0 +1,5 @@
+"""The portal's pages of organizations, for people in a browser."""
+
+from tenants.views import invitations, keys, members, organizations, settings
+
+__all__ = ["invitations", "keys", "members", "organizations", "settings"]
