@@ -8,8 +8,9 @@ Rounds alternate: for each number of streams the engine, then each rival, then a
 of each side counts. Prompts of about 50 tokens that differ, the same for all; answers of a fixed
 length, greedy. The engine's tokens/s count from the last stream's first token to the first stream's
 last: all streams decode together then; the rivals' are timed from when all prompts are read. The
-step is the time between two publications in that span. Prefill is one prompt, alone. A rival's
-process is stopped while it is not its turn. llama.cpp is compiled once, into var/rivals.
+step is the time between two publications in that span. Drafts are off, except in the row of one
+stream that says its prompt again, where the rival decodes as always. Prefill is one prompt, alone.
+A rival's process is stopped while it is not its turn. llama.cpp is compiled once, into var/rivals.
 
 On a machine with other work, wall clocks compare little but who yields: --clock cpu --threads 1
 counts seconds of CPU time on one thread instead, for all sides.
@@ -46,7 +47,7 @@ from inference.engine import (
     load_text,
     read_manifest,
 )
-from inference.engine.onnx import OnnxRunner
+from inference.engine.loading import load_runner
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "RESULTS.md"
@@ -68,6 +69,15 @@ WORDS = [
     "music",
     "orange",
 ]
+
+
+REPEAT = (
+    "Repeat this text word for word.\n\n"
+    "The engine turns prompts into tokens, many at a time, in one thread. Each step decodes every "
+    "running request, then fills up to a token budget with chunks of waiting prompts, so that a "
+    "long prompt never stalls the others. A prefix that an organization has sent before is copied "
+    "from the cache instead of being computed again."
+)
 
 
 class Endless:
@@ -98,21 +108,33 @@ class Round:
 class Bench:
     """An engine in a thread of its own, as in a worker, whose publications are timed."""
 
-    def __init__(self, folder: Path, *, slots: int, threads: int, clock: str) -> None:
+    def __init__(
+        self, folder: Path, *, slots: int, threads: int, clock: str, drafts: int = 0
+    ) -> None:
         self._clock = time.process_time if clock == "cpu" else time.perf_counter
         self.manifest = read_manifest(folder)
         self.text = Endless(load_text(folder))
-        runner = OnnxRunner(
-            folder / "model.onnx", slots=slots, context=self.manifest.context, threads=threads
-        )
-        self._engine = Engine(runner, self.text)
+        runner = load_runner(folder, self.manifest, slots=slots, threads=threads)
+        self._engine = Engine(runner, self.text, drafts=drafts)
         self._asked = 0
         self._published: list[tuple[float, Sequence[Delta]]] = []
         Thread(target=self._engine.run, args=(self._publish,), daemon=True).start()
 
     def decode(self, streams: int, tokens: int) -> Round:
         """All streams at once."""
-        start = self._run(self.prompts(streams), tokens)
+        return self._decode(self.prompts(streams), tokens)
+
+    def repeat(self, tokens: int) -> Round:
+        """One stream that says its prompt again."""
+        return self._decode([self.repeating()], tokens)
+
+    def repeating(self) -> list[int]:
+        """A prompt that asks for its own words."""
+        return self.text.chat([{"role": "user", "content": REPEAT}])
+
+    def _decode(self, prompts: list[list[int]], tokens: int) -> Round:
+        streams = len(prompts)
+        start = self._run(prompts, tokens)
         first: dict[str, float] = {}
         last: dict[str, float] = {}
         for at, deltas in self._published:
@@ -121,7 +143,7 @@ class Bench:
                 last[delta.id] = at
         begin, end = max(first.values()), min(last.values())
         span = [(at, deltas) for at, deltas in self._published if begin <= at <= end]
-        if len(span) < 20:
+        if sum(len(deltas) for _, deltas in span) < 20:
             raise SystemExit("The streams hardly overlapped: raise --tokens.")
         steps = np.diff([at for at, _ in span])
         made = sum(len(delta.tokens) for _, deltas in span[1:] for delta in deltas)
@@ -173,17 +195,19 @@ class Results:
     """The best of each measure, of the engine and of each rival by name."""
 
     rounds: dict[int, Round] = field(default_factory=dict)
+    repeat: Round | None = None
     prefills: dict[int, float] = field(default_factory=dict)
     rival_rounds: dict[tuple[str, int], float] = field(default_factory=dict)
     rival_prefills: dict[tuple[str, int], float] = field(default_factory=dict)
+    rival_repeats: dict[tuple[str, int], float] = field(default_factory=dict)
 
 
 def measure(
-    bench: Bench, rivals: list[Rival], chosen: argparse.Namespace, bar: Progress
+    bench: Bench, drafting: Bench, rivals: list[Rival], chosen: argparse.Namespace, bar: Progress
 ) -> Results:
     """Alternate the sides, round by round."""
     best = Results()
-    total = chosen.rounds * (len(chosen.streams) + len(chosen.prefill)) * (1 + len(rivals))
+    total = chosen.rounds * (len(chosen.streams) + len(chosen.prefill) + 1) * (1 + len(rivals))
     task = bar.add_task("measuring", total=total)
     for _ in range(chosen.rounds):
         for streams in chosen.streams:
@@ -199,6 +223,14 @@ def measure(
                     rival.decode(bench.prompts(streams), chosen.tokens),
                 )
                 bar.advance(task)
+        bar.update(task, description="1 stream that repeats its prompt")
+        one = drafting.repeat(chosen.tokens)
+        best.repeat = max(best.repeat or one, one, key=lambda each: each.tokens_per_second)
+        bar.advance(task)
+        for rival in rivals:
+            rate = rival.decode([bench.repeating()], chosen.tokens)
+            _keep(best.rival_repeats, (rival.name, 1), rate)
+            bar.advance(task)
         for length in chosen.prefill:
             bar.update(task, description=f"prefill of {length}")
             _keep(best.prefills, length, bench.prefill(length))
@@ -221,15 +253,21 @@ def table(manifest: Manifest, best: Results, rivals: list[Rival]) -> list[str]:
     head += [column for name in names for column in (name, "ratio")]
     rows = [head, ["---"] * len(head)]
     for streams, one in best.rounds.items():
-        times = (one.first_token, one.step_p50, one.step_p99)
-        row = [f"{streams} streams", f"{one.tokens_per_second:.0f}"]
-        row += [f"{value * 1e3:.1f}" for value in times]
-        rows.append(row + _beside(names, best.rival_rounds, streams, one.tokens_per_second))
+        rows.append(_row(f"{streams} streams", one))
+        rows[-1] += _beside(names, best.rival_rounds, streams, one.tokens_per_second)
+    if best.repeat is not None:
+        rows.append(_row("1 stream, with drafts, that repeats its prompt", best.repeat))
+        rows[-1] += _beside(names, best.rival_repeats, 1, best.repeat.tokens_per_second)
     for length, rate in best.prefills.items():
         row = [f"prefill of {length}", f"{rate:.0f}", "", "", ""]
         rows.append(row + _beside(names, best.rival_prefills, length, rate))
     lines = ["| " + " | ".join(row) + " |" for row in rows]
     return [f"{manifest.name}, {manifest.quantization}:", "", *lines]
+
+
+def _row(name: str, one: Round) -> list[str]:
+    times = (one.first_token, one.step_p50, one.step_p99)
+    return [name, f"{one.tokens_per_second:.0f}", *(f"{value * 1e3:.1f}" for value in times)]
 
 
 def _beside(
@@ -291,16 +329,15 @@ def main() -> None:
     """Measure, print, record."""
     chosen = options()
     console = Console()
-    bench = Bench(
-        chosen.model, slots=max(chosen.streams), threads=chosen.threads, clock=chosen.clock
-    )
+    given = {"slots": max(chosen.streams), "threads": chosen.threads, "clock": chosen.clock}
+    bench, drafting = Bench(chosen.model, **given), Bench(chosen.model, **given, drafts=8)
     with ExitStack() as stack:
         rivals = [
             stack.enter_context(RIVALS[name](chosen.threads, chosen.clock))
             for name in chosen.rivals
         ]
         with Progress(console=console, transient=True) as bar:
-            best = measure(bench, rivals, chosen, bar)
+            best = measure(bench, drafting, rivals, chosen, bar)
     lines = table(bench.manifest, best, rivals)
     console.print("\n".join(lines), markup=False, soft_wrap=True)
     if chosen.record:

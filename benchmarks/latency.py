@@ -26,6 +26,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 from rich.console import Console
@@ -35,13 +36,13 @@ from benchmarks.engine import Endless
 from inference.engine import (
     Engine,
     Logits,
-    Runner,
     Sampling,
     Work,
     load_text,
     read_manifest,
 )
-from inference.engine.onnx import OnnxRunner
+from inference.engine.loading import load_runner
+from inference.engine.runner import RowRunner
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "RESULTS.md"
@@ -57,7 +58,9 @@ OVERHEADS = {
 class Timed:
     """A runner whose time is taken."""
 
-    def __init__(self, runner: Runner) -> None:
+    def __init__(self, runner: Any) -> None:
+        if isinstance(runner, RowRunner):
+            self.most_rows, self.run = runner.most_rows, self._run
         self._runner = runner
         self.slots, self.shelves, self.context = runner.slots, runner.shelves, runner.context
         self.copy, self.release = runner.copy, runner.release
@@ -65,13 +68,17 @@ class Timed:
 
     def prefill(self, slot: int, tokens: Sequence[int], start: int) -> Logits:
         with self._timed():
-            return self._runner.prefill(slot, tokens, start)
+            return cast("Logits", self._runner.prefill(slot, tokens, start))
 
     def decode(
         self, slots: Sequence[int], tokens: Sequence[int], positions: Sequence[int]
     ) -> Logits:
         with self._timed():
-            return self._runner.decode(slots, tokens, positions)
+            return cast("Logits", self._runner.decode(slots, tokens, positions))
+
+    def _run(self, *rows: Sequence[int]) -> Logits:
+        with self._timed():
+            return cast("RowRunner", self._runner).run(*rows)
 
     @contextmanager
     def _timed(self) -> Iterator[None]:
@@ -85,10 +92,7 @@ class Bench:
 
     def __init__(self, folder: Path, *, threads: int) -> None:
         self.manifest = read_manifest(folder)
-        model = folder / "model.onnx"
-        self._runner = Timed(
-            OnnxRunner(model, slots=32, context=self.manifest.context, threads=threads)
-        )
+        self._runner = Timed(load_runner(folder, self.manifest, slots=32, threads=threads))
         self._engine = Engine(self._runner, Endless(load_text(folder)))
         self._draws = np.random.default_rng(5)
         self._names = 0
@@ -127,7 +131,7 @@ class Bench:
             for delta in self._engine.step():
                 if delta.id == one:
                     first = first or time.perf_counter()
-                    count += 1
+                    count += len(delta.tokens)
                 elif delta.outcome and delta.id in others:
                     others.remove(delta.id)
                     others.add(self._submit(self._tokens(50), 100, tenant="many"))

@@ -19,8 +19,8 @@ import numpy as np
 
 from inference.engine import Grammar, GrammarKind, Logits, Sampling, Text, load_text, read_manifest
 from inference.engine.grammar import Grammars
+from inference.engine.loading import load_runner
 from inference.engine.odds import Odds
-from inference.engine.onnx import OnnxRunner
 from inference.engine.sampler import Sampler
 
 MODEL = Path("var/models/smollm2-135m-instruct")
@@ -72,8 +72,7 @@ def main() -> None:
 
 def _model(text: Text, rows: int) -> tuple[Callable[[], object], Logits, list[list[int]]]:
     """A decode step to time, logits as they come, and each row's tokens."""
-    context = read_manifest(MODEL).context
-    runner = OnnxRunner(MODEL / "model.onnx", slots=rows, context=context, threads=2)
+    runner = load_runner(MODEL, read_manifest(MODEL), slots=rows, threads=2)
     draw = np.random.default_rng(0)
     tokens: list[list[int]] = []
     for row in range(rows):

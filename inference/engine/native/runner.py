@@ -36,8 +36,9 @@ class NativeRunner:
         self.most_rows = slots + _SPARE_ROWS
         config = json.loads((folder / "config.json").read_text())
         self._library = _declared(load_library())
+        self.shape = read_shape(config)
         self._decoder = Decoder(
-            read_shape(config),
+            self.shape,
             Weights(folder / FILE),
             theta=read_theta(config),
             places=slots + shelves,
