@@ -9,7 +9,7 @@ and fenced by the attempt's number:
 Time is Redis's own.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -234,9 +234,9 @@ def submitted(reply: Sequence[Any]) -> None:
         raise Unavailable("The request did not get in; nothing was charged. Try again.")
 
 
-def claim(*, model: str, worker: str) -> Claim | None:
-    """Lease the next waiting request for `model`, if there is one."""
-    found = _CLAIM([f"queue:{model}", LEASES], [worker, LEASE_MS, PRIORITIES])
+def claim(*, model: str, worker: str, passing_over: Collection[int] = frozenset()) -> Claim | None:
+    """Lease the next waiting request for `model`, if there is one; none of these organizations."""
+    found = _CLAIM([f"queue:{model}", LEASES], [worker, LEASE_MS, PRIORITIES, *passing_over])
     if not found:
         return None
     _, attempt, position, spec, sealed = found

@@ -11,18 +11,26 @@ from inference.engine.text import load_text
 
 
 def load_engine(
-    folder: Path, *, slots: int = 32, threads: int | None = None, device: str | None = None
+    folder: Path,
+    *,
+    slots: int = 32,
+    threads: int | None = None,
+    device: str | None = None,
+    cache_tokens: int | None = None,
 ) -> Engine:
     """An engine over the model in `folder`, which its manifest's backend runs.
 
     `slots` is how many requests run at once; `threads` how many compute (default: one for each
     CPU this process may use); `device` where the torch backend does (default: a GPU if there is
-    one). Raises NotPrepared.
+    one); `cache_tokens` how many tokens the cache holds at most (default: what slots and shelves
+    can), never less than a context. Raises NotPrepared.
     """
     manifest = read_manifest(folder)
     threads = threads or len(os.sched_getaffinity(0))
     runner = load_runner(folder, manifest, slots=slots, threads=threads, device=device)
-    return Engine(runner, load_text(folder), slots=slots)
+    if cache_tokens is not None:
+        cache_tokens = max(cache_tokens, manifest.context)
+    return Engine(runner, load_text(folder), slots=slots, cache_tokens=cache_tokens)
 
 
 def load_runner(
@@ -39,6 +47,16 @@ def load_runner(
                 return NativeRunner(folder, slots=slots, context=manifest.context, threads=threads)
             except NoKernels as error:
                 raise NotPrepared(str(error)) from error
+        case "onnx" if manifest.provider != "cpu":
+            from inference.engine.onnx_device import DeviceOnnxRunner
+
+            return DeviceOnnxRunner(
+                folder / "model.onnx",
+                provider=manifest.provider,
+                slots=slots,
+                context=manifest.context,
+                threads=threads,
+            )
         case "onnx":
             from inference.engine.onnx import OnnxRunner
 

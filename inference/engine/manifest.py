@@ -5,6 +5,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 FILE = "manifest.json"
+FORMATS = {"native": 1, "onnx": 2, "torch": 1, "echo": 1}
+"""What this version reads, by backend. Raised whenever what `prepare` writes changes, or what a
+runner wants of it: older folders are then made anew, or refused."""
 
 
 class NotPrepared(Exception):
@@ -22,20 +25,32 @@ class Manifest:
     version: str
     quantization: str
     parameters: int
+    provider: str = "cpu"
+    """Which of onnxruntime's execution providers its graph is for."""
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """The manifest of a prepared model; raises NotPrepared."""
+    """The manifest of a prepared model; raises NotPrepared, for an older format's too."""
     try:
         fields = json.loads((folder / FILE).read_text())
-        return Manifest(**{**fields, "eos": tuple(fields["eos"])})
-    except (OSError, ValueError, TypeError, KeyError) as error:
+        found = fields.pop("format", 0)
+        manifest = Manifest(**{**fields, "eos": tuple(fields["eos"])})
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise NotPrepared(f"{folder} holds no prepared model ({error}); {_next(folder)}") from error
+    wanted = FORMATS.get(manifest.backend, found)
+    if found != wanted:
         raise NotPrepared(
-            f"{folder} holds no prepared model ({error}); "
-            f"make it with: .venv/bin/python manage.py prepare_model {folder.name}"
-        ) from error
+            f"{folder} was prepared by another version of the platform: its format is {found}, "
+            f"this version's {wanted}; {_next(folder)}"
+        )
+    return manifest
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Complete a prepared model's folder."""
-    (folder / FILE).write_text(json.dumps(asdict(manifest), indent=2) + "\n")
+    fields = {"format": FORMATS.get(manifest.backend, 0), **asdict(manifest)}
+    (folder / FILE).write_text(json.dumps(fields, indent=2) + "\n")
+
+
+def _next(folder: Path) -> str:
+    return f"make it with: .venv/bin/python manage.py prepare_model {folder.name}"

@@ -17,9 +17,12 @@ from inference.catalog.offers import Offer
 from inference.engine import load_engine
 from inference.worker.finisher import Finisher
 from inference.worker.remote import RemoteStation
-from inference.worker.station import Station, requeue
+from inference.worker.station import Held, Station, requeue
 from inference.worker.stations import Stations
 from inference.worker.watch import Watch
+
+_SPARE = 4
+"""Requests that a full engine still takes, of organizations that run nothing in it."""
 
 log = structlog.get_logger()
 
@@ -48,23 +51,37 @@ class Host:
     def serve(self, model: str) -> None:
         """Run waiting requests of a model, one after another, until none waits or none fits.
 
-        A full engine returns at once: whoever leaves a slot claims the next request himself.
+        A full engine returns at once: whoever leaves a slot claims the next request himself. But
+        an organization that runs nothing in it does not wait for that: the engine makes room.
         """
         while not self._draining.is_set():
             station = self._stations.of(model)
-            if station is None or not station.take_slot():
+            if station is None:
                 return
+            held = self._claim(station)
+            if held is None:
+                return
+            with structlog.contextvars.bound_contextvars(request_id=str(held.claim.job.id)):
+                log.info("claimed", model=model, attempt=held.claim.attempt)
+                station.run(held)
+
+    def _claim(self, station: Station) -> Held | None:
+        """Lease a request that fits; one at a time, so that it is known whose run here already."""
+        with station.claims:
+            passing_over = frozenset[int]()
+            if not station.take_slot():
+                if not station.take_slot(spare=True):
+                    return None
+                passing_over = station.organizations()
             claim = None
             try:
-                claim = jobs.claim(model=model, worker=self.name)
+                claim = jobs.claim(
+                    model=station.offer.name, worker=self.name, passing_over=passing_over
+                )
             finally:
                 if claim is None:
                     station.free_slot()
-            if claim is None:
-                return
-            with structlog.contextvars.bound_contextvars(request_id=str(claim.job.id)):
-                log.info("claimed", model=model, attempt=claim.attempt)
-                station.run(claim)
+            return station.hold(claim) if claim is not None else None
 
     def _station(self, offer: Offer, slots: int, threads: int | None) -> Station:
         sealed = self._finisher.finish
@@ -73,8 +90,14 @@ class Host:
                 offer, slots=settings.REMOTE_STREAMS, sealed=sealed, serve=self.serve
             )
         device = offer.device if offer.device.startswith(("cpu", "cuda")) else None
-        engine = load_engine(offer.folder, slots=slots, threads=threads, device=device)
-        return Station(offer, engine, slots=slots, sealed=sealed)
+        engine = load_engine(
+            offer.folder,
+            slots=slots,
+            threads=threads,
+            device=device,
+            cache_tokens=settings.ENGINE_CACHE_TOKENS or None,
+        )
+        return Station(offer, engine, slots=slots, sealed=sealed, spare=_SPARE)
 
     def drain(self, seconds: float) -> None:
         """Take nothing new; let running requests end for `seconds`, then hand the rest over."""

@@ -13,7 +13,6 @@ import structlog
 from inference import metrics
 from inference.catalog.offers import Offer, Remote
 from inference.engine import Delta, EngineClosed, FinishReason, Outcome, Text, Work
-from inference.jobs import Claim
 from inference.remote import body
 from inference.worker import openai
 from inference.worker.breaker import Breaker
@@ -236,9 +235,9 @@ class RemoteStation(Station):
         self._vacant.set()
         self._threads[2].join(10)
 
-    def run(self, claim: Claim) -> None:
+    def run(self, held: Held) -> None:
         """Begin one leased request; its slot is free again after its seal."""
-        self.begin(claim)
+        self.begin(held)
 
     def free_slot(self, count: int = 1) -> None:
         """See Station."""

@@ -83,17 +83,29 @@ class Runs(Protocol):
 
 
 class Station:
-    """Runs claimed requests of one model, as many at once as the engine has slots."""
+    """Runs claimed requests of one model, as many at once as the engine has slots.
+
+    `spare` more may be taken of organizations that run nothing here: such a one gets its slot from
+    the organization that runs most, which only the engine can do, so it must not wait in line.
+    """
 
     def __init__(
-        self, offer: Offer, engine: Runs, *, slots: int, sealed: Callable[[UUID], None]
+        self,
+        offer: Offer,
+        engine: Runs,
+        *,
+        slots: int,
+        sealed: Callable[[UUID], None],
+        spare: int = 0,
     ) -> None:
         self.offer = offer
         self.engine = engine
         self.breaker = Breaker()
         self._sealed = sealed
         self._slots = self._free = slots
+        self._spare = spare
         self._lock = Lock()
+        self.claims = Lock()
         self._held: dict[str, Held] = {}
         self._steps: SimpleQueue[Sequence[Delta] | None] = SimpleQueue()
         self._threads = [
@@ -122,10 +134,10 @@ class Station:
         """How many more requests fit."""
         return max(0, self._free)
 
-    def take_slot(self) -> bool:
-        """Reserve room for one request, if there is any."""
+    def take_slot(self, *, spare: bool = False) -> bool:
+        """Reserve room for one request, if there is any; `spare` reaches beyond the slots."""
         with self._lock:
-            if self._free <= 0 or not self.is_well():
+            if self._free <= (-self._spare if spare else 0) or not self.is_well():
                 return False
             self._free -= 1
             return True
@@ -147,22 +159,32 @@ class Station:
         """What is leased now."""
         return list(dict.fromkeys(list(self._held.values())))
 
-    def run(self, claim: Claim) -> None:
+    def organizations(self) -> frozenset[int]:
+        """Whose requests are leased now."""
+        return frozenset(held.claim.job.organization for held in self.held())
+
+    def hold(self, claim: Claim) -> Held:
+        """A leased request is this station's; each of its answers needs a slot."""
+        held = Held(claim)
+        if claim.job.n > 1:
+            self.free_slot(1 - claim.job.n)
+        self._held |= dict.fromkeys(held.choices.works, held)
+        return held
+
+    def run(self, held: Held) -> None:
         """Carry one leased request to its seal, or until it is no longer this worker's.
 
         The slot taken for it is free again afterwards.
         """
         try:
-            self.begin(claim).gone.wait()
+            self.begin(held)
+            held.gone.wait()
         finally:
             self.free_slot()
 
-    def begin(self, claim: Claim) -> Held:
-        """Give one leased request to the engine, where each of its answers needs a slot."""
-        held, taken = Held(claim), set[str]()
-        if claim.job.n > 1:
-            self.free_slot(1 - claim.job.n)
-        self._held |= dict.fromkeys(held.choices.works, held)
+    def begin(self, held: Held) -> None:
+        """Give a request to the engine."""
+        taken = set[str]()
         try:
             _open(held)
             for work in self._works(held):
@@ -179,7 +201,6 @@ class Station:
             left = [work for work in held.choices.works if work not in taken]
             self._steps.put([_failed(held, work, error) for work in left])
             self._cancel(held, FinishReason.failed)
-        return held
 
     def cancel(self, request: str, reason: str) -> None:
         """Stop a request within a step, if it is here."""

@@ -325,6 +325,7 @@ DEVICE = _env("DEVICE", "cpu")
 MODELS_DIR = Path(_env("MODELS_DIR", str(VAR_DIR / "models")))
 DEFAULT_MODEL = _env("DEFAULT_MODEL", "smollm2-135m-instruct")
 ENGINE_SLOTS = int(_env("ENGINE_SLOTS", "32"))
+ENGINE_CACHE_TOKENS = int(_env("ENGINE_CACHE_TOKENS", "0"))
 ENGINE_MEMORY = int(_env("ENGINE_MEMORY", "0")) * 1024 * 1024
 """MiB of models' files that a worker has loaded at once; 0 is no bound."""
 REMOTE_STREAMS = int(_env("REMOTE_STREAMS", "2000"))

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from inference.engine import Manifest, load_engine, write_manifest
 from inference.engine.engine import Engine
 from inference.engine.prepare import prepare
-from inference.engine.prepare.export import export
+from inference.engine.prepare.export import export, export_for_device
 from inference.engine.prepare.folder import locked
 from inference.engine.prepare.packing import pack_checkpoint
 
@@ -26,7 +27,8 @@ CONTEXT = 256
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
     """Folders of the tiny model, one for all xdist workers: its `checkpoint`; exported in full
-    precision and in 8 bit as `none` and `int8`; for PyTorch as `torch-…`; as `native`."""
+    precision and in 8 bit as `none` and `int8`, for GPUs as `cuda`; for PyTorch as `torch-…`; as
+    `native`."""
     base = tmp_path_factory.getbasetemp()
     root = (base if worker_id == "master" else base.parent) / "tiny"
     with locked(root, lambda doing, share: None):
@@ -36,6 +38,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
             for quantization in ("none", "int8"):
                 _export(checkpoint, root / quantization, quantization)
             _pack(checkpoint, root / "native")
+            _export_half(checkpoint, root / "cuda")
             for quantization in ("none", "int8", "int4"):
                 _keep(checkpoint, root / f"torch-{quantization}", quantization)
     return root
@@ -91,6 +94,13 @@ def _export(checkpoint: Path, folder: Path, quantization: str) -> None:
     export(checkpoint, folder, quantization=quantization, progress=lambda doing, share: None)
     _save_text(folder)
     write_manifest(folder, _manifest(quantization))
+
+
+def _export_half(checkpoint: Path, folder: Path) -> None:
+    folder.mkdir()
+    export_for_device(checkpoint, folder, provider="cuda", progress=lambda doing, share: None)
+    _save_text(folder)
+    write_manifest(folder, replace(_manifest("fp16"), provider="cuda"))
 
 
 def _pack(checkpoint: Path, folder: Path) -> None:

@@ -1,15 +1,18 @@
 """The ONNX runner, on a tiny random Llama exported as the real model is."""
 
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
-from inference.engine import Engine, Work, load_engine
+from inference.engine import Engine, FinishReason, Work, load_engine
 from inference.engine.onnx import OnnxRunner
+from inference.engine.prepare.calibration import save
 from tests.engine.conftest import CONTEXT
-from tests.engine.parts import Answers, solo, work
+from tests.engine.parts import Answers, finish, solo, work
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -186,3 +189,32 @@ def test_a_copied_prefix_is_the_prefix(tiny: Path) -> None:
     runner.release(2)
     runner.copy(4, 1, 64)
     assert (runner.prefill(1, prompt[64:], 64) == expected).all()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_poison_in_8_bit_fails_or_spoils_its_own_request_alone(
+    tiny: Path, tmp_path: Path, value: float
+) -> None:
+    """A token whose embedding is no number: rounding to 8 bit may hide it, but only from itself."""
+    folder = tmp_path / "poisoned"
+    shutil.copytree(tiny / "int8", folder)
+    model = onnx.load(folder / "model.onnx")
+    [table] = [one for one in model.graph.initializer if one.name == "embed_tokens.weight"]
+    rows = onnx.numpy_helper.to_array(table).copy()
+    rows[77] = value
+    table.CopyFrom(onnx.numpy_helper.from_array(rows, table.name))
+    save(model, folder / "model.onnx")
+    engine = load_engine(folder, slots=4, threads=1)
+    fine = [
+        work(f"fine {n}", [*range(20 + n, 60 + n)], max_tokens=12, temperature=0.8, seed=n)
+        for n in range(3)
+    ]
+    alone = [solo(load_engine(tiny / "int8", slots=4, threads=1), each) for each in fine]
+    for each in (*fine, work("last", [5, 6, 77]), work("inside", [5, 77, *range(9, 50)])):
+        engine.submit(each)
+    answers = finish(engine)
+    assert [answers[each.id] for each in fine] == alone
+    last = answers["last"].outcome
+    assert last is not None
+    assert (last.reason, last.completion_tokens) == (FinishReason.failed, 0)
+    assert solo(engine, fine[0]) == alone[0]

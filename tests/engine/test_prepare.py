@@ -1,6 +1,8 @@
 """Models' folders: whole, or not there."""
 
 import errno
+import json
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError
 from io import StringIO
 from pathlib import Path
@@ -11,7 +13,15 @@ import pytest
 from django.core.management import CommandError, call_command
 from pytest_django import Settings
 
-from inference.engine import Manifest, load_text, read_manifest
+from inference.engine import (
+    Manifest,
+    NotPrepared,
+    load_engine,
+    load_text,
+    read_manifest,
+    write_manifest,
+)
+from inference.engine.manifest import FORMATS
 from inference.engine.prepare import PrepareFailed, prepare, smollm2
 from inference.engine.prepare.folder import build, locked, prepared
 
@@ -125,3 +135,41 @@ def test_the_command_says_what_it_made_and_refuses_clearly(
     assert f"in {tmp_path / 'echo'}" in out.getvalue()
     with pytest.raises(CommandError, match="no recipe for 'gpt'"):
         call_command("prepare_model", "gpt", stdout=out)
+
+
+def test_a_folder_of_an_older_format_is_refused_with_the_command_that_mends_it(
+    tmp_path: Path,
+) -> None:
+    prepare("echo", tmp_path)
+    path = tmp_path / "echo" / "manifest.json"
+    fields = json.loads(path.read_text())
+    del fields["format"]
+    path.write_text(json.dumps(fields))
+    with pytest.raises(NotPrepared, match=r"another version.*prepare_model echo"):
+        load_engine(tmp_path / "echo")
+    prepare("echo", tmp_path)
+    assert json.loads(path.read_text())["format"] == FORMATS["echo"]
+    assert load_engine(tmp_path / "echo", slots=1)
+
+
+def test_a_folder_that_another_recipe_made_is_made_anew(tmp_path: Path) -> None:
+    prepare("echo", tmp_path)
+    other = replace(read_manifest(tmp_path / "echo"), backend="onnx")
+    write_manifest(tmp_path / "echo", other)
+    assert prepare("echo", tmp_path).backend == "echo"
+
+
+def test_a_provider_has_a_folder_of_its_own_and_no_other_form(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def made(folder: Path, provider: str, progress: Any) -> Manifest:
+        name = f"smollm2-135m-instruct-{provider}"
+        return Manifest(name, "onnx", 64, (2,), "1", "fp16", 0, provider)
+
+    monkeypatch.setattr(smollm2, "make_for_device", made)
+    for name in ("smollm2-135m-instruct", "smollm2-135m-instruct-onnx"):
+        manifest = prepare(name, tmp_path, provider="cuda")
+        assert (manifest.provider, manifest.quantization) == ("cuda", "fp16")
+    assert (tmp_path / "smollm2-135m-instruct-cuda" / "manifest.json").is_file()
+    with pytest.raises(PrepareFailed, match="no recipe for 'echo-tensorrt'"):
+        prepare("echo", tmp_path, provider="tensorrt")

@@ -23,7 +23,7 @@ def publishes(monkeypatch: pytest.MonkeyPatch, rise: float) -> None:
         write_quality(folder, Quality(10.0, 10.0 * (1 + rise), 0.9, 1, 1.0, 1.0))
         return MANIFEST
 
-    recipe = recipes.Recipe(make, needs=1, quantizations=("int8",))
+    recipe = recipes.Recipe(make, "echo", needs=1, quantizations=("int8",))
     monkeypatch.setattr(recipes, "RECIPES", {"m": recipe})
 
 

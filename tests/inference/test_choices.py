@@ -233,7 +233,8 @@ async def test_a_request_of_many_answers_counts_as_many_slots(
         await post("/v1/chat/completions", DRAWN | {"n": 8}, key)
     until(lambda: station.free == 8)
     assert station.take_slot()
-    held = station.begin(Claim(job(n=8, sampling=Sampling(max_tokens=1)), attempt=1, position=0))
+    held = station.hold(Claim(job(n=8, sampling=Sampling(max_tokens=1)), attempt=1, position=0))
+    station.begin(held)
     assert held.gone.wait(5)
 
 

@@ -3,7 +3,10 @@
 import signal
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
 from threading import Thread
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -18,8 +21,10 @@ from inference.finish import finish
 from inference.jobs import Job
 from inference.models import Request
 from inference.worker import Host, finisher, watch
+from kit.ids import request_id
 from tenants.auth import Caller
-from tests.inference.parts import NOW, fields, job, submit
+from tenants.models import Organization
+from tests.inference.parts import NOW, fields, job, serving, submit
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -160,3 +165,46 @@ def test_failure_is_booked_at_nothing(one: Job, host: Host, redis: Redis) -> Non
 
     with schema_context("org_acme"):
         assert Request.objects.get().state == "failed"
+
+
+def test_an_organization_that_runs_nothing_waits_for_no_crowd(
+    one: Job, globex: Organization, echo: Offer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The engine is full of acme's; globex's one is claimed beyond its slots, and gets one."""
+    from tests.inference.test_choices import Gated, of_engines
+
+    runner = Gated(steps=3, slots=2, context=512)
+    of_engines(monkeypatch, runner)
+    crowd = [one, *(_like(one, max_tokens=300) for _ in range(3))]
+    submit(*crowd[1:])
+    host = Host([echo], slots=2)
+    host.start()
+    with serving(host, threads=4):
+        assert runner.stands.wait(10)
+        until(lambda: [fields(each.id)["state"] for each in crowd].count("running") == 2)
+        small = _like(one, max_tokens=4, organization=globex.pk, schema=globex.schema_name)
+        submit(small)
+        until(lambda: fields(small.id)["state"] == "running")
+        assert [fields(each.id)["state"] for each in crowd].count("running") == 2
+        runner.open.set()
+        until(lambda: "sealed" in fields(small.id))
+        assert not all("sealed" in fields(each.id) for each in crowd)
+        until(lambda: all(ended(each.id) for each in crowd))
+    host.drain(0)
+
+
+def test_a_claim_passes_over_organizations_but_takes_the_next(redis: Redis) -> None:
+    mine, theirs = job(organization=1), job(organization=2)
+    submit(mine, theirs)
+    assert jobs.claim(model="echo", worker="w", passing_over={1, 2}) is None
+    claimed = jobs.claim(model="echo", worker="w", passing_over={1})
+    assert claimed is not None
+    assert claimed.job.id == theirs.id
+    claimed = jobs.claim(model="echo", worker="w")
+    assert claimed is not None
+    assert claimed.job.id == mine.id
+
+
+def _like(one: Job, *, max_tokens: int, **fields: Any) -> Job:
+    sampling = Sampling(max_tokens=max_tokens)
+    return replace(one, id=request_id(datetime.now(UTC)), sampling=sampling, **fields)

@@ -73,7 +73,9 @@ class Reading:
         """The tokens of the measured text that were predicted, and from which logits."""
         return logits_of_text(
             self._tokenizer,
-            lambda window: self._session.run(["logits"], _inputs(self._session, window))[0][0],
+            lambda window: self._session.run(["logits"], _inputs(self._session, window))[0][
+                0
+            ].astype(np.float32),
         )
 
     def _sequences(self) -> list[list[int]]:
@@ -98,7 +100,8 @@ def _opened(model: ModelProto, watched: list[str]) -> ort.InferenceSession:
     head.input[0] = gather.input[0]
     graph.node.remove(gather)
     logits = next(value for value in graph.output if value.name == "logits")
-    logits.CopyFrom(helper.make_tensor_value_info("logits", TensorProto.FLOAT, None))
+    kind = logits.type.tensor_type.elem_type
+    logits.CopyFrom(helper.make_tensor_value_info("logits", kind, None))
     graph.output.extend(
         helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in watched
     )
@@ -138,5 +141,6 @@ def _inputs(session: ort.InferenceSession, tokens: list[int]) -> dict[str, NDArr
     for node in session.get_inputs():
         if node.name.startswith("past_key_values."):
             shape = (1, int(node.shape[1]), len(tokens), int(node.shape[3]))
-            feeds[node.name] = np.zeros(shape, np.float32)
+            half = node.type == "tensor(float16)"
+            feeds[node.name] = np.zeros(shape, np.float16 if half else np.float32)
     return feeds

@@ -56,7 +56,33 @@ def export(
         (folder / name).chmod(0o644)
 
 
-def reshape(model: ModelProto) -> None:
+def export_for_device(checkpoint: Path, folder: Path, *, provider: str, progress: Progress) -> None:
+    """Write the same in 16 bit for `provider`, cuda or tensorrt: needs no such device here.
+
+    Attention is one node that writes its cache in place; TensorRT gets only nodes that it knows
+    beside it. The report is measured on the CPU, and has no speeds.
+    """
+    full = checkpoint / "built"
+    _build(checkpoint, full, lambda doing, share: progress(doing, share / 2))
+    progress("reading a text in full precision", 0.25)
+    model = onnx.load(full / MODEL)
+    reshape(model)
+    reference = Reading(model, checkpoint).logits()
+    half = checkpoint / "half"
+    _build(checkpoint, half, lambda doing, share: progress(doing, 0.4 + share / 2), half=True)
+    progress("reshaping the graph", 0.7)
+    model = onnx.load(half / MODEL)
+    reshape(model, join_silu=provider != "tensorrt")
+    progress("writing the model", 0.75)
+    save(model, folder / MODEL)
+    progress("measuring its quality", 0.8)
+    made = Reading(model, checkpoint).logits()
+    write_quality(folder, compare(reference, made, None, folder.glob(f"{MODEL}*")))
+    for name in (MODEL, f"{MODEL}.data"):
+        (folder / name).chmod(0o644)
+
+
+def reshape(model: ModelProto, *, join_silu: bool = True) -> None:
     """What the builder leaves to be wished, mended in place.
 
     Lengths become inputs instead of a mask; the embedding a table of its own, as the output
@@ -69,7 +95,8 @@ def reshape(model: ModelProto) -> None:
         node.input[5], node.input[6] = _SEQLENS, _TOTAL
     _replace_input(graph, "attention_mask")
     _split_embedding(graph)
-    _join_silu(graph)
+    if join_silu:
+        _join_silu(graph)
     _take_last(graph)
     rotary = next(one for one in graph.initializer if one.name == attentions[0].input[7])
     for value in graph.input:
@@ -78,10 +105,11 @@ def reshape(model: ModelProto) -> None:
     _prune(graph)
 
 
-def _build(checkpoint: Path, built: Path, progress: Progress) -> None:
-    """Run the builder, offline; it says which layer it reads."""
+def _build(checkpoint: Path, built: Path, progress: Progress, *, half: bool = False) -> None:
+    """Run the builder, offline; it says which layer it reads. `half`: 16 bit, for GPUs."""
     command = [sys.executable, "-m", _BUILDER, "-m", checkpoint.name, "-i", str(checkpoint)]
-    command += ["-o", str(built), "-p", "fp32", "-e", "cpu", "-c", str(built / "cache")]
+    command += ["-o", str(built), "-c", str(built / "cache")]
+    command += ["-p", "fp16", "-e", "cuda"] if half else ["-p", "fp32", "-e", "cpu"]
     offline = {**os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
     said = deque[str](maxlen=15)
     layers = json.loads((checkpoint / "config.json").read_text())["num_hidden_layers"]

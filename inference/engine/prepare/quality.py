@@ -22,7 +22,8 @@ Logits = tuple[list[int], NDArray[np.float32]]
 @dataclass(frozen=True, slots=True)
 class Quality:
     """`agreement` is the share of positions whose likeliest token is full precision's; speeds are
-    decoded tokens a second, of one and of eight streams, where the model was prepared."""
+    decoded tokens a second, of one and of eight streams, where the model was prepared; 0 where it
+    does not run there."""
 
     reference_perplexity: float
     perplexity: float
@@ -38,23 +39,28 @@ class Quality:
 
     def rows(self) -> list[tuple[str, str]]:
         """As a table has them: what, and how much."""
-        return [
+        rows = [
             ("perplexity in full precision", f"{self.reference_perplexity:.2f}"),
             ("perplexity", f"{self.perplexity:.2f} ({self.rise:+.1%}; at most {MOST:+.0%})"),
             ("same likeliest token as full precision", f"{self.agreement:.1%}"),
             ("size", f"{self.bytes / 1e6:.0f} MB"),
-            ("tokens/s, one stream", f"{self.tokens_per_second:.0f}"),
-            ("tokens/s, eight streams", f"{self.tokens_per_second_of_eight:.0f}"),
         ]
+        if self.tokens_per_second:
+            one, eight = self.tokens_per_second, self.tokens_per_second_of_eight
+            rows += [("tokens/s, one stream", f"{one:.0f}")]
+            rows += [("tokens/s, eight streams", f"{eight:.0f}")]
+        return rows
 
 
-def compare(reference: Logits, made: Logits, runner: Runner, files: Iterable[Path]) -> Quality:
-    """Of the model that `runner` runs (eight slots), whose logits of the measured text are `made`,
-    and which lies in `files`.
+def compare(
+    reference: Logits, made: Logits, runner: Runner | None, files: Iterable[Path]
+) -> Quality:
+    """Of the model that `runner` runs (eight slots; None: it can't be run here), whose logits of
+    the measured text are `made`, and which lies in `files`.
     """
     agreement = (reference[1].argmax(axis=-1) == made[1].argmax(axis=-1)).mean()
     size = sum(file.stat().st_size for file in files)
-    one, eight = _speeds(runner)
+    one, eight = _speeds(runner) if runner is not None else (0.0, 0.0)
     return Quality(perplexity(reference), perplexity(made), float(agreement), size, one, eight)
 
 

@@ -9,6 +9,8 @@ from inference.engine.prepare.folder import PrepareFailed, Progress, build, lock
 from inference.engine.prepare.quality import MOST, read_quality
 
 QUANTIZATIONS = ("int8", "int4", "none")
+PROVIDERS = ("cpu", "cuda", "tensorrt")
+"""Of onnxruntime's execution providers."""
 _ECHO_CONTEXT = 16_384
 _MIB = 1 << 20
 
@@ -32,9 +34,14 @@ class Recipe:
     """
 
     make: Callable[[Path, Form, Progress], Manifest]
+    backend: str
     needs: int
     quantizations: tuple[str, ...]
     prunable: bool = False
+
+    def made(self, found: Manifest, form: Form) -> bool:
+        """Whether this is what it makes."""
+        return (found.backend, found.quantization) == (self.backend, str(form))
 
 
 def prepare(
@@ -43,14 +50,18 @@ def prepare(
     *,
     quantization: str | None = None,
     pruned: float = 0.0,
+    provider: str = "cpu",
     force: bool = False,
     progress: Progress = lambda doing, share: None,
 ) -> Manifest:
-    """Make `models/name`, unless it is there already in this form; its manifest.
+    """Make `models/name`, unless it is there already in this form, made by this version's recipe.
 
-    A model whose perplexity rose by more than 3% is not published unless `force`. Raises
-    PrepareFailed.
+    Returns its manifest. A model whose perplexity rose by more than 3% is not published unless
+    `force`. For another `provider` than the CPU the folder is `name-provider`, and preparing needs
+    no such device. Raises PrepareFailed.
     """
+    if provider != "cpu":
+        name = f"{name.removesuffix('-onnx').removesuffix(f'-{provider}')}-{provider}"
     recipe = RECIPES.get(name)
     if recipe is None:
         raise PrepareFailed(f"There is no recipe for {name!r}; there are: {', '.join(RECIPES)}.")
@@ -61,7 +72,7 @@ def prepare(
     target = models / name
     with locked(target, progress):
         found = prepared(target)
-        if found is None or force or found.quantization != str(wanted):
+        if force or found is None or not recipe.made(found, wanted):
             found = build(
                 target,
                 lambda folder: _checked(recipe.make(folder, wanted, progress), folder, force),
@@ -113,13 +124,34 @@ def _smollm2_onnx(folder: Path, form: Form, progress: Progress) -> Manifest:
     return smollm2.make_onnx(folder, form.quantization, progress, pruned=form.pruned)
 
 
+def _smollm2_on(provider: str) -> Callable[[Path, Form, Progress], Manifest]:
+    def make(folder: Path, form: Form, progress: Progress) -> Manifest:
+        from inference.engine.prepare import smollm2
+
+        return smollm2.make_for_device(folder, provider, progress)
+
+    return make
+
+
 RECIPES: Mapping[str, Recipe] = {
-    "smollm2-135m-instruct": Recipe(_smollm2, needs=1_500 * _MIB, quantizations=("int8",)),
+    "smollm2-135m-instruct": Recipe(
+        _smollm2, "native", needs=1_500 * _MIB, quantizations=("int8",)
+    ),
     "smollm2-135m-instruct-onnx": Recipe(
-        _smollm2_onnx, needs=2_500 * _MIB, quantizations=("int8", "int4", "none"), prunable=True
+        _smollm2_onnx,
+        "onnx",
+        needs=2_500 * _MIB,
+        quantizations=("int8", "int4", "none"),
+        prunable=True,
     ),
     "smollm2-135m-instruct-torch": Recipe(
-        _smollm2_torch, needs=1_200 * _MIB, quantizations=("none", "int8", "int4")
+        _smollm2_torch, "torch", needs=1_200 * _MIB, quantizations=("none", "int8", "int4")
     ),
-    "echo": Recipe(_echo, needs=_MIB, quantizations=("none",)),
+    **{
+        f"smollm2-135m-instruct-{provider}": Recipe(
+            _smollm2_on(provider), "onnx", needs=2_500 * _MIB, quantizations=("fp16",)
+        )
+        for provider in PROVIDERS[1:]
+    },
+    "echo": Recipe(_echo, "echo", needs=_MIB, quantizations=("none",)),
 }

@@ -5,12 +5,13 @@ import json
 import shutil
 import warnings
 from contextlib import redirect_stderr
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, distribution
 from io import StringIO
 from pathlib import Path
 
 from inference.engine.manifest import Manifest
-from inference.engine.prepare.export import export
+from inference.engine.prepare.export import export, export_for_device
 from inference.engine.prepare.folder import PrepareFailed, Progress
 from inference.engine.prepare.packing import pack_checkpoint
 
@@ -53,6 +54,24 @@ def make_onnx(
     shutil.rmtree(checkpoint)
     form = f"{quantization}, pruned {pruned:g}" if pruned else quantization
     return _manifest("onnx", _version(weights, form), form, parameters)
+
+
+def make_for_device(folder: Path, provider: str, progress: Progress) -> Manifest:
+    """Fill `folder` for ONNX on a GPU, in 16 bit; text as above."""
+    progress("looking for the weights", 0.0)
+    weights = find_weights()
+    checkpoint = folder / "checkpoint"
+    parameters = dequantize(weights, checkpoint, progress)
+    export_for_device(
+        checkpoint,
+        folder,
+        provider=provider,
+        progress=lambda doing, share: progress(doing, 0.45 + 0.55 * share),
+    )
+    _take_text(checkpoint, folder)
+    shutil.rmtree(checkpoint)
+    made = _manifest("onnx", _version(weights, f"{provider} fp16"), "fp16", parameters)
+    return replace(made, name=f"{NAME}-{provider}", provider=provider)
 
 
 def make_torch(folder: Path, quantization: str, progress: Progress) -> Manifest:
