@@ -34,7 +34,10 @@ class ChatCompletions(InferenceEndpoint):
         summary="Answer a chat (OpenAI's API)",
         tags=["OpenAI"],
         request=ChatForm,
-        responses={200: OpenApiTypes.OBJECT},
+        responses={
+            (200, "application/json"): OpenApiTypes.OBJECT,
+            (200, "text/event-stream"): OpenApiTypes.STR,
+        },
     )
     async def post(self, request: HttpRequest) -> HttpResponseBase:
         """An answer, or its stream with `"stream": true`."""

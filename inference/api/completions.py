@@ -55,7 +55,10 @@ class Completions(InferenceEndpoint):
         summary="Continue a text (OpenAI's API)",
         tags=["OpenAI"],
         request=CompletionForm,
-        responses={200: OpenApiTypes.OBJECT},
+        responses={
+            (200, "application/json"): OpenApiTypes.OBJECT,
+            (200, "text/event-stream"): OpenApiTypes.STR,
+        },
     )
     async def post(self, request: HttpRequest) -> HttpResponseBase:
         """What comes next, or its stream with `"stream": true`."""

@@ -78,7 +78,7 @@ class SamplingForm(Form):
     min_p: float | None = Field(None, ge=0, le=1)
     presence_penalty: float | None = Field(None, ge=-2, le=2)
     frequency_penalty: float | None = Field(None, ge=-2, le=2)
-    repetition_penalty: float | None = Field(None, gt=0, le=2)
+    repetition_penalty: float | None = Field(None, ge=0.01, le=2)
     logit_bias: dict[TokenText, Bias] | None = Field(None, max_length=_MOST_BIASES)
     seed: int | None = Field(None, ge=-(2**63), lt=2**63)
     stop: StopText | list[StopText] | None = None

@@ -84,6 +84,18 @@ _OF_RUNNING = {
 }
 
 
+_EVENT = {
+    "type": "object",
+    "description": "Of each event of the stream: its fields as they are sent.",
+    "properties": {
+        "event": {"type": "string"},
+        "id": {"type": "string"},
+        "data": {"type": "string", "description": "JSON, or `[DONE]`."},
+    },
+    "required": ["data"],
+}
+
+
 def complete(result: dict[str, Any], **about: Any) -> dict[str, Any]:
     """A postprocessing hook of drf-spectacular's: `result` with examples and refusals."""
     result["components"]["schemas"] |= {"OpenAIError": _openai_error(), "Problem": _problem()}
@@ -94,13 +106,22 @@ def complete(result: dict[str, Any], **about: Any) -> dict[str, Any]:
                 content["examples"] = {
                     title: {"value": value} for title, value in _ASKED[name].items()
                 }
-        if name in _ANSWERED:
-            for content in operation["responses"]["200"]["content"].values():
+        answers = operation["responses"].get("200", {}).get("content", {})
+        for kind, content in answers.items():
+            if kind == "text/event-stream":
+                content["schema"] = _EVENT
+            if name in _ANSWERED and (kind == "text/event-stream") == (name == "infer_stream"):
                 content["example"] = _ANSWERED[name]
-        refusals = {**_OFTEN, **(_OF_RUNNING if name in _ASKED else {})}
-        for status, said in refusals.items():
+        for status, said in _refusals(path, operation).items():
             operation["responses"][status] = _refusal(path, said)
     return result
+
+
+def _refusals(path: str, operation: Mapping[str, Any]) -> dict[str, str]:
+    refusals = {**_OFTEN, **(_OF_RUNNING if operation["operationId"] in _ASKED else {})}
+    if "{" in path:
+        refusals.setdefault("404", "There is none, or it is another organization's")
+    return refusals | {"default": "Any other refusal, in the same form"}
 
 
 def _operations(result: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -117,7 +138,7 @@ def _refusal(path: str, said: str) -> dict[str, Any]:
 
 
 def _openai_error() -> dict[str, Any]:
-    text, maybe = {"type": "string"}, {"type": "string", "nullable": True}
+    text, maybe = {"type": "string"}, {"type": ["string", "null"]}
     fields = {"message": text, "type": text, "param": maybe, "code": text}
     return {
         "type": "object",

@@ -265,7 +265,7 @@ class OneKey(OrganizationEndpoint):
         tags=_TAGS,
         summary="Revoke an API key",
         description="For good, everywhere within a second.",
-        responses=Key,
+        responses={200: Key},
     )
     async def delete(self, request: HttpRequest, identifier: str) -> Json:
         """For good."""

@@ -12,9 +12,11 @@ from typing import Any
 
 import pytest
 from asgiref.sync import async_to_sync
+from channels.testing import WebsocketCommunicator
 from django.test import AsyncClient, Client
 from django.urls import URLPattern, URLResolver, get_resolver
 
+from config.asgi import application, sockets
 from kit.redis import async_state
 from tenants import keys, organizations, tokens
 from tenants.models import ApiKey, LogIn, Membership, Organization, Role, Scope, User
@@ -298,6 +300,68 @@ def _refused(status: Any) -> int:
     while found != 403 and datetime.now(UTC) < until:
         found = status()
     return int(found)
+
+
+SOCKETS = {"ws/v1/infer": (WORK, "inference")}
+"""Routes of WebSockets: the roles that get in, and the scope that a key needs."""
+
+
+def test_every_socket_has_a_row() -> None:
+    assert sorted(SOCKETS) == sorted(str(each.pattern) for each in sockets)
+
+
+def knock(route: str, bearer: str = "", organization: str = "") -> int:
+    """200 for who is let in; otherwise the refusal's status, behind which the door is shut."""
+
+    @async_to_sync
+    async def run() -> int:
+        headers = [(b"authorization", f"Bearer {bearer}".encode())] if bearer else []
+        headers += [(b"x-organization", organization.encode())] if organization else []
+        socket = WebsocketCommunicator(application, f"/{route}", headers)
+        await socket.connect()
+        if not bearer:
+            await socket.send_json_to({"type": "infer", "prompt": "x"})
+        said = await socket.receive_json_from(5)
+        if said["type"] != "ready" and bearer:
+            assert (await socket.receive_output(5))["code"] == 4401
+        await socket.disconnect()
+        await async_state().aclose()
+        return 200 if said["type"] == "ready" else int(said["error"]["status"])
+
+    return run()
+
+
+@pytest.mark.parametrize("route", SOCKETS)
+def test_a_socket_opens_to_those_who_may(route: str, world: World) -> None:
+    may, scope = SOCKETS[route]
+    found = {role: knock(route, world.tokens[role], "acme") for role in MEMBERS}
+    found |= {
+        "nobody": knock(route),
+        "another's owner": knock(route, world.tokens["bob"], "acme"),
+        "a person of no organization": knock(route, world.tokens["owner"]),
+        **{name: knock(route, world.keys[name]) for name in ("good", "foreign", "revoked")},
+        **{name: knock(route, world.keys[name]) for name in ("expired", "elsewhere")},
+        "out of scope": knock(route, world.keys[f"without {scope}"]),
+    }
+    organizations.suspend(world.globex, now=NOW)
+    found |= {
+        "suspended": _refused(lambda: knock(route, world.keys["foreign"])),
+        "suspended owner": _refused(lambda: knock(route, world.tokens["bob"], "globex")),
+    }
+    assert found == {
+        **{role: 200 if role in may else 403 for role in MEMBERS},
+        "nobody": 401,
+        "another's owner": 403,
+        "a person of no organization": 400,
+        "good": 200,
+        "foreign": 200,
+        "revoked": 401,
+        "expired": 401,
+        "elsewhere": 403,
+        "out of scope": 403,
+        "suspended": 403,
+        "suspended owner": 403,
+    }
 
 
 @pytest.mark.parametrize(("method", "route"), OPEN, ids=lambda value: str(value))
