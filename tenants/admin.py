@@ -371,7 +371,7 @@ class ApiKeyAdmin(Audited, ChangedFieldsOnly, ModelAdmin):  # type: ignore[misc]
     fieldsets = (
         (None, {"fields": ("organization", "name", "environment", "prefix", "expires_at")}),
         ("May", {"fields": ("scopes", "models", "networks")}),
-        ("Limits, besides the organization's", {"fields": (*_LIMITS, "monthly_budget_nanos")}),
+        ("Limits, besides the organization's", {"fields": _LIMITS}),
         ("Signed requests", {"fields": ("signing_key",)}),
         ("History", {"fields": _HISTORY}),
     )

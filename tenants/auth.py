@@ -159,7 +159,6 @@ class _Key:
     networks: tuple[Network, ...] = ()
     person: int | None = None
     signing_key: str = ""
-    monthly_budget_nanos: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -367,7 +366,6 @@ def _load_key(identifier: str) -> Fields | None:
         "networks": key.networks,
         "person": key.person_id,
         "signing_key": key.signing_key,
-        "monthly_budget_nanos": key.monthly_budget_nanos,
     }
 
 

@@ -20,12 +20,7 @@ from tenants.auth import Caller
 from tenants.models import ApiKey, Membership, Role
 from tenants.roles import Action
 
-_LIMITS = (
-    "requests_per_minute",
-    "tokens_per_minute",
-    "concurrent_requests",
-    "monthly_budget_nanos",
-)
+_LIMITS = ("requests_per_minute", "tokens_per_minute", "concurrent_requests")
 _COPIED = (
     "name", "environment", "scopes", "models", "networks", "expires_at", "signing_key", "person_id",
     *_LIMITS,

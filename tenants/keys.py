@@ -34,7 +34,7 @@ _FORM = re.compile(
 
 _FACTS = (
     "name", "environment", "scopes", "models", "networks", "expires_at",
-    "requests_per_minute", "tokens_per_minute", "concurrent_requests", "monthly_budget_nanos",
+    "requests_per_minute", "tokens_per_minute", "concurrent_requests",
     "signing_key", "person_id",
 )  # fmt: skip
 

@@ -363,11 +363,6 @@ class ApiKey(Remembered, Limited):
         validators=[an_ed25519_key],
         help_text="An Ed25519 public key, 32 bytes in base64: every request must then be signed.",
     )
-    monthly_budget_nanos = models.BigIntegerField(
-        default=0,
-        validators=[MinValueValidator(0), MaxValueValidator(10**15)],
-        help_text="In nanos (billionths) of the organization's currency; 0: no budget of its own.",
-    )
     models = ArrayField(
         models.CharField(max_length=200),
         default=list,

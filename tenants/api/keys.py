@@ -54,15 +54,6 @@ def _ed25519(text: str) -> str:
 
 _Limit = Annotated[int, Field(strict=True, ge=0, le=2**31 - 1, description="0: no limit.")]
 
-_Budget = Annotated[
-    int,
-    Field(
-        strict=True,
-        ge=0,
-        le=10**15,
-        description="Billionths of the account's currency a calendar month (UTC); 0: no budget.",
-    ),
-]
 _Signing = Annotated[
     str,
     StringConstraints(max_length=44),
@@ -88,7 +79,6 @@ class NewKey(BaseModel):
     requests_per_minute: _Limit = 0
     tokens_per_minute: _Limit = 0
     concurrent_requests: _Limit = 0
-    monthly_budget_nanos: _Budget = 0
     signing_key: _Signing = ""
     service_account: bool = Field(
         False, strict=True, description="Nobody's own: it stays when its maker leaves."
@@ -108,7 +98,6 @@ class KeyChange(BaseModel):
     requests_per_minute: _Limit = 0
     tokens_per_minute: _Limit = 0
     concurrent_requests: _Limit = 0
-    monthly_budget_nanos: _Budget = 0
     signing_key: _Signing = ""
 
 
@@ -141,7 +130,6 @@ class Key(BaseModel):
     requests_per_minute: int
     tokens_per_minute: int
     concurrent_requests: int
-    monthly_budget_nanos: int
     signing_key: str
     service_account: bool = Field(
         description="Whether it is nobody's own; a person's key may do what they may, as long as "

@@ -10,7 +10,9 @@ FOREIGN = tuple(word for word in os.environ.get("FOREIGN", "").split(",") if wor
 
 @schemathesis.check
 def nothing_of_bobs(
-    ctx: schemathesis.CheckContext, response: schemathesis.Response, case: schemathesis.Case
+    ctx: schemathesis.CheckContext,
+    response: schemathesis.Response,
+    case: schemathesis.Case[object][object],
 ) -> None:
     """No answer to alice holds a word of bob's."""
     shown = response.content.decode("latin1") + str(dict(response.headers))

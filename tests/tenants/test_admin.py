@@ -49,7 +49,6 @@ NO_MEMBERS = {
     for rows in ("memberships", "model_limits")
     for of in ("TOTAL", "INITIAL")
 }
-NO_BUDGET = {"monthly_budget_nanos": 0}
 NO_LIMITS = {"requests_per_minute": 0, "tokens_per_minute": 0, "concurrent_requests": 0}
 PRIVACY = {"retention": "answers", "kept_days": 30}
 DAY = {"suspended_at_0": "", "suspended_at_1": "", "suspended_reason": ""}
@@ -108,7 +107,7 @@ def test_a_slug_that_cannot_name_a_schema_is_refused(operator: Client, slug: str
 
 def test_a_minted_key_is_shown_once_and_works(operator: Client, acme: Organization) -> None:
     form = {"organization": acme.pk, "name": "ci", "environment": "live", "scopes": ["usage"]}
-    shown = submit(operator, "apikey/add/", **form, **NO_LIMITS, **NO_BUDGET, models="")
+    shown = submit(operator, "apikey/add/", **form, **NO_LIMITS, models="")
     text = next(iter(re.findall(r"aip_live_\w{12}_\w{38}", shown)))
     key = ApiKey.objects.for_org(acme).get()
     assert keys.parse(text).is_of(key.secret_hash)
@@ -130,7 +129,7 @@ def test_a_key_is_edited_without_touching_what_others_changed(
         return validate(form)
 
     monkeypatch.setattr(KeyForm, "clean", revoked_meanwhile)
-    form = {"name": "renamed", "scopes": ["inference"], "models": "a,b", **NO_LIMITS, **NO_BUDGET}
+    form = {"name": "renamed", "scopes": ["inference"], "models": "a,b", **NO_LIMITS}
     submit(operator, f"apikey/{key.pk}/change/", **form)
     key.refresh_from_db()
     assert (key.name, key.scopes, key.models) == ("renamed", ["inference"], ["a", "b"])
@@ -143,7 +142,7 @@ def test_a_key_is_revoked(operator: Client, acme: Organization, how: str) -> Non
     if how == "list":
         submit(operator, "apikey/", action="revoke_chosen", _selected_action=[key.pk])
     else:
-        form = {"name": key.name, "scopes": key.scopes, "models": "", **NO_LIMITS, **NO_BUDGET}
+        form = {"name": key.name, "scopes": key.scopes, "models": "", **NO_LIMITS}
         assert 'name="tenants_apikey_revoke"' in page(operator, f"apikey/{key.pk}/change/")
         submit(operator, f"apikey/{key.pk}/change/", tenants_apikey_revoke="1", **form)
     key.refresh_from_db()

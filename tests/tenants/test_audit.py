@@ -330,7 +330,7 @@ def test_keys_made_and_changed_by_operators_are_recorded_once(
     operator: Client, acme: Organization
 ) -> None:
     limits = {"requests_per_minute": 0, "tokens_per_minute": 0, "concurrent_requests": 0}
-    form = {"name": "ci", "scopes": ["usage"], "models": "", **limits, "monthly_budget_nanos": 0}
+    form = {"name": "ci", "scopes": ["usage"], "models": "", **limits}
     new = {"organization": acme.pk, "environment": "live", **form}
     operator.post("/admin/tenants/apikey/add/", new)
     assert [each.action for each in entries(acme)] == ["key.created"]

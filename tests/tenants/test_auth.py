@@ -14,7 +14,7 @@ from kit.errors import Refused, Unavailable
 from kit.redis import async_state
 from tenants import auth, keys, organizations, records
 from tenants.auth import Caller, Forbidden, Limits, Suspended, Unauthenticated
-from tenants.models import ApiKey, Organization
+from tenants.models import ApiKey, Membership, ModelLimit, Organization, Plan, User
 from tenants.records import Fields, Records
 from tests import factories
 
@@ -326,3 +326,38 @@ def test_a_saved_row_is_not_believed_until_it_is_read_again(
     key.save()
     auth._keys._held.clear()
     assert caller_of(text).key_limits == Limits(requests_per_minute=5)
+
+
+def test_limits_come_from_the_plan_where_the_organization_has_none(
+    acme: Organization, alice: User
+) -> None:
+    plan = Plan.objects.create(name="Team", requests_per_minute=60, tokens_per_minute=1000)
+    ModelLimit.objects.create(plan=plan, model="large", requests_per_minute=6)
+    ModelLimit.objects.create(plan=plan, model="small", requests_per_minute=9)
+    ModelLimit.objects.create(organization=acme, model="large", requests_per_minute=7)
+    acme.plan, acme.requests_per_minute = plan, 90
+    acme.save()
+    _, text = factories.api_key(acme, person=alice)
+    place = Membership.objects.for_org(acme).get(user=alice)
+    place.concurrent_requests = 2
+    place.save()
+    caller = caller_of(text)
+    assert caller.limits == Limits(90, 1000, 0)
+    assert caller.model_limits == {"large": Limits(7), "small": Limits(9)}
+    assert (caller.person, caller.person_limits) == (alice.pk, Limits(0, 0, 2))
+
+
+def test_a_changed_plan_is_known_within_a_second(acme: Organization) -> None:
+    plan = Plan.objects.create(name="Team", requests_per_minute=60)
+    acme.plan = plan
+    acme.save()
+    _, text = factories.api_key(acme)
+    assert caller_of(text).limits.requests_per_minute == 60
+    plan.requests_per_minute = 30
+    plan.save()
+    ModelLimit.objects.create(plan=plan, model="m", requests_per_minute=1)
+    until = time.monotonic() + 1
+    while caller_of(text).limits.requests_per_minute != 30 and time.monotonic() < until:
+        pass
+    assert caller_of(text).limits.requests_per_minute == 30
+    assert caller_of(text).model_limits == {"m": Limits(1)}

@@ -292,6 +292,80 @@ def test_whoever_finds_a_key_ends_it(acme: Organization) -> None:
     )
 
 
+def test_owners_hear_of_a_leaked_key_and_so_does_whose_it_was(
+    acme: Organization, alice: User, charlie: User, mailoutbox: list[Any]
+) -> None:
+    factories.member(charlie, acme, Role.DEVELOPER)
+    factories.member(factories.user("dora"), acme, Role.DEVELOPER)
+    key, text = factories.api_key(acme, name="ci", person=charlie)
+    asked: list[str] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tasks.tell_of_leak, "delay", lambda key: asked.append(key))
+        call(None, "POST", "/leaked", {"key": text})
+    assert asked == [key.pk]
+    assert tasks.tell_of_leak(key=key.pk, unknown=1) == 2
+    assert [mail.to for mail in mailoutbox] == [["alice@example.com"], ["charlie@example.com"]]
+    assert "'ci'" in mailoutbox[0].body
+    assert f"aip_live_{key.pk}_…" in mailoutbox[0].body
+    assert text not in mailoutbox[0].body
+
+
+def test_a_persons_key_goes_with_them_and_a_service_accounts_stays(
+    acme: Organization, alice: User, charlie: User, boss: str
+) -> None:
+    member = factories.member(charlie, acme, Role.ADMIN)
+    owner = factories.caller(
+        organization=acme.pk,
+        user=charlie.pk,
+        person=charlie.pk,
+        role=Role.ADMIN,
+        scopes=roles.scopes_of(Role.ADMIN),
+    )
+    by = Manager(owner, Actor("x"))
+    own, text = keyring.make(by, {"name": "mine"})
+    service, other = keyring.make(by, {"name": "ci"}, service_account=True)
+    assert (own.person, service.person) == (charlie, None)
+    assert works(text)
+    assert works(other)
+    member.delete()
+    auth._members.forget()
+    assert not works(text)
+    assert works(other)
+    assert call(boss, "GET", f"/{service.pk}")[1]["service_account"] is True
+
+
+def test_a_persons_key_may_no_more_than_their_role(acme: Organization, charlie: User) -> None:
+    member = factories.member(charlie, acme, Role.DEVELOPER)
+    _, text = factories.api_key(acme, person=charlie, scopes=["inference", "usage", "keys"])
+
+    def scopes() -> frozenset[str]:
+        async def run() -> frozenset[str]:
+            try:
+                return (await auth.authenticate(f"Bearer {text}")).scopes
+            finally:
+                await async_state().aclose()
+
+        auth._members.forget()
+        return asyncio.run(run())
+
+    assert scopes() == {"inference", "usage"}
+    member.role = Role.VIEWER
+    member.save()
+    assert scopes() == {"usage"}
+
+
+def test_a_developer_makes_no_service_account(acme: Organization, charlie: User) -> None:
+    caller = factories.caller(
+        organization=acme.pk,
+        user=charlie.pk,
+        person=charlie.pk,
+        role=Role.DEVELOPER,
+        scopes=roles.scopes_of(Role.DEVELOPER),
+    )
+    with pytest.raises(NotYours, match="leave out service_account"):
+        keyring.make(Manager(caller, Actor("x")), {"name": "ci"}, service_account=True)
+
+
 @pytest.mark.parametrize(
     ("address", "allowed"),
     [
