@@ -1,11 +1,18 @@
-"""Money: prices, ledger, credit, invoices."""
+"""Money: prices, ledger, credit, invoices, payments."""
+
+from importlib import import_module
 
 from django.apps import AppConfig
 
 
 class BillingConfig(AppConfig):
-    """Lives in the public schema."""
+    """Lives in the public schema. Its models are in more than one module."""
 
     name = "billing"
     label = "billing"
     verbose_name = "Money"
+
+    def import_models(self) -> None:
+        """Those of `models`, and of the modules beside it."""
+        super().import_models()
+        import_module("billing.receivables")

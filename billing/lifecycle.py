@@ -15,6 +15,7 @@ from django.db.models import Sum
 
 from billing import credit
 from billing.models import BillingDetails, Invoice, InvoiceLine, InvoiceMove
+from billing.receivables import Collection
 from billing.tax import tax_for
 from kit.errors import Refused
 from kit.money import NANOS, minor_exponent, show
@@ -27,6 +28,8 @@ LEGAL = {
     Status.PAID: (),
     Status.VOID: (),
 }
+CREDITED = "Credited in full by"
+"""How the note of a move begins that took an invoice's whole amount off it."""
 _SERIES = {Invoice.Kind.INVOICE: "INV", Invoice.Kind.CREDIT_NOTE: "CN"}
 _NEXT = """
 INSERT INTO billing_invoiceseries AS series (name, last) VALUES (%s, 1)
@@ -64,7 +67,10 @@ def move(*, invoice: int, to: str, now: datetime, note: str = "", by: str = "") 
         _step(row, target, now, note, by)
         if row.status == Status.OPEN and row.due_minor == 0:
             _step(row, Status.PAID, now, "Nothing is due.", by)
+        if target is Status.OPEN and row.status == Status.OPEN:
+            Collection.objects.create(invoice=row, organization_id=row.organization_id, next_at=now)
         if row.status in (Status.PAID, Status.VOID):
+            _look_again(row, now)
             renewal = partial(credit.renew, row.organization_id)
             transaction.on_commit(renewal, robust=True)
     return row
@@ -95,10 +101,17 @@ def credit_note(
         _step(note, Status.OPEN, now, reason, by)
         _step(note, Status.PAID, now, f"Corrects {corrected}.", by)
         if minor == left and corrected.status in (Status.OPEN, Status.UNCOLLECTIBLE):
-            _step(corrected, Status.PAID, now, f"Credited in full by {note}.", by)
+            _step(corrected, Status.PAID, now, f"{CREDITED} {note}.", by)
+        Collection.objects.create(invoice=note, organization_id=note.organization_id, next_at=now)
+        _look_again(corrected, now)
         renewal = partial(credit.renew, corrected.organization_id)
         transaction.on_commit(renewal, robust=True)
     return note
+
+
+def _look_again(row: Invoice, now: datetime) -> None:
+    """Whoever collects it has to hear of it."""
+    Collection.objects.for_org(row.organization_id).filter(invoice=row).update(next_at=now)
 
 
 def _locked(invoice: int) -> Invoice:

@@ -1,4 +1,4 @@
-"""What money is written down in: accounts, prices, the ledger, invoices. Amounts are nanos."""
+"""Accounts, prices, the ledger, invoices. Amounts are nanos."""
 
 from datetime import datetime
 from enum import StrEnum

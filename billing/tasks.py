@@ -1,10 +1,12 @@
-"""Scheduled work: partitions ahead of time, invoices after it."""
+"""Scheduled work: partitions ahead of time, invoices after it, and the money for them."""
+
+from uuid import UUID
 
 import structlog
 from celery import shared_task
 from django.utils import timezone
 
-from billing import ledger
+from billing import checkouts, collecting, events, ledger, mails
 from billing.invoicing import MonthClosed, close_month
 from billing.models import Account
 from billing.months import month_before, month_of
@@ -34,3 +36,44 @@ def close_months() -> int:
             continue
         closed += 1
     return closed
+
+
+@shared_task(name="billing.collect", ignore_result=True)
+def collect() -> int:
+    """Open wanted pages, handle webhooks, go on with what is to be paid, and send mails."""
+    for checkout in checkouts.waiting():
+        _guarded("a page could not be opened", open_checkout, str(checkout))
+    for event in events.due(now=timezone.now()):
+        events.handle(event, now=timezone.now())
+    done = 0
+    for collection in collecting.due(now=timezone.now()):
+        done += bool(_guarded("an invoice could not be collected", advance, collection))
+    mails.send_due(now=timezone.now())
+    return done
+
+
+@shared_task(name="billing.open_checkout", ignore_result=True)
+def open_checkout(checkout: str) -> None:
+    """Ask the provider for a page."""
+    checkouts.open_page(UUID(checkout))
+
+
+@shared_task(name="billing.handle_event", ignore_result=True)
+def handle_event(event: str) -> None:
+    """Handle one webhook, and go on with what it woke."""
+    if events.handle(event, now=timezone.now()):
+        collect()
+
+
+def advance(collection: int) -> bool:
+    """One collection, now."""
+    return collecting.advance(collection, now=timezone.now())
+
+
+def _guarded(complaint: str, do: object, subject: object) -> object:
+    """One that fails shall not keep the others waiting."""
+    try:
+        return do(subject)  # type: ignore[operator]
+    except Exception:
+        log.exception(complaint, subject=str(subject))
+        return None

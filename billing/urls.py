@@ -5,9 +5,13 @@ from django.urls import path
 from billing.api.account import BillingStanding, PriceList
 from billing.api.invoices import InvoiceCsv, InvoicePdf, InvoiceProof, Invoices, OneInvoice
 from billing.views.founding import NewOrganization
+from billing.api.payments import Checkouts, OneCheckout, StripeEvents
 
 pages = [path("organizations/new", NewOrganization.as_view(), name="new-organization")]
 urlpatterns = [
+    path("stripe/events", StripeEvents.as_view()),
+    path("billing/checkouts", Checkouts.as_view()),
+    path("billing/checkouts/<uuid:identifier>", OneCheckout.as_view()),
     path("billing", BillingStanding.as_view()),
     path("prices", PriceList.as_view()),
     path("invoices", Invoices.as_view()),

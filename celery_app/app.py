@@ -56,6 +56,7 @@ app.conf.update(
             "schedule": crontab(hour=2, minute=23),
         },
         "write exports": {"task": "analytics.write_exports", "schedule": 30.0},
+        "go on with payments": {"task": "billing.collect", "schedule": 60.0},
         "compare the books": {
             "task": "analytics.reconcile",
             "schedule": crontab(hour=4, minute=11),

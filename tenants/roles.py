@@ -16,6 +16,7 @@ class Action(StrEnum):
 
     RUN_MODELS = "run models"
     READ_USAGE = "read usage"
+    MANAGE_BILLING = "pay: save cards, set budgets, change the plan"
     READ_KEYS = "read API keys"
     MAKE_KEYS = "make API keys, and change and revoke one's own"
     MANAGE_KEYS = "change and revoke everyone's API keys"
@@ -33,6 +34,7 @@ class Action(StrEnum):
 ROLES: Mapping[Action, frozenset[Role]] = {
     Action.RUN_MODELS: frozenset({OWNER, ADMIN, DEVELOPER}),
     Action.READ_USAGE: frozenset(Role),
+    Action.MANAGE_BILLING: frozenset({OWNER, ADMIN, BILLING}),
     Action.READ_KEYS: frozenset({OWNER, ADMIN, DEVELOPER}),
     Action.MAKE_KEYS: frozenset({OWNER, ADMIN, DEVELOPER}),
     Action.MANAGE_KEYS: frozenset({OWNER, ADMIN}),

@@ -345,6 +345,15 @@ SELLER = {
 }
 """Who invoices are from; frozen on each. Without a country nothing is taxed."""
 INVOICE_DUE_DAYS = int(_env("INVOICE_DUE_DAYS", "14"))
+DUNNING_DAYS = [int(days) for days in _env("DUNNING_DAYS", "1,3,5,7").split(",")]
+"""How many days after an attempt, or a reminder, the next one comes."""
+DUNNING_GRACE_DAYS = int(_env("DUNNING_GRACE_DAYS", "7"))
+"""How long after the last of them an organization is suspended."""
+STRIPE_KEY = _env("STRIPE_KEY")
+"""A secret key; without one invoices are paid by transfer and marked as paid by hand."""
+STRIPE_WEBHOOK_SECRET = _env("STRIPE_WEBHOOK_SECRET")
+STRIPE_API_BASE = _env("STRIPE_API_BASE")
+"""Where Stripe is; empty: at Stripe's."""
 
 # Logs: JSON in production, readable in development
 

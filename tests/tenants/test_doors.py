@@ -27,6 +27,7 @@ NO_REQUEST = "01a20c6c-0bee-7da5-8622-c07caf11767d"
 MEMBERS = tuple(role.value for role in Role)
 WORK = ("owner", "admin", "developer")
 MANAGE = ("owner", "admin")
+MONEY = ("owner", "admin", "billing")
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,22 @@ DOORS = (
     ),
     _read("api/v1/usage"),
     _read("api/v1/billing"),
+    Door(
+        "POST",
+        "api/v1/billing/checkouts",
+        409,
+        MONEY,
+        "",
+        form={"kind": "card", "return_url": "https://x.example"},
+    ),
+    Door(
+        "GET",
+        "api/v1/billing/checkouts/<uuid:identifier>",
+        404,
+        MONEY,
+        "",
+        f"api/v1/billing/checkouts/{NO_REQUEST}",
+    ),
     _read("api/v1/prices"),
     _read("api/v1/invoices"),
     _read("api/v1/invoices/<str:number>", 404, "api/v1/invoices/none"),
@@ -141,6 +158,7 @@ OPEN = {
     ("POST", "api/v1/auth/refresh"): 400,
     ("POST", "api/v1/auth/logout"): 400,
     ("POST", "api/v1/keys/leaked"): 400,
+    ("POST", "api/v1/stripe/events"): 404,
 }
 """Nobody is asked who they are; what an empty body gets."""
 PAGES = ("accounts/", "o/", "organizations/", "invitations/")

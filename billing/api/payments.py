@@ -1,0 +1,136 @@
+"""Stripe's webhooks in, and the pages at Stripe where a member saves a card or pays."""
+
+from typing import Literal
+from uuid import UUID
+
+import structlog
+from celery import current_app
+from django.http import HttpRequest, HttpResponseBase
+from django.utils import timezone
+from drf_spectacular.utils import extend_schema
+from pydantic import BaseModel, ConfigDict, Field, HttpUrl
+
+from billing import checkouts, events, gateway
+from billing.api.access import read
+from billing.receivables import Checkout
+from billing.remote import Forged
+from kit.edge import Endpoint, Json, NotFound, body
+from kit.errors import Invalid
+from tenants.auth import Caller, authenticate
+from tenants.roles import Action
+
+log = structlog.get_logger()
+
+
+class WantedPage(BaseModel):
+    """What page is wanted."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    kind: Literal["card", "portal"] = Field(description="Save a card; or Stripe's own portal.")
+    return_url: HttpUrl = Field(description="Where the person comes back to.")
+
+
+class Page(BaseModel):
+    """A page at Stripe; `url` is there once the status is `ready`."""
+
+    id: UUID
+    kind: str
+    status: str = Field(examples=["pending", "ready", "done", "failed"])
+    url: str
+    error: str
+
+
+class Checkouts(Endpoint):
+    """Ask for a page."""
+
+    caller: Caller
+
+    async def before(self, request: HttpRequest) -> None:
+        """Whoever may pay."""
+        self.caller = await authenticate(request.headers.get("Authorization"))
+        self.caller.allow(Action.MANAGE_BILLING)
+
+    @extend_schema(
+        operation_id="open_checkout",
+        tags=["Usage"],
+        summary="Ask for a page to save a card",
+        request=WantedPage,
+        responses={202: Page},
+    )
+    async def post(self, request: HttpRequest) -> HttpResponseBase:
+        """Its id; ask for its address in a moment."""
+        wanted, now = await body(request, WantedPage), timezone.now()
+        organization = self.caller.organization
+
+        def ask() -> Checkout:
+            found = checkouts.ask(
+                organization=organization,
+                kind=wanted.kind,
+                back=str(wanted.return_url),
+                now=now,
+            )
+            soon("billing.open_checkout", checkout=str(found.pk))
+            return found
+
+        return Json(_page(await read(ask)), status=202)
+
+
+class OneCheckout(Endpoint):
+    """A page that was asked for."""
+
+    caller: Caller
+
+    async def before(self, request: HttpRequest) -> None:
+        """Whoever may pay."""
+        self.caller = await authenticate(request.headers.get("Authorization"))
+        self.caller.allow(Action.MANAGE_BILLING)
+
+    @extend_schema(
+        operation_id="checkout",
+        tags=["Usage"],
+        summary="The address of a page that was asked for",
+        responses=Page,
+    )
+    async def get(self, request: HttpRequest, identifier: UUID) -> HttpResponseBase:
+        """Where it is, as soon as Stripe has answered."""
+        rows = Checkout.objects.for_org(self.caller.organization).filter(pk=identifier)
+        found = await read(rows.first)
+        if found is None:
+            raise NotFound(f"There is no page {identifier}.")
+        return Json(_page(found))
+
+
+class StripeEvents(Endpoint):
+    """Stripe's webhooks: their signature is who sends them."""
+
+    @extend_schema(exclude=True)
+    async def post(self, request: HttpRequest) -> HttpResponseBase:
+        """Kept, and handled by a task; what is not Stripe's is refused."""
+        if not gateway.enabled():
+            raise NotFound("No payment provider is set up here.")
+        raw, signature = request.body, request.headers.get("Stripe-Signature", "")
+        now = timezone.now()
+
+        def receive() -> str:
+            event = events.receive(body=raw, signature=signature, now=now)
+            soon("billing.handle_event", event=event)
+            return event
+
+        try:
+            return Json({"received": await read(receive)})
+        except Forged as error:
+            raise Invalid(str(error), param="Stripe-Signature") from error
+
+
+def soon(task: str, **arguments: str) -> None:
+    """Have a task run now; should the broker not answer, the poller finds the row."""
+    try:
+        current_app.send_task(task, kwargs=arguments, ignore_result=True, retry=False)
+    except Exception as error:
+        log.warning("a task could not be announced; the poller does it", error=str(error))
+
+
+def _page(found: Checkout) -> dict[str, str]:
+    page = Page(id=found.pk, kind=found.kind, status=found.status, url=found.url, error=found.error)
+    return page.model_dump(mode="json")

@@ -1,0 +1,101 @@
+"""Pages at the provider that members ask for: to save a card, to pay for credit, the portal."""
+
+from datetime import datetime
+from uuid import UUID
+
+import structlog
+
+from billing import gateway, profiles
+from billing.models import Account
+from billing.receivables import Checkout
+from billing.remote import Failed, Rejected, RemoteCheckout
+from kit.errors import Invalid, Refused
+from tenants.models import Organization
+
+log = structlog.get_logger()
+
+Kind, Status = Checkout.Kind, Checkout.Status
+
+
+class NoProvider(Refused):
+    """Nobody takes cards here: invoices are paid by transfer."""
+
+    status, code = 409, "no_payment_provider"
+
+
+def ask(
+    *, organization: int, kind: str, back: str, now: datetime, amount_minor: int = 0
+) -> Checkout:
+    """Note that a page is wanted; a task asks the provider for it. Raises `NoProvider`."""
+    if not gateway.enabled():
+        raise NoProvider("Cards are not taken here; pay your invoices by transfer.")
+    if kind == Kind.TOP_UP:
+        account = Account.objects.for_org(organization).get()
+        if gateway.is_too_small(amount_minor, account.currency):
+            raise Invalid("amount: that is less than can be paid by card.", param="amount")
+    return Checkout.objects.create(
+        organization_id=organization,
+        kind=kind,
+        return_url=back,
+        amount_minor=amount_minor,
+        created_at=now,
+    )
+
+
+def open_page(checkout: UUID) -> None:
+    """Ask the provider for a page that is wanted; again changes nothing."""
+    row = Checkout.objects.across_organizations().select_related("organization").get(pk=checkout)
+    if row.status != Status.PENDING:
+        return
+    try:
+        row.remote, row.url = _opened(row)
+        row.status = Status.READY
+    except (Failed, Rejected) as error:
+        log.error("a page could not be opened", checkout=str(checkout), error=str(error))
+        row.status, row.error = Status.FAILED, str(error)[:300]
+    row.save(update_fields=["status", "remote", "url", "error"])
+
+
+def waiting() -> list[UUID]:
+    """Those that are wanted and not there yet."""
+    rows = Checkout.objects.across_organizations().filter(status=Status.PENDING)
+    return list(rows.values_list("pk", flat=True)[:100])
+
+
+def complete(session: str, *, now: datetime) -> None:
+    """A person has been through a page: take over the card, or the credit that was paid."""
+    row = Checkout.objects.across_organizations().filter(remote=session).first()
+    found = gateway.checkout(session)
+    if row is None or found.status != "complete" or row.status == Status.DONE:
+        return
+    _take_over(row, found, now)
+    row.status = Status.DONE
+    row.save(update_fields=["status"])
+
+
+def _take_over(row: Checkout, found: RemoteCheckout, now: datetime) -> None:
+    profile = profiles.ensure(row.organization)
+    key = f"checkout-{row.pk}-card-{now:%H%M%S}"
+    method = gateway.payment(found.payment_intent).method if found.payment_intent else ""
+    card = gateway.save_card(
+        customer=str(profile.customer), setup_intent=found.setup_intent, method=method, key=key
+    )
+    profiles.keep(profile, card, now=now)
+
+
+def _opened(row: Checkout) -> tuple[str | None, str]:
+    customer = str(profiles.ensure(row.organization).customer)
+    key = f"checkout-{row.pk}"
+    if row.kind == Kind.PORTAL:
+        return None, gateway.portal(customer=customer, back=row.return_url, key=key)
+    currency = _currency(row.organization)
+    page = {"customer": customer, "checkout": str(row.pk), "back": row.return_url, "key": key}
+    if row.kind == Kind.TOP_UP:
+        found = gateway.open_top_up(currency=currency, minor=row.amount_minor, **page)
+    else:
+        found = gateway.open_setup(currency=currency, **page)
+    return found.id, found.url
+
+
+def _currency(organization: Organization) -> str:
+    return Account.objects.for_org(organization).values_list("currency", flat=True).get()

@@ -1,0 +1,371 @@
+"""Stripe, and nothing else: the one module that imports its package.
+
+Calls block, so only tasks and commands make them. Each that changes something takes a `key`, made
+from the row it is done for: sent again with the same key, Stripe does it once and answers the same.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from typing import Any, TypeVar
+
+import stripe
+from django.conf import settings
+
+from billing.remote import (
+    Card,
+    Declined,
+    Failed,
+    Forged,
+    Rejected,
+    RemoteCheckout,
+    RemoteInvoice,
+    RemotePayment,
+    Unanswered,
+)
+
+T = TypeVar("T")
+_SECONDS = 20
+_PAGE = 100
+TOLERANCE = 300
+"""How many seconds old a webhook's signature may be."""
+LEAST = {"EUR": 50, "USD": 50, "GBP": 30, "JPY": 50, "KWD": 150}
+"""The least that Stripe charges, in minor units; of other currencies 50."""
+_THREE_DECIMALS = frozenset({"BHD", "JOD", "KWD", "OMR", "TND"})
+
+
+def enabled() -> bool:
+    """Whether there is a key; without one invoices are paid by transfer and marked by hand."""
+    return bool(settings.STRIPE_KEY)
+
+
+def chargeable(minor: int, currency: str) -> int:
+    """What of an amount can be charged: the last digit of three decimals has to be 0."""
+    return minor - minor % 10 if currency in _THREE_DECIMALS else minor
+
+
+def is_too_small(minor: int, currency: str) -> bool:
+    """Whether Stripe would not charge it."""
+    return minor < LEAST.get(currency, 50)
+
+
+def create_customer(*, organization: int, name: str, email: str, country: str, key: str) -> str:
+    """Its id."""
+    params: Any = {"name": name, "metadata": {"organization": str(organization)}}
+    if email:
+        params["email"] = email
+    if country:
+        params["address"] = {"country": country}
+    return str(_ask(lambda: _v1().customers.create(params, _once(key))).id)
+
+
+def add_tax_id(*, customer: str, kind: str, value: str, key: str) -> None:
+    """A VAT id, as Stripe's `kind` (`eu_vat`); one that is there already stays."""
+    params: Any = {"type": kind, "value": value}
+    known = _ask(lambda: list(_v1().customers.tax_ids.list(customer, {"limit": _PAGE}).data))
+    if all(each.value != value for each in known):
+        _ask(lambda: _v1().customers.tax_ids.create(customer, params, _once(key)))
+
+
+def saved_card(customer: str) -> Card | None:
+    """What the customer's invoices are charged to."""
+    found = _ask(lambda: _v1().customers.retrieve(customer))
+    chosen = found.invoice_settings.default_payment_method if found.invoice_settings else None
+    return _card(_id(chosen)) if chosen else None
+
+
+def save_card(*, customer: str, setup_intent: str = "", method: str = "", key: str) -> Card:
+    """Charge invoices to the card of a finished set-up (or to `method`) from now on."""
+    if setup_intent:
+        method = _id(_ask(lambda: _v1().setup_intents.retrieve(setup_intent)).payment_method)
+    params: Any = {"invoice_settings": {"default_payment_method": method}}
+    _ask(lambda: _v1().customers.update(customer, params, _once(key)))
+    return _card(method)
+
+
+def open_setup(
+    *, customer: str, currency: str, checkout: str, back: str, key: str
+) -> RemoteCheckout:
+    """A page where a person saves a card."""
+    return _open({"mode": "setup", "currency": currency.lower()}, customer, checkout, back, key)
+
+
+def open_top_up(
+    *, customer: str, currency: str, minor: int, checkout: str, back: str, key: str
+) -> RemoteCheckout:
+    """A page where a person pays for credit; the card is saved."""
+    price = {
+        "currency": currency.lower(),
+        "unit_amount": minor,
+        "product_data": {"name": "Prepaid credit"},
+    }
+    params: Any = {
+        "mode": "payment",
+        "line_items": [{"price_data": price, "quantity": 1}],
+        "payment_intent_data": {"setup_future_usage": "off_session"},
+    }
+    return _open(params, customer, checkout, back, key)
+
+
+def checkout(session: str) -> RemoteCheckout:
+    """As it stands now."""
+    return _checkout(_ask(lambda: _v1().checkout.sessions.retrieve(session)))
+
+
+def portal(*, customer: str, back: str, key: str) -> str:
+    """The address of Stripe's own page for the customer."""
+    params: Any = {"customer": customer, "return_url": back}
+    return str(_ask(lambda: _v1().billing_portal.sessions.create(params, _once(key))).url)
+
+
+def create_invoice(
+    *, customer: str, currency: str, number: str, invoice: str, key: str
+) -> RemoteInvoice:
+    """An empty draft that moves only when it is told to."""
+    params: Any = {
+        "customer": customer,
+        "currency": currency.lower(),
+        "number": number,
+        "auto_advance": False,
+        "collection_method": "charge_automatically",
+        "pending_invoice_items_behavior": "exclude",
+        "metadata": {"invoice": invoice},
+    }
+    return _invoice(_ask(lambda: _v1().invoices.create(params, _once(key))))
+
+
+def add_item(
+    *,
+    customer: str,
+    invoice: str,
+    minor: int,
+    currency: str,
+    description: str,
+    line: str,
+    key: str,
+) -> None:
+    """A line on a draft."""
+    params: Any = {
+        "customer": customer,
+        "invoice": invoice,
+        "amount": minor,
+        "currency": currency.lower(),
+        "description": description,
+        "metadata": {"line": line},
+    }
+    _ask(lambda: _v1().invoice_items.create(params, _once(key)))
+
+
+def finalize(invoice: str, *, key: str) -> RemoteInvoice:
+    """From draft to open."""
+    params: Any = {"auto_advance": False}
+    return _invoice(_ask(lambda: _v1().invoices.finalize_invoice(invoice, params, _once(key))))
+
+
+def pay(invoice: str, *, method: str, key: str) -> RemoteInvoice:
+    """Charge the card; raises `Declined`."""
+    params: Any = {"payment_method": method, "off_session": True}
+    return _invoice(_ask(lambda: _v1().invoices.pay(invoice, params, _once(key))))
+
+
+def note_paid(invoice: str, *, key: str) -> RemoteInvoice:
+    """The money came another way."""
+    params: Any = {"paid_out_of_band": True}
+    return _invoice(_ask(lambda: _v1().invoices.pay(invoice, params, _once(key))))
+
+
+def void(invoice: str, *, key: str) -> RemoteInvoice:
+    """An open invoice is no longer due."""
+    return _invoice(_ask(lambda: _v1().invoices.void_invoice(invoice, {}, _once(key))))
+
+
+def invoice(identifier: str) -> RemoteInvoice:
+    """As it stands now, with the names of its lines while it is a draft."""
+    found = _ask(lambda: _v1().invoices.retrieve(identifier))
+    lines: list[str] = []
+    if found.status == "draft":
+        page: Any = {"limit": _PAGE}
+        rows = _ask(
+            lambda: list(_v1().invoices.line_items.list(identifier, page).auto_paging_iter())
+        )
+        lines = [_plain(row.metadata).get("line", "") for row in rows]
+    return _invoice(found, frozenset(lines))
+
+
+def invoices(*, customer: str) -> Iterator[RemoteInvoice]:
+    """All of a customer's."""
+    params: Any = {"customer": customer, "limit": _PAGE}
+    for each in _ask(lambda: list(_v1().invoices.list(params).auto_paging_iter())):
+        yield _invoice(each)
+
+
+def payment_of(invoice: str) -> str:
+    """The payment intent that paid an invoice; "" where none did."""
+    params: Any = {"invoice": invoice, "status": "paid", "limit": _PAGE}
+    rows = _ask(lambda: list(_v1().invoice_payments.list(params).data))
+    return next((_id(row.payment.payment_intent) for row in rows), "")
+
+
+def payment(intent: str) -> RemotePayment:
+    """As it stands now."""
+    params: Any = {"expand": ["latest_charge"]}
+    return _payment(_ask(lambda: _v1().payment_intents.retrieve(intent, params)))
+
+
+def payments(*, customer: str) -> Iterator[RemotePayment]:
+    """All of a customer's."""
+    params: Any = {"customer": customer, "limit": _PAGE}
+    for each in _ask(lambda: list(_v1().payment_intents.list(params).auto_paging_iter())):
+        yield _payment(each)
+
+
+def charge(
+    *, customer: str, method: str, minor: int, currency: str, payment: str, key: str
+) -> RemotePayment:
+    """Charge a saved card at once, its holder away; raises `Declined`."""
+    params: Any = {
+        "amount": minor,
+        "currency": currency.lower(),
+        "customer": customer,
+        "payment_method": method,
+        "confirm": True,
+        "off_session": True,
+        "metadata": {"payment": payment},
+    }
+    return _payment(_ask(lambda: _v1().payment_intents.create(params, _once(key))))
+
+
+def refund(*, intent: str, minor: int, key: str) -> None:
+    """Give back some of what a payment brought."""
+    params: Any = {"payment_intent": intent, "amount": minor}
+    _ask(lambda: _v1().refunds.create(params, _once(key)))
+
+
+def credit_note(*, invoice: str, minor: int, how: str, note: str, memo: str, key: str) -> str:
+    """A credit note on an invoice; `how` of a paid one: `refund_amount`, `out_of_band_amount`."""
+    params: Any = {"invoice": invoice, "amount": minor, "metadata": {"note": note}}
+    params |= ({how: minor} if how else {}) | ({"memo": memo} if memo else {})
+    return str(_ask(lambda: _v1().credit_notes.create(params, _once(key))).id)
+
+
+def credit_note_of(invoice: str, note: str) -> str:
+    """The id of the credit note that stands for ours; "" where there is none."""
+    params: Any = {"invoice": invoice, "limit": _PAGE}
+    rows = _ask(lambda: list(_v1().credit_notes.list(params).auto_paging_iter()))
+    return next((row.id for row in rows if _plain(row.metadata).get("note") == note), "")
+
+
+def dispute_of(identifier: str) -> tuple[str, str]:
+    """A dispute's payment intent and its status."""
+    found = _ask(lambda: _v1().disputes.retrieve(identifier))
+    return _id(found.payment_intent), found.status
+
+
+def verify(body: bytes, signature: str) -> dict[str, Any]:
+    """A webhook's event, if Stripe signed it within the last five minutes; raises `Forged`."""
+    try:
+        stripe.WebhookSignature.verify_header(
+            body, signature, settings.STRIPE_WEBHOOK_SECRET, TOLERANCE
+        )
+        event = json.loads(body)
+        return {"id": str(event["id"]), "type": str(event["type"]), "data": event["data"]}
+    except (stripe.SignatureVerificationError, ValueError, KeyError, TypeError) as error:
+        raise Forged(f"The webhook is not Stripe's: {error}") from error
+
+
+def _ask(call: Callable[[], T]) -> T:
+    """The answer, or what its lack means."""
+    try:
+        return call()
+    except stripe.CardError as error:
+        raise Declined(error.code or "card_declined", error.user_message or str(error)) from error
+    except (stripe.APIConnectionError, stripe.RateLimitError) as error:
+        raise Unanswered(str(error)) from error
+    except stripe.StripeError as error:
+        if (error.http_status or 500) >= 500:
+            raise Failed(str(error)) from error
+        raise Rejected(str(error)) from error
+
+
+def _v1() -> Any:
+    return _client(settings.STRIPE_KEY, settings.STRIPE_API_BASE).v1
+
+
+@lru_cache(maxsize=4)
+def _client(key: str, base: str) -> stripe.StripeClient:
+    addresses: Any = {"api": base} if base else {}
+    return stripe.StripeClient(
+        key,
+        base_addresses=addresses,
+        max_network_retries=0,
+        http_client=stripe.RequestsClient(timeout=_SECONDS),
+    )
+
+
+def _once(key: str) -> Any:
+    return {"idempotency_key": f"platform-{key}"}
+
+
+def _id(value: Any) -> str:
+    return value if isinstance(value, str) else str(getattr(value, "id", "") or "")
+
+
+def _plain(metadata: Any) -> dict[str, str]:
+    return dict(metadata.to_dict()) if metadata else {}
+
+
+def _card(method: str) -> Card:
+    found = _ask(lambda: _v1().payment_methods.retrieve(method))
+    shown = f"{found.card.brand} •••• {found.card.last4}" if found.card else str(found.type)
+    return Card(found.id, shown)
+
+
+def _open(params: Any, customer: str, checkout: str, back: str, key: str) -> RemoteCheckout:
+    params |= {
+        "customer": customer,
+        "success_url": back,
+        "cancel_url": back,
+        "metadata": {"checkout": checkout},
+    }
+    return _checkout(_ask(lambda: _v1().checkout.sessions.create(params, _once(key))))
+
+
+def _checkout(found: Any) -> RemoteCheckout:
+    return RemoteCheckout(
+        id=found.id,
+        url=found.url or "",
+        status=found.status or "",
+        paid=found.payment_status == "paid",
+        amount=found.amount_total or 0,
+        payment_intent=_id(found.payment_intent),
+        setup_intent=_id(found.setup_intent),
+        checkout=_plain(found.metadata).get("checkout", ""),
+    )
+
+
+def _invoice(found: Any, lines: frozenset[str] = frozenset()) -> RemoteInvoice:
+    return RemoteInvoice(
+        id=found.id,
+        status=found.status or "",
+        total=found.total,
+        remaining=found.amount_remaining,
+        number=found.number or "",
+        invoice=_plain(found.metadata).get("invoice", ""),
+        currency=found.currency.upper(),
+        created=found.created,
+        lines=lines,
+    )
+
+
+def _payment(found: Any) -> RemotePayment:
+    charge = found.latest_charge
+    is_whole = charge is not None and not isinstance(charge, str)
+    return RemotePayment(
+        id=found.id,
+        status=found.status,
+        amount=found.amount,
+        refunded=charge.amount_refunded if is_whole else 0,
+        disputed=charge.disputed if is_whole else False,
+        method=_id(found.payment_method),
+        payment=_plain(found.metadata).get("payment", ""),
+    )

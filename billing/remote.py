@@ -1,0 +1,77 @@
+"""What the payment provider answers, in our words: its objects, and the ways it says no."""
+
+from dataclasses import dataclass
+
+
+class Unanswered(Exception):
+    """No answer came: it may be done or not. Ask again with the same key."""
+
+
+class Failed(Exception):
+    """Stripe failed (5xx): look whether it is done, and ask again with another key."""
+
+
+class Declined(Exception):
+    """The card was declined; `code` says why, in Stripe's words."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code, self.message = code, message
+
+
+class Rejected(Exception):
+    """A request that Stripe will not take, whoever asks again: a person has to look."""
+
+
+class Forged(Exception):
+    """A webhook that is not Stripe's, or is too old."""
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """A saved payment method, without its number."""
+
+    method: str
+    shown: str
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteInvoice:
+    """An invoice there; amounts in minor units. `lines` are our lines' names already on it."""
+
+    id: str
+    status: str
+    total: int
+    remaining: int
+    number: str
+    invoice: str
+    currency: str
+    created: int
+    lines: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class RemotePayment:
+    """A payment intent there, and what became of its charge; amounts in minor units."""
+
+    id: str
+    status: str
+    amount: int
+    refunded: int
+    disputed: bool
+    method: str
+    payment: str
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteCheckout:
+    """A Checkout session there."""
+
+    id: str
+    url: str
+    status: str
+    paid: bool
+    amount: int
+    payment_intent: str
+    setup_intent: str
+    checkout: str
