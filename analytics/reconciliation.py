@@ -8,12 +8,14 @@ from typing import Any
 from uuid import UUID
 
 from django.db import connection, transaction
+from django.db.models import Sum
 from psycopg import sql
 
 from billing import credit
+from billing.allowances import Budget
 from billing.invoicing import Draft, as_draft, recount
 from billing.models import Account, Invoice, Period
-from billing.months import month_after
+from billing.months import month_after, month_of
 from kit.money import to_minor
 from tenants.models import Organization
 
@@ -122,15 +124,32 @@ def _credit(organization: Organization) -> Iterator[tuple[str, str]]:
         counters = credit.counters(organization.pk) if account else None
         if account is None or counters is None or counters.epoch != account.credit_epoch:
             return
-        due = credit.owed(organization.pk) - _unsettled(organization, counters)
+        limit, due = credit.sums(account, now=datetime.now(UTC))
+        due -= _unsettled(organization, counters)
+        budgets = _budgets(organization, counters)
     for name, ours, theirs in (
         ("spent", counters.spent, due),
         ("reserved", counters.reserved, sum(counters.held.values())),
-        ("limit", counters.limit, account.credit_limit),
+        ("limit", counters.limit, limit),
         ("currency", counters.currency, account.currency),
+        *budgets,
     ):
         if ours != theirs:
             yield name, f"{ours}, not {theirs}"
+
+
+def _budgets(organization: Organization, counters: credit.Counters) -> list[tuple[str, int, int]]:
+    """What each budget has spent there, and what the ledger says, less what is not settled."""
+    now, held = datetime.now(UTC), list(counters.held)
+    found = []
+    for budget in Budget.objects.for_org(organization).filter(pk__in=counters.budgets):
+        awaited = budget.rows().filter(
+            request__in=held, month=month_of(now), credit_epoch__gte=counters.epoch
+        )
+        to_come = int(awaited.aggregate(sum=Sum("amount", default=0))["sum"])
+        due = credit.spent_of(budget, now=now) - to_come
+        found.append((f"budget {budget.named}", counters.budgets[budget.pk][0], due))
+    return found
 
 
 def _unsettled(organization: Organization, counters: credit.Counters) -> int:

@@ -16,3 +16,4 @@ class BillingConfig(AppConfig):
         """Those of `models`, and of the modules beside it."""
         super().import_models()
         import_module("billing.receivables")
+        import_module("billing.allowances")

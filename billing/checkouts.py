@@ -5,7 +5,7 @@ from uuid import UUID
 
 import structlog
 
-from billing import gateway, profiles
+from billing import gateway, profiles, topups
 from billing.models import Account
 from billing.receivables import Checkout
 from billing.remote import Failed, Rejected, RemoteCheckout
@@ -81,6 +81,13 @@ def _take_over(row: Checkout, found: RemoteCheckout, now: datetime) -> None:
         customer=str(profile.customer), setup_intent=found.setup_intent, method=method, key=key
     )
     profiles.keep(profile, card, now=now)
+    if row.kind == Kind.TOP_UP and found.paid:
+        topups.credited(
+            organization=row.organization_id,
+            minor=found.amount,
+            reference=f"checkout-{row.pk}",
+            now=now,
+        )
 
 
 def _opened(row: Checkout) -> tuple[str | None, str]:

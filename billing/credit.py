@@ -8,15 +8,18 @@ where the account has moved on since, booking sees to its hold (`hold_again`) or
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, time
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 from django.db import close_old_connections, connection, transaction
-from django.db.models import Sum
+from django.db.models import Q, Sum
 
-from billing.models import Account, Invoice, LedgerEntry
+from billing.allowances import Budget, Grant, GrantUse
+from billing.models import LARGEST, Account, Invoice, LedgerEntry
+from billing.months import month_after, month_of
 from kit.errors import Refused
 from kit.money import show
 from kit.redis import Argument, Lua, pipeline, state
@@ -43,6 +46,18 @@ class CreditReserved(Refused):
     status, code = 429, "credit_reserved"
 
 
+class OverBudget(Refused):
+    """A hard budget can't pay for the request, whatever others do."""
+
+    status, code = 402, "budget_exceeded"
+
+
+class BudgetReserved(CreditReserved):
+    """A hard budget would pay, were it not held for requests that run now."""
+
+    code = "budget_reserved"
+
+
 class NoAccount(Refused):
     """An organization that nobody has opened an account for."""
 
@@ -53,17 +68,32 @@ class CreditMissing(Exception):
     """Redis lacks the counters: `rebuild` them (in a thread) and send the pipeline again."""
 
 
-def reserve(pipe: Any, *, ticket: str, organization: int, request: UUID, amount: int) -> None:
+def reserve(
+    pipe: Any,
+    *,
+    ticket: str,
+    organization: int,
+    request: UUID,
+    amount: int,
+    key: str = "",
+    project: str = "",
+) -> None:
     """Queue the hold of `amount` nanos; hand its reply to `reserved`.
+
+    The budgets of the organization, of its API key and of its project have to pay for it too.
 
     It acts only where the ticket says that the limits let the request pass, and then says on the
     ticket that credit did. Repeating it holds once.
     """
-    _reserve.add(pipe, [ticket, *_keys(organization)], [str(request), amount])
+    names = [ticket, *_keys(organization)]
+    _reserve.add(pipe, names, [str(request), amount, key, _plain(project)])
 
 
 def reserved(reply: list[bytes]) -> None:
-    """Raise what a reservation's reply means: `OutOfCredit`, `CreditReserved`, `CreditMissing`."""
+    """Raise what a reservation's reply means.
+
+    `OutOfCredit`, `CreditReserved`, `OverBudget`, `BudgetReserved` or `CreditMissing`.
+    """
     word = reply[0]
     if word in (b"ok", b"skipped"):
         return
@@ -72,6 +102,8 @@ def reserved(reply: list[bytes]) -> None:
     amount, spent, limit = (int(number) for number in reply[1:4])
     currency = reply[4].decode()
     cost, left = show(amount, currency), show(max(0, limit - spent), currency)
+    if word in (b"over", b"crowded"):
+        raise _budget_refusal(word, reply[5].decode(), cost, left, show(limit, currency))
     if word == b"insufficient":
         raise OutOfCredit(
             f"This request can cost up to {cost}, but of your credit of {show(limit, currency)} "
@@ -80,6 +112,19 @@ def reserved(reply: list[bytes]) -> None:
     raise CreditReserved(
         f"This request can cost up to {cost}; your credit has {left} left, but other requests "
         "that run now hold it. Try again when they have ended.",
+        retry_after=1,
+    )
+
+
+def _budget_refusal(word: bytes, budget: str, cost: str, left: str, limit: str) -> Refused:
+    if word == b"over":
+        return OverBudget(
+            f"This request can cost up to {cost}, but of this month's budget of {limit} "
+            f"({budget}) only {left} is left. Lower max_tokens, or have the budget raised."
+        )
+    return BudgetReserved(
+        f"This request can cost up to {cost}; the budget of {limit} ({budget}) has {left} left, "
+        "but other requests that run now hold it. Try again when they have ended.",
         retry_after=1,
     )
 
@@ -105,6 +150,8 @@ class Hold:
     request: UUID
     amount: int
     epoch: int
+    key: str = ""
+    project: str = ""
 
 
 def hold_again(holds: Sequence[Hold]) -> dict[UUID, str]:
@@ -117,6 +164,7 @@ def hold_again(holds: Sequence[Hold]) -> dict[UUID, str]:
     def scripts(pipe: Any) -> None:
         for each in holds:
             arguments: list[Argument] = [str(each.request), each.amount, each.epoch]
+            arguments += [each.key, _plain(each.project)]
             _hold.add(pipe, _keys(each.organization), arguments)
 
     replies = pipeline(scripts) if holds else []
@@ -160,27 +208,90 @@ def _refill(organization: int, only_missing: bool) -> int | None:
             return None
         account.credit_epoch += 1
         account.save(update_fields=["credit_epoch"])
-        figures = [account.credit_limit, owed(organization), account.credit_epoch]
-        _load(_keys(organization), [*figures, account.currency])
+        _load(_keys(organization), _figures(account, _clock()))
         return account.credit_epoch
+
+
+def _figures(account: Account, now: datetime) -> list[Argument]:
+    """What `credit_load.lua` wants: all that counts from `now` on, and until when it does."""
+    organization = account.organization_id
+    budgets = list(Budget.objects.for_org(organization))
+    limit, spent = sums(account, now=now)
+    ends = _expiries(organization, now)
+    if budgets:
+        ends.append(datetime.combine(month_after(month_of(now)), time(), UTC))
+    until = int(min(ends).timestamp() * 1000) if ends else ""
+    found: list[Argument] = [limit, spent, account.credit_epoch, account.currency, until]
+    for budget in budgets:
+        used = spent_of(budget, now=now)
+        found += [budget.pk, budget.counted, budget.amount, used, int(budget.hard), budget.named]
+    return found
+
+
+def sums(account: Account, *, now: datetime) -> tuple[int, int]:
+    """What the counters' `limit` and `spent` have to be, in nanos.
+
+    A grant that is good raises the limit by its whole amount; what it has paid for counts as
+    spent, beside what is owed. So each booking adds its amount, whoever pays for it.
+    """
+    rows = _good(account.organization_id, now).aggregate(
+        whole=Sum("amount", default=0), left=Sum("remaining", default=0)
+    )
+    whole, left = int(rows["whole"]), int(rows["left"])
+    limit = min(LARGEST, account.credit_limit + whole)
+    return limit, owed(account.organization_id) + whole - left
+
+
+def spent_of(budget: Budget, *, now: datetime) -> int:
+    """What the ledger has for a budget in the month of `now`, in nanos."""
+    rows = budget.rows().filter(month=month_of(now))
+    return int(rows.aggregate(sum=Sum("amount", default=0))["sum"])
+
+
+def _good(organization: int, now: datetime) -> Any:
+    rows = Grant.objects.for_org(organization)
+    return rows.filter(Q(expires_at=None) | Q(expires_at__gt=now))
+
+
+def _expiries(organization: int, now: datetime) -> list[datetime]:
+    rows = _good(organization, now).exclude(expires_at=None)
+    return list(rows.order_by("expires_at").values_list("expires_at", flat=True)[:1])
+
+
+def _clock() -> datetime:
+    """Redis's, by which the scripts know when a figure's time is over."""
+    seconds, micros = state().time()
+    return datetime.fromtimestamp(seconds + micros // 1000 / 1000, UTC)
+
+
+def _plain(project: str) -> str:
+    """A project's name as a hold carries it."""
+    return project.replace("|", "/")
 
 
 def owed(organization: int) -> int:
     """The ledger's rows, in nanos, of all months but those whose invoice is settled.
 
-    Credit notes take away from it, as long as the invoice that they correct is not settled.
+    Credit notes take away from it, as long as the invoice that they correct is not settled; so
+    does what grants have paid.
     """
     documents = Invoice.objects.for_org(organization)
     settled = documents.filter(kind=Invoice.Kind.INVOICE, status__in=_OWED_NO_MORE)
     rows = LedgerEntry.objects.for_org(organization).exclude(month__in=settled.values("month"))
     notes = documents.filter(kind=Invoice.Kind.CREDIT_NOTE)
     credited = notes.exclude(corrects__status__in=_OWED_NO_MORE).aggregate(sum=Sum("subtotal"))
-    return int(rows.aggregate(sum=Sum("amount"))["sum"] or 0) + int(credited["sum"] or 0)
+    paid = GrantUse.objects.for_org(organization).exclude(month__in=settled.values("month"))
+    granted = paid.aggregate(sum=Sum("amount", default=0))["sum"]
+    due = int(rows.aggregate(sum=Sum("amount"))["sum"] or 0) + int(credited["sum"] or 0)
+    return due - int(granted)
 
 
 @dataclass(frozen=True, slots=True)
 class Counters:
-    """What Redis has, read at one moment; `held` is nanos by request."""
+    """What Redis has, read at one moment.
+
+    `held` is nanos by request, `budgets` what is spent and held of each, by its primary key.
+    """
 
     limit: int
     spent: int
@@ -188,6 +299,7 @@ class Counters:
     epoch: int
     currency: str
     held: Mapping[UUID, int]
+    budgets: Mapping[int, tuple[int, int]] = field(default_factory=dict)
 
 
 def counters(organization: int) -> Counters | None:
@@ -196,7 +308,8 @@ def counters(organization: int) -> Counters | None:
     with state().pipeline(transaction=True) as pipe:
         pipe.hmget(_keys(organization)[0], names)
         pipe.hgetall(_keys(organization)[1])
-        found, held = pipe.execute()
+        pipe.hgetall(_keys(organization)[2])
+        found, held, budgets = pipe.execute()
     limit, spent, reserved, epoch, currency, pending = found
     if limit is None or pending is not None:
         return None
@@ -206,14 +319,28 @@ def counters(organization: int) -> Counters | None:
         reserved=int(reserved),
         epoch=int(epoch),
         currency=currency.decode(),
-        held={UUID(request.decode()): int(nanos) for request, nanos in held.items()},
+        held={
+            UUID(request.decode()): int(hold.partition(b"|")[0]) for request, hold in held.items()
+        },
+        budgets={
+            int(name.partition(b":")[0]): (
+                int(nanos),
+                int(budgets[name.replace(b":spent", b":reserved")]),
+            )
+            for name, nanos in budgets.items()
+            if name.endswith(b":spent") and not name.startswith(b"of:")
+        },
     )
 
 
 def _is_current(account: Account) -> bool:
-    epoch, pending = state().hmget(_keys(account.organization_id)[0], ["epoch", "pending"])
+    names = ["epoch", "pending", "until"]
+    epoch, pending, until = state().hmget(_keys(account.organization_id)[0], names)
+    if until is not None and _clock().timestamp() * 1000 >= int(until):
+        return False
     return pending is None and epoch is not None and int(epoch) == account.credit_epoch
 
 
 def _keys(organization: int) -> list[str]:
-    return [f"credit:{organization}", f"credit:{organization}:held"]
+    credit = f"credit:{organization}"
+    return [credit, f"{credit}:held", f"{credit}:budgets"]

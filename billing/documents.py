@@ -37,7 +37,7 @@ def as_data(invoice: Invoice) -> dict[str, Any]:
         "buyer": invoice.buyer,
         "lines": [
             {
-                "model": line.model or "Credit",
+                "model": line.model or ("Prepaid" if line.meter == "grants" else "Credit"),
                 "meter": line.meter.replace("_", " "),
                 "units": f"{line.units:,}",
                 "exact": show(line.nanos, currency).removeprefix(f"{currency} "),

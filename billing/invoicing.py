@@ -5,12 +5,15 @@ from datetime import date, datetime
 
 from django.db import transaction
 
-from billing import lifecycle, proof
+from billing import grants, lifecycle, proof
 from billing.ledger import Summary, summary
 from billing.models import Invoice, InvoiceLine, Period
 from billing.months import month_of
 from kit.errors import Refused
 from kit.money import NANOS, minor_exponent, show, to_minor
+
+_GRANTS = "grants"
+"""The meter of the line that takes off what grants have paid."""
 
 
 class MonthStillRunning(Refused):
@@ -54,7 +57,10 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """What an invoice would say now; its lines add up to both totals."""
+    """What an invoice would say now.
+
+    Its lines add up to the net total, and to the subtotal less what grants have paid of it.
+    """
 
     organization: int
     month: date
@@ -62,6 +68,7 @@ class Draft:
     lines: tuple[Line, ...]
     subtotal: int
     total_minor: int
+    granted: int = 0
 
 
 def preview(*, organization: int, month: date, now: datetime) -> Draft:
@@ -117,6 +124,7 @@ def as_draft(invoice: Invoice) -> Draft:
         ),
         subtotal=invoice.subtotal,
         total_minor=invoice.total_minor,
+        granted=invoice.granted,
     )
 
 
@@ -155,12 +163,13 @@ def _draft(organization: int, month: date) -> Draft:
     used = summary(organization, month)
     if not used.currency:
         raise NotInvoiceable(f"Organization {organization} has no billing account.")
-    rows = _rows(used)
+    granted = grants.used(organization, month)
+    rows = [*_rows(used), *([("", _GRANTS, 1, -granted)] if granted else [])]
     minors = to_minor([nanos for *_, nanos in rows], used.currency)
     lines = tuple(Line(*row, minor) for row, minor in zip(rows, minors, strict=True))
-    if sum(line.nanos for line in lines) != used.amount:
+    if sum(line.nanos for line in lines) != used.amount - granted:
         raise Unbalanced(f"{organization}, {month:%Y-%m}: the lines are not the {used.amount} due.")
-    return Draft(organization, month, used.currency, lines, used.amount, sum(minors))
+    return Draft(organization, month, used.currency, lines, used.amount, sum(minors), granted)
 
 
 def _rows(used: Summary) -> list[tuple[str, str, int, int]]:
@@ -179,6 +188,7 @@ def _write(draft: Draft, now: datetime) -> Invoice:
         month=draft.month,
         currency=draft.currency,
         subtotal=draft.subtotal,
+        granted=draft.granted,
         total_minor=draft.total_minor,
         closed_at=now,
         merkle_root=root,

@@ -12,7 +12,7 @@ from django.db.models import BigIntegerField, Count, Sum
 from django.db.models.fields.json import KT
 from django.db.models.functions import Cast
 
-from billing import credit, partitions
+from billing import credit, grants, partitions
 from billing.models import Account, LedgerEntry, Meter, State
 from billing.months import month_after, month_of
 from kit.redis import pipeline
@@ -33,16 +33,17 @@ ON CONFLICT DO NOTHING
 _ROWS = """
 INSERT INTO public.billing_ledgerentry (
     request, organization_id, key, model, month, state, units, amounts, amount, currency,
-    price_version_id, region, label, credit_epoch, created_at
+    price_version_id, region, label, project, credit_epoch, created_at
 )
 SELECT request, organization, key, model, month, state, units, amounts, amount, currency,
-    price_version, region, label, epoch, %s
+    price_version, region, label, project, epoch, %s
 FROM unnest(
     %s::uuid[], %s::bigint[], %s::text[], %s::text[], %s::date[], %s::text[], %s::jsonb[],
-    %s::jsonb[], %s::bigint[], %s::text[], %s::bigint[], %s::text[], %s::text[], %s::bigint[]
+    %s::jsonb[], %s::bigint[], %s::text[], %s::bigint[], %s::text[], %s::text[], %s::text[],
+    %s::bigint[]
 ) AS row (
     request, organization, key, model, month, state, units, amounts, amount, currency,
-    price_version, region, label, epoch
+    price_version, region, label, project, epoch
 )
 ORDER BY request
 ON CONFLICT DO NOTHING
@@ -73,6 +74,7 @@ class Entry:
     amounts: Mapping[str, int]
     amount: int
     label: str = ""
+    project: str = ""
     epoch: int | None = None
 
     def __post_init__(self) -> None:
@@ -122,6 +124,14 @@ def book(entries: Sequence[Entry], *, now: datetime) -> dict[UUID, Booked]:
         for each in entries
     }
     written = _insert(entries, placed, now)
+    grants.consume(
+        (
+            grants.Cost(each.request, each.organization, months[each.organization], each.amount)
+            for each in {entry.request: entry for entry in entries}.values()
+            if each.request in written
+        ),
+        now=now,
+    )
     _let_go([entry for entry in retaken if entry.request not in written])
     return placed | _earlier(placed.keys() - written)
 
@@ -136,7 +146,14 @@ def _covered(
     needed = [stale[request] for request in stale.keys() - _earlier(stale).keys()]
     words = credit.hold_again(
         [
-            credit.Hold(each.organization, each.request, each.amount, epochs[each.organization])
+            credit.Hold(
+                each.organization,
+                each.request,
+                each.amount,
+                epochs[each.organization],
+                each.key,
+                each.project,
+            )
             for each in needed
         ]
     )
@@ -214,6 +231,7 @@ def _insert(entries: Sequence[Entry], placed: Mapping[UUID, Booked], now: dateti
             entry.price_version,
             entry.region,
             entry.label,
+            entry.project,
             placed[entry.request].epoch,
         )
         for entry in entries

@@ -18,7 +18,7 @@ from billing.models import BillingDetails, Invoice, InvoiceLine, InvoiceMove
 from billing.receivables import Collection
 from billing.tax import tax_for
 from kit.errors import Refused
-from kit.money import NANOS, minor_exponent, show
+from kit.money import from_minor, show
 
 Status = Invoice.Status
 LEGAL = {
@@ -68,7 +68,10 @@ def move(*, invoice: int, to: str, now: datetime, note: str = "", by: str = "") 
         if row.status == Status.OPEN and row.due_minor == 0:
             _step(row, Status.PAID, now, "Nothing is due.", by)
         if target is Status.OPEN and row.status == Status.OPEN:
-            Collection.objects.create(invoice=row, organization_id=row.organization_id, next_at=now)
+            Collection.objects.for_org(row.organization_id).get_or_create(
+                invoice=row,
+                defaults={"organization_id": row.organization_id, "next_at": now},
+            )
         if row.status in (Status.PAID, Status.VOID):
             _look_again(row, now)
             renewal = partial(credit.renew, row.organization_id)
@@ -172,7 +175,8 @@ def _note(
 ) -> Invoice:
     is_last = minor == left
     credited = minor - sums["net"]
-    exact = corrected.subtotal + sums["exact"] if is_last else _nanos(minor, corrected.currency)
+    charged = corrected.subtotal - corrected.granted
+    exact = charged + sums["exact"] if is_last else _nanos(minor, corrected.currency)
     tax = tax_after(corrected, credited) + sums["tax"]
     return Invoice.objects.create(
         kind=Invoice.Kind.CREDIT_NOTE,
@@ -226,4 +230,4 @@ def _write_lines(note: Invoice, corrected: Invoice, *, is_whole: bool) -> None:
 
 
 def _nanos(minor: int, currency: str) -> int:
-    return int(minor * NANOS // 10 ** minor_exponent(currency))
+    return from_minor(minor, currency)

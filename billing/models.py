@@ -146,6 +146,7 @@ class LedgerEntry(models.Model):
     )
     region = models.CharField(max_length=32)
     label = models.CharField(max_length=128, blank=True)
+    project = models.CharField(max_length=64, blank=True, db_default="", default="")
     credit_epoch = models.BigIntegerField()
     created_at = models.DateTimeField(default=timezone.now)
 
@@ -253,6 +254,9 @@ class Invoice(models.Model):
     tax_rate = models.PositiveIntegerField(default=0, help_text="Thousandths of a percent.")
     tax_minor = models.BigIntegerField(default=0)
     note = models.CharField(max_length=500, blank=True)
+    granted = models.BigIntegerField(
+        default=0, help_text="In nanos: what grants have paid of the subtotal."
+    )
     merkle_root = models.CharField(max_length=64, blank=True)
     row_count = models.PositiveBigIntegerField(default=0)
     seller = models.JSONField(default=dict)

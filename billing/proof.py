@@ -52,6 +52,7 @@ def head(invoice: Invoice) -> dict[str, Any]:
         "rows": invoice.row_count,
         "root": invoice.merkle_root,
         "exact_nanos": invoice.subtotal,
+        "granted_nanos": invoice.granted,
         "net_minor": invoice.total_minor,
         "tax_minor": invoice.tax_minor,
     }

@@ -6,7 +6,7 @@ import structlog
 from celery import shared_task
 from django.utils import timezone
 
-from billing import checkouts, collecting, events, ledger, mails
+from billing import alerts, checkouts, collecting, events, ledger, mails, topups
 from billing.invoicing import MonthClosed, close_month
 from billing.models import Account
 from billing.months import month_before, month_of
@@ -48,6 +48,8 @@ def collect() -> int:
     done = 0
     for collection in collecting.due(now=timezone.now()):
         done += bool(_guarded("an invoice could not be collected", advance, collection))
+    topups.watch(now=timezone.now())
+    alerts.watch(now=timezone.now())
     mails.send_due(now=timezone.now())
     return done
 

@@ -22,6 +22,7 @@ from inference.catalog.offers import Offer
 from inference.engine import Sampling
 from inference.jobs import Job
 from inference.remote import refuse_unknown
+from kit import origin
 from kit.errors import Refused
 from kit.redis import async_pipeline
 from tenants import datakeys, limits
@@ -58,6 +59,7 @@ class Wish:
     sampling: Sampling
     endpoint: str
     label: str = ""
+    project: str = ""
     messages: Sequence[Mapping[str, Any]] = ()
     asked: str = ""
     """The model asked for, where `offer` stands in for it."""
@@ -161,7 +163,15 @@ def _scripts(
 ) -> None:
     ticket = f"ticket:{job.id}"
     limits.admit(pipe, ticket=ticket, scopes=scopes, request=job.id, tokens=job.cost)
-    credit.reserve(pipe, ticket=ticket, organization=job.organization, request=job.id, amount=most)
+    credit.reserve(
+        pipe,
+        ticket=ticket,
+        organization=job.organization,
+        request=job.id,
+        amount=most,
+        key=job.key,
+        project=job.project,
+    )
     submit(pipe, ticket=ticket)
 
 
@@ -187,6 +197,7 @@ def _job(
         price_version=price_version,
         endpoint=wish.endpoint,
         label=wish.label,
+        project=wish.project or origin.current().project,
         region=settings.REGION,
         counted=tuple(scope.name for scope in scopes),
         retention=caller.retention,

@@ -186,6 +186,7 @@ def _entry(each: Sealed, charge: Charge) -> ledger.Entry:
         price_version=job.price_version,
         region=job.region,
         label=job.label,
+        project=job.project,
         epoch=each.credit_epoch,
     )
 

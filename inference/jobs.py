@@ -91,6 +91,8 @@ class Job:
     retention: str = Retention.ANSWERS
     sealed: bytes = b""
     """What was asked, as Redis has it: see `unsealed`."""
+    project: str = ""
+    """What its caller books it to; budgets may count it."""
 
     @property
     def input_tokens(self) -> int:

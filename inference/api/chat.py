@@ -22,6 +22,7 @@ from inference.engine import Text
 from inference.fallback import served
 from inference.generation import Generation
 from inference.stream import Piece
+from kit import origin
 from kit.edge import Json, body
 from kit.errors import Invalid
 
@@ -95,6 +96,7 @@ class ChatCompletions(InferenceEndpoint):
             ),
             endpoint="chat.completions",
             label=request.label,  # type: ignore[attr-defined]
+            project=origin.project((form.metadata or {}).get("project", "")),
             messages=messages,
             n=form.n,
         )

@@ -1,11 +1,13 @@
 """Money as integers: nanos, that is 10⁻⁹ of the currency unit. No float ever holds money."""
 
+import re
 from collections.abc import Sequence
 
 NANOS = 1_000_000_000
 PRICE_UNIT = 1_000_000
 """A price is nanos for so many units."""
 
+_AMOUNT = re.compile(r"(\d{1,9})(?:\.(\d{1,9}))?", re.ASCII)
 _EXPONENTS = {"JPY": 0, "KRW": 0, "KWD": 3, "BHD": 3, "OMR": 3, "TND": 3}
 """ISO 4217 minor-unit exponents that are not 2."""
 
@@ -33,6 +35,19 @@ def to_minor(nanos: Sequence[int], currency: str) -> list[int]:
     for index in by_remainder[:left]:
         lines[index] += 1
     return lines
+
+
+def from_minor(minor: int, currency: str) -> int:
+    """An amount in the currency's minor unit, in nanos."""
+    return int(minor * NANOS // 10 ** minor_exponent(currency))
+
+
+def parse(text: str) -> int:
+    """A decimal amount like `12.30` in nanos; raises ValueError on what is none, or finer."""
+    found = _AMOUNT.fullmatch(text)
+    if found is None:
+        raise ValueError(f"{text!r} is no amount; write it like 12.30, with up to nine decimals.")
+    return int(found[1]) * NANOS + int((found[2] or "").ljust(9, "0"))
 
 
 def show(nanos: int, currency: str) -> str:

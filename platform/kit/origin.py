@@ -41,7 +41,7 @@ class Sent:
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """The client's address (None: not known), its User-Agent, and the organization it names.
+    """The client's address (None: not known), its User-Agent, organization and project.
 
     `sent` gives the whole request, where there is one.
     """
@@ -49,6 +49,7 @@ class Origin:
     address: Address | None = None
     agent: str = ""
     organization: str = ""
+    project: str = ""
     sent: Callable[[], Sent] | None = field(default=None, compare=False)
 
 
@@ -72,6 +73,7 @@ def of_meta(meta: Mapping[str, Any]) -> Origin:
         meta.get("HTTP_X_FORWARDED_FOR", ""),
         meta.get("HTTP_USER_AGENT", ""),
         meta.get("HTTP_X_ORGANIZATION", ""),
+        meta.get("HTTP_X_PROJECT", ""),
     )
 
 
@@ -111,7 +113,7 @@ def of_scope(scope: Mapping[str, Any]) -> Origin:
     for name, value in scope["headers"]:
         sent.setdefault(name.lower(), []).append(value.decode("latin1"))
     peer = (scope.get("client") or ("",))[0]
-    names = (b"x-forwarded-for", b"user-agent", b"x-organization")
+    names = (b"x-forwarded-for", b"user-agent", b"x-organization", b"x-project")
     return _origin(peer, *(",".join(sent.get(name, [])) for name in names))
 
 
@@ -140,11 +142,17 @@ def _target(raw: bytes | None, path: str, query: str) -> str:
     return f"{written}?{query}" if query else written
 
 
-def _origin(peer: str, forwarded: str, agent: str, organization: str) -> Origin:
+def project(name: str) -> str:
+    """A project's name as it is counted by: short, and without what separates names."""
+    return "".join(c for c in name[:_LONGEST_NAME].strip() if c.isprintable()).replace("|", "/")
+
+
+def _origin(peer: str, forwarded: str, agent: str, organization: str, named: str) -> Origin:
     return Origin(
         _client(peer, forwarded),
         "".join(c for c in agent[:_LONGEST_AGENT] if c.isprintable()),
         organization[:_LONGEST_NAME],
+        project(named),
     )
 
 

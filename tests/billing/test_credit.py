@@ -1,6 +1,6 @@
 """The credit counters, against a plain model of them and against the ledger."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -21,7 +21,14 @@ from hypothesis.stateful import (
 from redis import Redis
 
 from billing import credit, ledger
-from billing.credit import CreditMissing, CreditReserved, NoAccount, OutOfCredit
+from billing.credit import (
+    BudgetReserved,
+    CreditMissing,
+    CreditReserved,
+    NoAccount,
+    OutOfCredit,
+    OverBudget,
+)
 from billing.models import Account, Invoice, LedgerEntry
 from kit.ids import first_id, request_id
 from kit.money import NANOS
@@ -37,13 +44,29 @@ def fresh() -> UUID:
     return request_id(datetime.now(UTC))
 
 
-def reserve(request: UUID, amount: int, *, organization: int = ACME, ticket: str = "limits") -> Any:
+def reserve(
+    request: UUID,
+    amount: int,
+    *,
+    organization: int = ACME,
+    ticket: str = "limits",
+    key: str = "",
+    project: str = "",
+) -> Any:
     """The script's reply, after limits have let the request pass."""
-    key = f"ticket:{request}"
-    state().set(key, ticket, px=10_000)
+    name = f"ticket:{request}"
+    state().set(name, ticket, px=10_000)
 
     def build(pipe: Any) -> None:
-        credit.reserve(pipe, ticket=key, organization=organization, request=request, amount=amount)
+        credit.reserve(
+            pipe,
+            ticket=name,
+            organization=organization,
+            request=request,
+            amount=amount,
+            key=key,
+            project=project,
+        )
 
     return pipeline(build)[0]
 
@@ -61,9 +84,17 @@ def release(request: UUID, *, organization: int = ACME) -> None:
     pipeline(lambda pipe: credit.release(pipe, organization=organization, request=request))
 
 
-def load(*, limit: int, spent: int = 0, epoch: int = 1, confirm: bool = True) -> None:
+def load(
+    *,
+    limit: int,
+    spent: int = 0,
+    epoch: int = 1,
+    confirm: bool = True,
+    until: int | str = "",
+    budgets: Sequence[str | int] = (),
+) -> None:
     """Counters as a rebuild leaves them."""
-    credit._load(credit._keys(ACME), [limit, spent, epoch, "EUR"])
+    credit._load(credit._keys(ACME), [limit, spent, epoch, "EUR", until, *budgets])
     if confirm:
         credit._confirm(credit._keys(ACME)[:1], [epoch])
 
@@ -74,6 +105,13 @@ def counters(organization: int = ACME) -> dict[str, int]:
     return {key.decode(): int(value) for key, value in found.items() if key != b"currency"}
 
 
+def budget_counters() -> Mapping[int, tuple[int, int]]:
+    """What each budget has spent and held, by its number."""
+    found = credit.counters(ACME)
+    assert found is not None
+    return found.budgets
+
+
 @dataclass
 class Booking:
     """A row of the model's ledger."""
@@ -81,8 +119,10 @@ class Booking:
     request: UUID
     amount: int
     epoch: int
+    key: str
 
 
+KEYS = ("a", "b")
 ANY = st.integers(0, 99)
 SMALL = st.integers(0, 12)
 
@@ -90,12 +130,15 @@ SMALL = st.integers(0, 12)
 class Counters(RuleBasedStateMachine):
     """Reservations, bookings, settlements, repeats, crashes, rebuilds and flushes in any order.
 
-    The model is the ledger, and who holds what. Credit is never overspent; a refusal 402 is right.
+    The model is the ledger, and who holds what. Neither the credit nor a hard budget, of the
+    organization or of one of its keys, is ever overspent; a refusal 402 is right.
     """
 
-    @initialize(limit=st.integers(0, 200))
-    def begin(self, limit: int) -> None:
+    @initialize(limit=st.integers(0, 200), most=st.integers(0, 100), of_key=st.integers(0, 60))
+    def begin(self, limit: int, most: int, of_key: int) -> None:
         state().flushdb()
+        self.budgets = {1: ("o:", most), 2: ("k:a", of_key)}
+        self.keys: dict[UUID, str] = {}
         self.first, self.made = first_id(datetime.now(UTC)), 0
         self.limit = limit
         self.epoch = 0
@@ -118,32 +161,51 @@ class Counters(RuleBasedStateMachine):
     def owed(self) -> int:
         return sum(booking.amount for booking in self.ledger)
 
+    def counts(self, budget: int, request: UUID) -> bool:
+        """Whether the budget counts the request."""
+        return budget == 1 or self.keys[request] == "a"
+
+    def spent(self, budget: int) -> int:
+        return sum(each.amount for each in self.ledger if self.counts(budget, each.request))
+
+    def held_of(self, budget: int, requests: Iterable[UUID]) -> int:
+        return sum(self.held[each] for each in requests if self.counts(budget, each))
+
     @property
     def running(self) -> list[UUID]:
         """Who holds credit and is not in the ledger."""
         booked = {booking.request for booking in self.ledger}
         return sorted(self.held.keys() - booked)
 
-    @rule(amount=SMALL)
-    def reserve(self, amount: int) -> None:
+    @rule(amount=SMALL, key=st.sampled_from(KEYS))
+    def reserve(self, amount: int, key: str) -> None:
         self.made += 1
         request = UUID(int=self.first.int + self.made)
-        reply = reserve(request, amount)
+        self.keys[request] = key
+        reply = reserve(request, amount, key=key)
         if reply[0] == b"missing":
             found = counters()
             assert not found or "pending" in found
             if self.open_rebuild:
                 return
             self.rebuild()
-            reply = reserve(request, amount)
+            reply = reserve(request, amount, key=key)
         if reply[0] == b"ok":
             assert "pending" not in counters()
             self.held[request] = amount
             self.reserved_in[request] = self.epoch
             assert state().get(f"ticket:{request}") == f"credit:{self.epoch}".encode()
             return
-        spent = counters()["spent"]
         assert amount > 0
+        if reply[0] in (b"over", b"crowded"):
+            _, _, spent, most, _, name = reply
+            budget = next(each for each in self.budgets if self.budgets[each][0] == name.decode())
+            assert self.counts(budget, request)
+            assert int(most) == self.budgets[budget][1]
+            assert int(spent) + self.held_of(budget, self.held) + amount > int(most)
+            assert (reply[0] == b"over") == (int(spent) + amount > int(most))
+            return
+        spent = counters()["spent"]
         assert spent + sum(self.held.values()) + amount > self.limit
         assert (reply[0] == b"insufficient") == (spent + amount > self.limit)
 
@@ -151,7 +213,7 @@ class Counters(RuleBasedStateMachine):
     @rule(which=ANY)
     def reserve_again(self, which: int) -> None:
         request, amount = sorted(self.held.items())[which % len(self.held)]
-        assert reserve(request, amount) == [b"ok"]
+        assert reserve(request, amount, key=self.keys[request]) == [b"ok"]
 
     @precondition(lambda self: self.running)
     @rule(which=ANY)
@@ -165,7 +227,9 @@ class Counters(RuleBasedStateMachine):
     @rule(which=ANY, saved=SMALL, at_once=st.booleans())
     def book(self, which: int, saved: int, at_once: bool) -> None:
         request = self.running[which % len(self.running)]
-        booking = Booking(request, max(0, self.held[request] - saved), self.epoch)
+        booking = Booking(
+            request, max(0, self.held[request] - saved), self.epoch, self.keys[request]
+        )
         self.ledger.append(booking)
         self.unsettled.add(request)
         if at_once:
@@ -185,7 +249,16 @@ class Counters(RuleBasedStateMachine):
     @rule()
     def load(self) -> None:
         """The account is locked: nobody books until it is committed."""
-        load(limit=self.limit, spent=self.owed, epoch=self.epoch + 1, confirm=False)
+        budgets: list[str | int] = []
+        for budget, (subject, most) in self.budgets.items():
+            budgets += [budget, subject, most, self.spent(budget), 1, subject]
+        load(
+            limit=self.limit,
+            spent=self.owed,
+            epoch=self.epoch + 1,
+            confirm=False,
+            budgets=budgets,
+        )
         self.open_rebuild = True
 
     @precondition(lambda self: self.open_rebuild)
@@ -214,18 +287,20 @@ class Counters(RuleBasedStateMachine):
         """Its finisher held the seal in its hands: held again, as far as credit goes, or free."""
         request, amount = self.lost.pop()
         if self.reserved_in[request] < self.epoch and amount:
-            need = credit.Hold(ACME, request, amount, self.epoch)
+            need = credit.Hold(ACME, request, amount, self.epoch, self.keys[request])
             word = credit.hold_again([need])[request]
             if word == "taken":
                 self.held[request] = amount
             else:
                 amount = 0
-        self.ledger.append(Booking(request, amount, self.epoch))
+        self.ledger.append(Booking(request, amount, self.epoch, self.keys[request]))
         self.unsettled.add(request)
 
     @invariant()
     def nothing_is_overspent(self) -> None:
         assert self.owed + sum(self.held[request] for request in self.running) <= self.limit
+        for budget, (_, most) in self.budgets.items():
+            assert self.spent(budget) + self.held_of(budget, self.running) <= most
 
     @invariant()
     def what_is_spent_is_what_the_ledger_says(self) -> None:
@@ -234,6 +309,15 @@ class Counters(RuleBasedStateMachine):
             awaited = [each for each in self.ledger if each.request in self.unsettled]
             to_come = sum(each.amount for each in awaited if each.epoch >= found["epoch"])
             assert "pending" in found or found["spent"] + to_come == self.owed
+            for budget in self.budgets if "pending" not in found else ():
+                to_come = sum(
+                    each.amount
+                    for each in awaited
+                    if each.epoch >= found["epoch"] and self.counts(budget, each.request)
+                )
+                spent, reserved = budget_counters()[budget]
+                assert spent + to_come == self.spent(budget)
+                assert reserved == self.held_of(budget, self.held)
         if found:
             assert found["reserved"] == sum(self.held.values())
 
@@ -301,6 +385,28 @@ class TestScripts:
         reserve(request_id(datetime.now(UTC) - timedelta(hours=7)), 5)
         assert reserve(fresh(), 5) == [b"ok"]
         assert reserve(fresh(), 1)[0] == b"reserved"
+
+    def test_a_hard_budget_refuses_402_with_what_is_left_and_a_soft_one_does_not(self) -> None:
+        load(
+            limit=100 * NANOS,
+            budgets=[
+                *(1, "p:site", 3 * NANOS, NANOS, 1, "project site"),
+                *(2, "k:soft", 0, 0, 0, "key soft"),
+            ],
+        )
+        with pytest.raises(OverBudget, match=r"EUR 3\.00 \(project site\) only EUR 2\.00 is left"):
+            credit.reserved(reserve(fresh(), 2 * NANOS + 1, project="site"))
+        assert reserve(fresh(), 2 * NANOS, key="soft", project="site") == [b"ok"]
+        with pytest.raises(BudgetReserved, match="Try again"):
+            credit.reserved(reserve(fresh(), 1, project="site"))
+        assert reserve(fresh(), 90 * NANOS, project="other") == [b"ok"]
+
+    def test_figures_whose_time_is_over_ask_for_a_rebuild(self) -> None:
+        load(limit=10, until=int(datetime.now(UTC).timestamp() * 1000) + 60_000)
+        assert reserve(fresh(), 1) == [b"ok"]
+        load(limit=10, until=int(datetime.now(UTC).timestamp() * 1000) - 1, epoch=2)
+        with pytest.raises(CreditMissing):
+            credit.reserved(reserve(fresh(), 1))
 
     def test_exactly_as_many_as_the_credit_pays_for_get_in_at_once(self) -> None:
         load(limit=50)

@@ -12,6 +12,7 @@ from tests import factories
 MAY = {
     Action.RUN_MODELS: "owner admin developer",
     Action.READ_USAGE: "owner admin developer billing viewer",
+    Action.MANAGE_BILLING: "owner admin billing",
     Action.READ_KEYS: "owner admin developer",
     Action.MAKE_KEYS: "owner admin developer",
     Action.MANAGE_KEYS: "owner admin",

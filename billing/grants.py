@@ -1,0 +1,154 @@
+"""Prepaid and given credit: added with a reason, used up as requests are booked."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from functools import partial
+from uuid import UUID
+
+from django.db import connection, transaction
+from django.db.models import Q, Sum
+
+from billing import credit
+from billing.allowances import Grant, GrantUse
+from kit.errors import Invalid
+
+_USABLE = """
+SELECT id, organization_id, remaining, expires_at FROM public.billing_grant
+WHERE organization_id = ANY(%s) AND remaining > 0
+ORDER BY organization_id, expires_at NULLS LAST, id FOR UPDATE
+"""
+_USE = """
+WITH used AS (
+    INSERT INTO public.billing_grantuse (grant_id, organization_id, request, month, amount)
+    SELECT * FROM unnest(%s::bigint[], %s::bigint[], %s::uuid[], %s::date[], %s::bigint[])
+    RETURNING grant_id, amount
+)
+UPDATE public.billing_grant SET remaining = remaining - total
+FROM (SELECT grant_id, sum(amount) AS total FROM used GROUP BY grant_id) sums
+WHERE id = grant_id
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """A row of the ledger that wants paying: nanos, booked to a month."""
+
+    request: UUID
+    organization: int
+    month: date
+    amount: int
+
+
+def give(
+    *,
+    organization: int,
+    amount: int,
+    reason: str,
+    now: datetime,
+    kind: str = Grant.Kind.GIFT,
+    expires_at: datetime | None = None,
+    reference: str | None = None,
+) -> Grant:
+    """Add credit of `amount` nanos; again with the same `reference` changes nothing.
+
+    The counters learn of it once that is committed. Raises `Invalid`.
+    """
+    if amount <= 0:
+        raise Invalid(f"amount: {amount} nanos is nothing to give.", param="amount")
+    if expires_at is not None and expires_at <= now:
+        raise Invalid("expires_at: that is over already.", param="expires_at")
+    grant = Grant(
+        organization_id=organization,
+        kind=kind,
+        amount=amount,
+        remaining=amount,
+        expires_at=expires_at,
+        reason=reason,
+        reference=reference,
+        created_at=now,
+    )
+    with transaction.atomic():
+        if reference is None:
+            grant.save()
+        else:
+            Grant.objects.bulk_create([grant], ignore_conflicts=True)
+            grant = Grant.objects.for_org(organization).get(reference=reference)
+        transaction.on_commit(partial(credit.renew, organization), robust=True)
+    return grant
+
+
+def consume(costs: Iterable[Cost], *, now: datetime) -> None:
+    """Pay for new rows from what their organizations have, in the transaction that books them.
+
+    A grant pays for requests that were made before its end, also when it has ended since; then
+    the counters, which had let go of it, are renewed.
+    """
+    wanted = defaultdict(list)
+    for cost in costs:
+        if cost.amount > 0:
+            wanted[cost.organization].append(cost)
+    if not wanted:
+        return
+    with connection.cursor() as cursor:
+        cursor.execute(_USABLE, [list(wanted)])
+        usable = cursor.fetchall()
+    uses = [use for row in _by_organization(usable).items() for use in _paid(*row, wanted)]
+    if not uses:
+        return
+    with connection.cursor() as cursor:
+        cursor.execute(_USE, list(map(list, zip(*uses, strict=True))))
+    ended = {row[0] for row in usable if row[3] is not None and row[3] <= now}
+    for organization in {use[1] for use in uses if use[0] in ended}:
+        transaction.on_commit(partial(credit.renew, organization), robust=True)
+
+
+def used(organization: int, month: date) -> int:
+    """What grants have paid of a month, in nanos."""
+    rows = GrantUse.objects.for_org(organization).filter(month=month)
+    return int(rows.aggregate(sum=Sum("amount", default=0))["sum"])
+
+
+def left(organization: int, *, now: datetime) -> int:
+    """What is left of the grants that are good now, in nanos."""
+    rows = good(organization, now=now)
+    return sum(grant.remaining for grant in rows)
+
+
+def good(organization: int, *, now: datetime) -> list[Grant]:
+    """The grants that are good now, in the order they are used."""
+    rows = Grant.objects.for_org(organization)
+    rows = rows.filter(Q(expires_at=None) | Q(expires_at__gt=now))
+    return sorted(rows, key=lambda each: (each.expires_at is None, each.expires_at or now, each.pk))
+
+
+_Row = tuple[int, int, int, datetime | None]
+_Use = tuple[int, int, UUID, date, int]
+
+
+def _by_organization(rows: Iterable[_Row]) -> Mapping[int, list[_Row]]:
+    found = defaultdict(list)
+    for row in rows:
+        found[row[1]].append(row)
+    return found
+
+
+def _paid(organization: int, rows: list[_Row], wanted: Mapping[int, list[Cost]]) -> list[_Use]:
+    """Each cost from the first grants that cover its moment."""
+    left_of = {row[0]: row[2] for row in rows}
+    uses = []
+    for cost in sorted(wanted[organization], key=lambda each: each.request):
+        due, made = cost.amount, made_at(cost.request)
+        for grant, _, _, expires_at in rows:
+            part = min(due, left_of[grant])
+            if part and (expires_at is None or made < expires_at):
+                uses.append((grant, organization, cost.request, cost.month, part))
+                left_of[grant] -= part
+                due -= part
+    return uses
+
+
+def made_at(request: UUID) -> datetime:
+    """When a request came, by its own id (RFC 9562's version 7), to the millisecond."""
+    return datetime.fromtimestamp((request.int >> 80) / 1000, UTC)
