@@ -4,8 +4,8 @@ from django.urls import path
 
 from billing.api.account import BillingStanding, PriceList
 from billing.api.invoices import InvoiceCsv, InvoicePdf, InvoiceProof, Invoices, OneInvoice
-from billing.views.founding import NewOrganization
 from billing.api.payments import Checkouts, OneCheckout, StripeEvents
+from billing.views.founding import NewOrganization
 
 pages = [path("organizations/new", NewOrganization.as_view(), name="new-organization")]
 urlpatterns = [
