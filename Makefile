@@ -13,8 +13,8 @@ help: ## Show this list
 
 setup: .venv/.tools ## Install everything, tools for development included, into .venv
 
-run: .venv/.platform ## Start the whole platform in the foreground (PORT=8000)
-	@exec $(BIN) -m config.stack run --port $(PORT)
+run: .venv/.platform ## Start the whole platform in the foreground (PORT=8000, STRIPE=local)
+	@STRIPE=$(STRIPE) exec $(BIN) -m config.stack run --port $(PORT)
 
 stop: ## Stop the platform that runs from this checkout
 	@test ! -x $(BIN) || exec $(BIN) -m config.stack stop

@@ -15,28 +15,22 @@ from django.utils import timezone
 from unfold.admin import ModelAdmin
 from unfold.contrib.filters.admin import AutocompleteSelectFilter
 from unfold.paginator import InfinitePaginator
-from unfold.widgets import UnfoldAdminDecimalFieldWidget
 
-from billing import admin_invoices, credit
-from billing.admin_rows import Everyones, ModelFilter, MonthFilter, OfMonth, ReadOnly, StateFilter
-from billing.models import LARGEST, Account, LedgerEntry, Meter, Period, PriceVersion
+from billing import admin_invoices, admin_payments, credit
+from billing.admin_rows import (
+    Everyones,
+    ModelFilter,
+    MonthFilter,
+    OfMonth,
+    ReadOnly,
+    StateFilter,
+    money_field,
+)
+from billing.models import Account, LedgerEntry, Meter, Period, PriceVersion
 from kit.money import NANOS, decimal, show
 from tenants.admin_audit import Audited
 
-__all__ = ["admin_invoices"]
-
-
-def _money(help_text: str, *, required: bool = True) -> forms.DecimalField:
-    """A field for an amount in the currency's unit: nobody types nanos."""
-    return forms.DecimalField(
-        min_value=0,
-        max_value=LARGEST // NANOS,
-        max_digits=16,
-        decimal_places=9,
-        required=required,
-        widget=UnfoldAdminDecimalFieldWidget,
-        help_text=help_text,
-    )
+__all__ = ["admin_invoices", "admin_payments"]
 
 
 def _units(nanos: int) -> str:
@@ -47,7 +41,7 @@ def _units(nanos: int) -> str:
 class AccountForm(forms.ModelForm):  # type: ignore[type-arg]
     """The limit in the currency's unit."""
 
-    credit_limit = _money("The most that may be owed at once, in the account's currency.")
+    credit_limit = money_field("The most that may be owed at once, in the account's currency.")
 
     class Meta:
         model = Account
@@ -102,8 +96,8 @@ class AccountAdmin(Audited, Everyones):
 class PriceForm(forms.ModelForm):  # type: ignore[type-arg]
     """A rate a meter, in the currency's unit."""
 
-    input_tokens = _money("For a million; empty: free of charge.", required=False)
-    output_tokens = _money("For a million; empty: free of charge.", required=False)
+    input_tokens = money_field("For a million; empty: free of charge.", required=False)
+    output_tokens = money_field("For a million; empty: free of charge.", required=False)
 
     class Meta:
         model = PriceVersion

@@ -3,17 +3,33 @@
 from collections.abc import Iterable
 from typing import Any
 
+from django import forms
 from django.contrib import admin
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest
 from django.utils import timezone
 from unfold.admin import ModelAdmin
 from unfold.contrib.filters.admin import DropdownFilter
+from unfold.widgets import UnfoldAdminDecimalFieldWidget
 
-from billing.models import PriceVersion, State
+from billing.models import LARGEST, PriceVersion, State
 from billing.months import month_after, month_before, month_of, parse_month
+from kit.money import NANOS
 
 _MONTHS_LISTED = 24
+
+
+def money_field(help_text: str, *, required: bool = True) -> forms.DecimalField:
+    """A field for an amount in the currency's unit: nobody types nanos."""
+    return forms.DecimalField(
+        min_value=0,
+        max_value=LARGEST // NANOS,
+        max_digits=16,
+        decimal_places=9,
+        required=required,
+        widget=UnfoldAdminDecimalFieldWidget,
+        help_text=help_text,
+    )
 
 
 class ReadOnly:
@@ -92,7 +108,7 @@ class OfMonth:
 class Everyones(ModelAdmin):  # type: ignore[misc]
     """Rows that belong to organizations, of them all."""
 
-    list_select_related = ("organization",)
+    list_select_related: tuple[str, ...] = ("organization",)
     list_filter_submit = True
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:

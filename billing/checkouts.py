@@ -10,6 +10,7 @@ from billing.models import Account
 from billing.receivables import Checkout
 from billing.remote import Failed, Rejected, RemoteCheckout
 from kit.errors import Invalid, Refused
+from kit.money import to_minor
 from tenants.models import Organization
 
 log = structlog.get_logger()
@@ -23,14 +24,18 @@ class NoProvider(Refused):
     status, code = 409, "no_payment_provider"
 
 
-def ask(
-    *, organization: int, kind: str, back: str, now: datetime, amount_minor: int = 0
-) -> Checkout:
-    """Note that a page is wanted; a task asks the provider for it. Raises `NoProvider`."""
+def ask(*, organization: int, kind: str, back: str, now: datetime, amount: int = 0) -> Checkout:
+    """Note that a page is wanted; a task asks the provider for it.
+
+    `amount` is a top-up's, in nanos. Raises `NoProvider` and `Invalid`.
+    """
     if not gateway.enabled():
         raise NoProvider("Cards are not taken here; pay your invoices by transfer.")
+    amount_minor = 0
     if kind == Kind.TOP_UP:
         account = Account.objects.for_org(organization).get()
+        [amount_minor] = to_minor([amount], account.currency)
+        amount_minor = gateway.chargeable(amount_minor, account.currency)
         if gateway.is_too_small(amount_minor, account.currency):
             raise Invalid("amount: that is less than can be paid by card.", param="amount")
     return Checkout.objects.create(
@@ -82,6 +87,7 @@ def _take_over(row: Checkout, found: RemoteCheckout, now: datetime) -> None:
     )
     profiles.keep(profile, card, now=now)
     if row.kind == Kind.TOP_UP and found.paid:
+        topups.paid(organization=row.organization_id, found=found, now=now)
         topups.credited(
             organization=row.organization_id,
             minor=found.amount,

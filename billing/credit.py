@@ -10,6 +10,7 @@ where the account has moved on since, booking sees to its hold (`hold_again`) or
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, time
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -177,6 +178,11 @@ def renew(organization: int) -> None:
     To be called after that change is committed.
     """
     rebuild(organization, only_missing=False)
+
+
+def renew_on_commit(organization: int) -> None:
+    """`renew`, once what the running transaction changes is committed."""
+    transaction.on_commit(partial(renew, organization), robust=True)
 
 
 def rebuild(organization: int, *, only_missing: bool = True) -> None:

@@ -9,7 +9,7 @@ from billing import credit, gateway, grants, mails
 from billing.allowances import AutoTopUp, Grant
 from billing.models import Account
 from billing.receivables import Payment, PaymentProfile
-from billing.remote import Declined, Failed, Rejected, Unanswered
+from billing.remote import Declined, Failed, Rejected, RemoteCheckout, Unanswered
 from kit.money import from_minor
 
 log = structlog.get_logger()
@@ -28,6 +28,22 @@ def credited(*, organization: int, minor: int, reference: str, now: datetime) ->
         kind=Grant.Kind.TOP_UP,
         reference=reference,
         now=now,
+    )
+
+
+def paid(*, organization: int, found: RemoteCheckout, now: datetime) -> None:
+    """Write down the payment that a person made on the provider's page, once."""
+    currency = Account.objects.for_org(organization).values_list("currency", flat=True).get()
+    Payment.objects.for_org(organization).get_or_create(
+        reference=found.payment_intent,
+        defaults={
+            "organization_id": organization,
+            "amount_minor": found.amount,
+            "currency": currency,
+            "status": Payment.Status.SUCCEEDED,
+            "created_at": now,
+            "settled_at": now,
+        },
     )
 
 

@@ -3,6 +3,7 @@
 from django.urls import path
 
 from billing.api.account import BillingStanding, PriceList
+from billing.api.budgets import BudgetById, Budgets
 from billing.api.invoices import InvoiceCsv, InvoicePdf, InvoiceProof, Invoices, OneInvoice
 from billing.api.payments import Checkouts, OneCheckout, StripeEvents
 from billing.views.founding import NewOrganization
@@ -10,6 +11,8 @@ from billing.views.founding import NewOrganization
 pages = [path("organizations/new", NewOrganization.as_view(), name="new-organization")]
 urlpatterns = [
     path("stripe/events", StripeEvents.as_view()),
+    path("budgets", Budgets.as_view()),
+    path("budgets/<int:identifier>", BudgetById.as_view()),
     path("billing/checkouts", Checkouts.as_view()),
     path("billing/checkouts/<uuid:identifier>", OneCheckout.as_view()),
     path("billing", BillingStanding.as_view()),

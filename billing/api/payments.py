@@ -14,6 +14,7 @@ from billing import checkouts, events, gateway
 from billing.api.access import read
 from billing.receivables import Checkout
 from billing.remote import Forged
+from kit import money
 from kit.edge import Endpoint, Json, NotFound, body
 from kit.errors import Invalid
 from tenants.auth import Caller, authenticate
@@ -27,7 +28,10 @@ class WantedPage(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    kind: Literal["card", "portal"] = Field(description="Save a card; or Stripe's own portal.")
+    kind: Literal["card", "portal", "top_up"] = Field(
+        description="Save a card; Stripe's own portal; or pay for credit in advance."
+    )
+    amount: str = Field("0", description="Of a top-up, in the account's currency, like `25.00`.")
     return_url: HttpUrl = Field(description="Where the person comes back to.")
 
 
@@ -62,12 +66,14 @@ class Checkouts(Endpoint):
         """Its id; ask for its address in a moment."""
         wanted, now = await body(request, WantedPage), timezone.now()
         organization = self.caller.organization
+        amount = _nanos(wanted.amount)
 
         def ask() -> Checkout:
             found = checkouts.ask(
                 organization=organization,
                 kind=wanted.kind,
                 back=str(wanted.return_url),
+                amount=amount,
                 now=now,
             )
             soon("billing.open_checkout", checkout=str(found.pk))
@@ -121,6 +127,13 @@ class StripeEvents(Endpoint):
             return Json({"received": await read(receive)})
         except Forged as error:
             raise Invalid(str(error), param="Stripe-Signature") from error
+
+
+def _nanos(amount: str) -> int:
+    try:
+        return money.parse(amount)
+    except ValueError as error:
+        raise Invalid(f"amount: {error}", param="amount") from None
 
 
 def soon(task: str, **arguments: str) -> None:

@@ -248,7 +248,7 @@ def test_a_top_up_at_checkout_is_credit_once(double: Double, account: Account) -
         organization=account.organization_id,
         kind="top_up",
         back="https://x.example",
-        amount_minor=2_500,
+        amount=25 * NANOS,
         now=now(),
     )
     checkouts.open_page(wanted.pk)

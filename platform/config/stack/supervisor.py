@@ -1,12 +1,13 @@
 """The stack's life: up in order, watched while it runs, down again whatever happened."""
 
+import os
 import signal
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from time import monotonic
 from types import FrameType
 
-from config.stack import environment, leftovers, ports, servers
+from config.stack import environment, leftovers, payments, ports, servers
 from config.stack.banner import Demo, banner
 from config.stack.layout import Layout
 from config.stack.lock import Lock
@@ -77,6 +78,10 @@ class Supervisor:
             "DATABASE_URL": self._servers.database_url,
             "REDIS_URL": self._servers.redis_url,
         }
+        if os.environ.get("STRIPE") == "local":
+            double = payments.Double(self.layout, f"{self.url}/api/v1/stripe/events")
+            self._down.callback(double.stop)
+            addresses |= double.settings
         return environment.of_processes(
             environment.write(self.layout.environment, addresses),
             root=self.layout.root,

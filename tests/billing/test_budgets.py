@@ -1,0 +1,179 @@
+"""Budgets over HTTP, what operators do with money, and both sides of the payments compared."""
+
+import json
+from io import StringIO
+from typing import Any
+
+import pytest
+from asgiref.sync import async_to_sync
+from django.core.management import CommandError, call_command
+from django.test import AsyncClient, Client
+from redis import Redis
+
+from billing import credit, grants
+from billing.allowances import Budget
+from billing.models import Account, Invoice
+from billing.receivables import Collection, Payment, ProviderEvent
+from kit.money import NANOS
+from tenants.models import AuditEntry, User
+from tests import factories
+from tests.billing import rows
+from tests.billing.rows import NOW, entry
+from tests.billing.test_invoicing import close
+from tests.billing.test_ledger import booked
+from tests.billing.test_payments import GOOD, collect, receive, save_card
+from tests.stripe.server import Double
+from tests.tenants.test_doors import _access
+
+pytestmark = [pytest.mark.urls("tests.billing.urls"), pytest.mark.usefixtures("redis")]
+
+
+@pytest.fixture
+def acme(transactional_db: None, redis: Redis) -> Account:
+    """Acme's account, alice its owner."""
+    return rows.account("acme")
+
+
+@pytest.fixture
+def alice(acme: Account) -> str:
+    """Her access token."""
+    person = factories.user("alice")
+    factories.member(person, acme.organization)
+    return _access(person)
+
+
+def call(method: str, path: str, bearer: str, form: Any = None) -> tuple[int, Any]:
+    @async_to_sync
+    async def run() -> Any:
+        return await AsyncClient().generic(
+            method,
+            f"/api/v1/{path}",
+            "" if form is None else json.dumps(form),
+            content_type="application/json",
+            headers={"Authorization": f"Bearer {bearer}", "X-Organization": "acme"},
+        )
+
+    answer = run()
+    return answer.status_code, answer.json() if answer.content else None
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_budget_is_set_read_changed_and_taken_away(acme: Account, alice: str) -> None:
+    wanted = {"scope": "project", "subject": "site", "amount": "12.50", "hard": True}
+    status, made = call("POST", "budgets", alice, wanted)
+    assert (status, made["amount"], made["left"]) == (201, "12.500000000", "12.500000000")
+    assert call("POST", "budgets", alice, wanted)[1]["code"] == "budget_exists"
+    found = credit.counters(acme.organization_id)
+    assert found is not None
+    assert found.budgets == {made["id"]: (0, 0)}
+    path = f"budgets/{made['id']}"
+    assert call("PATCH", path, alice, {"amount": "1", "hard": False})[1]["amount"] == "1.000000000"
+    assert [each["hard"] for each in call("GET", "budgets", alice)[1]["data"]] == [False]
+    assert call("DELETE", path, alice)[0] == 204
+    assert call("DELETE", path, alice)[0] == 404
+    actions = AuditEntry.objects.for_org(acme.organization_id).values_list("action", flat=True)
+    assert list(actions) == ["budget.created", "budget.changed", "budget.deleted"]
+
+
+@pytest.mark.parametrize(
+    ("form", "param"),
+    [
+        ({"scope": "project", "amount": "1"}, "subject"),
+        ({"scope": "organization", "subject": "x", "amount": "1"}, "subject"),
+        ({"scope": "key", "subject": "nobody", "amount": "1"}, "subject"),
+        ({"scope": "organization", "amount": "much"}, "amount"),
+        ({"scope": "organization", "amount": "999999999"}, "amount"),
+        ({"scope": "team", "amount": "1"}, "scope"),
+    ],
+)
+@pytest.mark.django_db(transaction=True)
+def test_what_is_no_budget_is_refused(
+    acme: Account, alice: str, form: dict[str, Any], param: str
+) -> None:
+    status, said = call("POST", "budgets", alice, form)
+    assert (status, said["param"]) == (400, param)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_nobody_elses_budget_is_seen(acme: Account, alice: str) -> None:
+    other = rows.account("globex")
+    row = Budget.objects.create(
+        organization=other.organization, scope="organization", amount=1, hard=True
+    )
+    assert call("GET", "budgets", alice)[1]["data"] == []
+    assert call("DELETE", f"budgets/{row.pk}", alice)[0] == 404
+
+
+@pytest.fixture
+def operator(db: None, client: Client) -> Client:
+    """Logged in."""
+    client.force_login(User.objects.create_superuser("operator@example.com", "unused"))
+    return client
+
+
+def test_an_operator_gives_credit_with_a_reason(operator: Client, account: Account) -> None:
+    data = {"organization": account.organization_id, "worth": "25", "reason": "an outage"}
+    data |= {"expires_at_0": "", "expires_at_1": ""}
+    answer = operator.post("/admin/billing/grant/add/", data, follow=True)
+    assert answer.status_code == 200
+    assert grants.left(account.organization_id, now=NOW) == 25 * NANOS
+    entry_ = AuditEntry.objects.for_org(account.organization_id).get()
+    assert (entry_.action, entry_.after["reason"]) == ("credit.given", "an outage")
+
+
+def test_an_operator_has_a_webhook_handled_again(
+    operator: Client, double: Double, account: Account
+) -> None:
+    save_card(double, account, GOOD)
+    event = receive(double, double.state.events[0])
+    ProviderEvent.objects.update(handled_at=NOW, tries=1)
+    data = {"action": "replay", "_selected_action": [event]}
+    assert operator.post("/admin/billing/providerevent/", data, follow=True).status_code == 200
+    assert ProviderEvent.objects.get().handled_at is None
+
+
+def compared(*arguments: str) -> tuple[int, str]:
+    out = StringIO()
+    try:
+        call_command("stripe_sync", *arguments, stdout=out)
+    except SystemExit as end:
+        return int(str(end.code)), out.getvalue()
+    return 0, out.getvalue()
+
+
+@pytest.fixture
+def paid(double: Double, account: Account) -> Invoice:
+    """By card."""
+    booked(
+        entry(
+            account.organization_id, amounts={"input_tokens": 9 * NANOS}, units={"input_tokens": 1}
+        )
+    )
+    invoice = close(account)
+    save_card(double, account, GOOD)
+    collect()
+    return invoice
+
+
+def test_two_sides_that_agree_are_compared_with_0(double: Double, paid: Invoice) -> None:
+    assert compared("--check") == (0, "1 organizations compared, 0 differences.\n")
+    assert compared()[0] == 0
+    assert compared("--check", "--organization", "acme")[0] == 0
+
+
+def test_each_difference_is_a_row_and_the_command_fails(
+    double: Double, paid: Invoice, account: Account
+) -> None:
+    Invoice.objects.for_org(account.organization_id).update(status="open", total_minor=901)
+    Payment.objects.for_org(account.organization_id).delete()
+    code, said = compared("--check")
+    assert code == 1
+    for word in (f"{paid} status", "open", "paid", f"{paid} total", "901 EUR", "900 EUR", "pi_"):
+        assert word in said
+    Collection.objects.for_org(account.organization_id).delete()
+    assert "missing" in compared("--check")[1]
+
+
+def test_without_a_key_there_is_nothing_to_compare(account: Account) -> None:
+    with pytest.raises(CommandError, match="STRIPE_KEY"):
+        compared("--check")
