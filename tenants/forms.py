@@ -6,6 +6,7 @@ from django.forms import ValidationError
 from unfold.forms import AuthenticationForm
 
 from tenants import audit, throttle
+from tenants.accounts import factors
 from tenants.audit import Actor, Change
 from tenants.models import User
 
@@ -27,6 +28,10 @@ class OperatorLoginForm(AuthenticationForm):  # type: ignore[misc]
     def confirm_login_allowed(self, user: Any) -> None:
         """The password is right: let operators in."""
         super().confirm_login_allowed(user)
+        if factors.are_set(user):
+            raise ValidationError(
+                "You have a second factor: log in at the portal, then come back.", code="factor"
+            )
         entry = Change("operator.logged_in", f"user:{user.pk}")
         audit.record(entry, by=audit.operator(user), organization=None)
 

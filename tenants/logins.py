@@ -7,10 +7,17 @@ from django.db import transaction
 
 from kit import origin
 from tenants import audit, tokens
+from tenants.accounts import addresses, factors
 from tenants.audit import Change
 from tenants.models import LogIn, User
 from tenants.records import changing
 from tenants.tokens import NotLoggedIn, Pair
+
+
+class AddressNotConfirmed(NotLoggedIn):
+    """Registered, but nobody has shown that the address is theirs."""
+
+    code = "address_not_confirmed"
 
 
 class WrongPassword(NotLoggedIn):
@@ -19,11 +26,18 @@ class WrongPassword(NotLoggedIn):
     code = "wrong_credentials"
 
 
-def begin(*, email: str, password: str, now: datetime) -> Pair:
-    """Tokens of a new log-in; raises `WrongPassword`. An operator's is recorded."""
+def begin(*, email: str, password: str, code: str = "", now: datetime) -> Pair:
+    """Tokens of a new log-in; `code` is of the second factor, for those who have one.
+
+    Raises `WrongPassword`, `AddressNotConfirmed`, `factors.SecondFactorNeeded`,
+    `factors.WrongSecondFactor`. An operator's is recorded.
+    """
     user = authenticate(username=email, password=password)
     if not isinstance(user, User):
         raise WrongPassword("No active account has this e-mail address and password.")
+    if addresses.is_unconfirmed(user):
+        raise AddressNotConfirmed("Confirm your e-mail address first, by the link in our letter.")
+    factors.check(user, code)
     where = origin.current()
     login = LogIn(user=user, address=str(where.address or ""), agent=where.agent)
     pair = tokens.pair(user=user.pk, login=login.pk)

@@ -4,6 +4,7 @@ from django.urls import path
 
 from tenants import views
 from tenants.api.audit import Audit, AuditExport
+from tenants.api.invitations import Acceptance, Invitations, OneInvitation, Resending
 from tenants.api.keys import KeyRotation, Keys, LeakReport, OneKey
 from tenants.api.logins import LogInEndpoint, LogOut, Myself, Renewal
 from tenants.api.members import Leave, Members, OneMember, Ownership
@@ -43,10 +44,14 @@ urlpatterns = [
     path("auth/refresh", Renewal.as_view()),
     path("auth/logout", LogOut.as_view()),
     path("auth/me", Myself.as_view()),
+    path("auth/invitations", Acceptance.as_view()),
     path("keys", Keys.as_view()),
     path("keys/leaked", LeakReport.as_view()),
     path("keys/<str:identifier>", OneKey.as_view()),
     path("keys/<str:identifier>/rotate", KeyRotation.as_view()),
+    path("invitations", Invitations.as_view()),
+    path("invitations/<int:invitation>", OneInvitation.as_view()),
+    path("invitations/<int:invitation>/resend", Resending.as_view()),
     path("members", Members.as_view()),
     path("members/leave", Leave.as_view()),
     path("members/<int:user>", OneMember.as_view()),

@@ -17,6 +17,7 @@ from inference.engine.manifest import Manifest, read_manifest
 from kit.embedded import write_private
 from kit.money import NANOS
 from tenants import keys
+from tenants.accounts import addresses
 from tenants.models import ApiKey, Membership, Organization, Role, User
 
 SLUG = "demo"
@@ -58,6 +59,8 @@ def seed(path: Path) -> Demo:
     with transaction.atomic():
         owner = _user("owner@demo.example", known.get("owner_password"))
         admin = _user("operator@demo.example", known.get("admin_password"), operator=True)
+        for person, _ in (owner, admin):
+            addresses.confirm(person)
         Membership.objects.for_org(organization).get_or_create(
             user=owner[0], organization=organization, defaults={"role": Role.OWNER}
         )
@@ -67,7 +70,7 @@ def seed(path: Path) -> Demo:
         )
         offer(read_manifest(settings.MODELS_DIR / settings.DEFAULT_MODEL))
         key = _key(organization, owner[0], known.get("api_key"))
-    demo = Demo("/", owner[0].email, owner[1], admin[0].email, admin[1], key)
+    demo = Demo("/o/", owner[0].email, owner[1], admin[0].email, admin[1], key)
     write_private(path, json.dumps(asdict(demo), indent=1) + "\n")
     return demo
 

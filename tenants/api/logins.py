@@ -25,6 +25,11 @@ class Credentials(BaseModel):
 
     email: str = Field(min_length=3, max_length=254, pattern=r"^[^\x00\s]+@[^\x00\s]+$")
     password: str = Field(min_length=1, max_length=1024)
+    code: str = Field(
+        "",
+        max_length=32,
+        description="Of the authenticator app, or a recovery code, where a second factor is set.",
+    )
 
 
 class Refresh(BaseModel):
@@ -76,7 +81,11 @@ class LogInEndpoint(Endpoint):
         form = await body(request, Credentials)
         await throttle.attempt(form.email)
         pair = await in_thread(
-            logins.begin, email=form.email, password=form.password, now=datetime.now(UTC)
+            logins.begin,
+            email=form.email,
+            password=form.password,
+            code=form.code,
+            now=datetime.now(UTC),
         )
         await throttle.succeeded(form.email)
         return _tokens(pair)

@@ -43,7 +43,14 @@ def test_a_secret_of_the_operators_wins(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_the_banners_command_carries_the_key_and_the_model() -> None:
-    demo = Demo(portal="/o/demo/", admin_email="op@x", admin_password="pw", api_key="aip_live_k")
+    demo = Demo(
+        portal="/o/demo/",
+        owner_email="ow@x",
+        owner_password="ow",
+        admin_email="op@x",
+        admin_password="pw",
+        api_key="aip_live_k",
+    )
     text = banner("http://127.0.0.1:8000", demo, model="smol")
     assert "http://127.0.0.1:8000/o/demo/" in text
     assert "op@x   pw" in text

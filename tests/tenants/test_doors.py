@@ -121,6 +121,25 @@ DOORS = (
     _key("DELETE", "api/v1/keys/<str:identifier>", 200, MANAGE, "{ended}", None),
     _key("POST", "api/v1/keys/<str:identifier>/rotate", 201, MANAGE, "{changed}", {}),
     Door("GET", "api/v1/members", 200, MEMBERS, ""),
+    Door("GET", "api/v1/invitations", 200, MANAGE, ""),
+    Door("POST", "api/v1/invitations", 400, MANAGE, "", form={}),
+    Door(
+        "DELETE",
+        "api/v1/invitations/<int:invitation>",
+        404,
+        MANAGE,
+        "",
+        "api/v1/invitations/0",
+    ),
+    Door(
+        "POST",
+        "api/v1/invitations/<int:invitation>/resend",
+        404,
+        MANAGE,
+        "",
+        "api/v1/invitations/0/resend",
+        {},
+    ),
     Door("POST", "api/v1/members/leave", 400, MEMBERS, "", form={}),
     Door(
         "PATCH",
@@ -167,7 +186,7 @@ OPEN = {
 """Nobody is asked who they are; what an empty body gets."""
 PAGES = ("accounts/", "o/", "organizations/", "invitations/")
 """The portal's, whose rows are in `test_portal_doors`."""
-PEOPLE = {("GET", "api/v1/auth/me"): 200}
+PEOPLE = {("GET", "api/v1/auth/me"): 200, ("POST", "api/v1/auth/invitations"): 400}
 """Whoever is logged in, in whatever organization."""
 
 pytestmark = [

@@ -11,6 +11,8 @@ class Demo:
     """The demo organization, as `manage.py seed_demo` left it in var/demo.json."""
 
     portal: str
+    owner_email: str
+    owner_password: str
     admin_email: str
     admin_password: str
     api_key: str
@@ -34,9 +36,10 @@ def banner(url: str, demo: Demo, *, model: str) -> str:
             "",
             "The platform is ready.",
             "",
-            f"  Portal   {urljoin(url, demo.portal)}",
+            f"  Portal   {urljoin(url, demo.portal)}   {demo.owner_email}   {demo.owner_password}",
             f"  Admin    {url}/admin/   {demo.admin_email}   {demo.admin_password}",
             f"  API key  {demo.api_key}",
+            "  Mail     var/mail/, one file a letter; EMAIL_URL=smtp://… sends it",
             "",
             "Try it:",
             "",

@@ -1,0 +1,56 @@
+"""Second factors: who has one, whether a code is theirs, and how their secrets are kept."""
+
+from allauth.mfa.adapter import DefaultMFAAdapter
+from allauth.mfa.models import Authenticator
+
+from kit.envelope import Place
+from tenants import datakeys, sealing
+from tenants.models import User
+from tenants.tokens import NotLoggedIn
+
+
+class SecondFactorNeeded(NotLoggedIn):
+    """The password is right, and not enough."""
+
+    code = "second_factor_required"
+
+
+class WrongSecondFactor(NotLoggedIn):
+    """Neither the app's code of this moment nor an unused recovery code."""
+
+    code = "wrong_second_factor"
+
+
+class FactorAdapter(DefaultMFAAdapter):  # type: ignore[misc]
+    """Secrets of authenticator apps and recovery codes are sealed under the platform's data key."""
+
+    _PLACE = Place(datakeys.PLATFORM, "second factor", "")
+
+    def encrypt(self, text: str) -> str:
+        """As stored."""
+        return sealing.seal(text, self._PLACE)
+
+    def decrypt(self, encrypted_text: str) -> str:
+        """What was sealed."""
+        return sealing.unseal(encrypted_text, self._PLACE)
+
+
+def are_set(user: User) -> bool:
+    """Whether a password alone does not let the person in."""
+    return bool(Authenticator.objects.filter(user=user).exists())
+
+
+def check(user: User, code: str) -> None:
+    """Raise unless the person has no second factor, or this is its code; a code is good once."""
+    if not are_set(user):
+        return
+    if not code:
+        raise SecondFactorNeeded(
+            "Send the code of your authenticator app, or a recovery code, in the field 'code'."
+        )
+    coded = Authenticator.objects.filter(user=user).exclude(type=Authenticator.Type.WEBAUTHN)
+    for factor in coded:
+        if factor.wrap().validate_code(code):
+            factor.record_usage()
+            return
+    raise WrongSecondFactor("This code is not good now, or was used before.")
