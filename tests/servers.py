@@ -27,7 +27,9 @@ def pytest_load_initial_conftests() -> None:
     """Put the servers' addresses, and a state folder of the run's own, into the environment."""
     worker = os.environ.get("PYTEST_XDIST_WORKER")
     if worker is not None:
-        os.environ["REDIS_URL"] = _own_database(os.environ["REDIS_URL"], worker)
+        url, number = os.environ["REDIS_URL"], 2 * (int(worker.removeprefix("gw")) + 1)
+        os.environ["REDIS_URL"] = _database(url, number)
+        os.environ["CACHE_URL"] = _database(url, number + 1)
         return
     _sweep()
     folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
@@ -59,9 +61,8 @@ def _start(server: Server) -> str:
     return server.url
 
 
-def _own_database(url: str, worker: str) -> str:
-    """State and cache (settings.CACHE_URL is database 1) apart for each worker: 2, 4, 6, …"""
-    number = 2 * (int(worker.removeprefix("gw")) + 1)
+def _database(url: str, number: int) -> str:
+    """State and cache are apart for each worker: 2 and 3, 4 and 5, …"""
     return urlunsplit(urlsplit(url)._replace(path=f"/{number}"))
 
 
