@@ -7,6 +7,7 @@ from typing import Any
 import structlog
 from celery import signals
 from django.conf import settings
+from django.db import connection
 
 from inference.catalog.offers import Offer, published
 from inference.tasks import Serving
@@ -47,6 +48,26 @@ def bind_log(task_id: str, task: Any, **_: Any) -> None:
     """Each log line of a task names it; an announcement's id is its request's."""
     structlog.contextvars.clear_contextvars()
     structlog.contextvars.bind_contextvars(task=task.name, task_id=task_id)
+
+
+@signals.task_prerun.connect
+def begin_outside(**_: Any) -> None:
+    """A task begins in nobody's schema, whatever its thread did before."""
+    _tenants().set_schema_to_public()
+
+
+@signals.task_postrun.connect
+def end_outside(task: Any, **_: Any) -> None:
+    """A task that ends in an organization's schema is a bug, and is told."""
+    here = _tenants()
+    if here.schema_name != settings.PUBLIC_SCHEMA_NAME:
+        log.error("a task ended in a schema", task=task.name, schema=here.schema_name)
+        here.set_schema_to_public()
+
+
+def _tenants() -> Any:
+    """The thread's connection, as django-tenants makes it."""
+    return connection
 
 
 def served() -> list[Offer]:

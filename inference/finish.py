@@ -20,7 +20,7 @@ from inference import history, metrics, stream, texts
 from inference.jobs import SEALED, Job
 from inference.stream import Ended
 from kit.redis import pipeline, state
-from tenants import limits
+from tenants import belonging, limits
 
 _LOST = "The platform lost its record of this request's credit; nothing is charged."
 _STATES = {"failed": "failed", "cancelled": "cancelled"}
@@ -64,7 +64,8 @@ class Sealed:
 def finish(requests: Sequence[UUID], *, now: datetime, remembered: bool = True) -> None:
     """Book these requests and end their streams. Those that are not sealed are passed over.
 
-    All in one transaction; raises what the database raises, and then nothing is booked. Without
+    All in one transaction; raises what the database raises, and `ForeignSchema` for a request that
+    names a schema of another organization's: then nothing is booked. Without
     `remembered` no history is written: of an organization that was erased meanwhile, whose schema
     is gone (`history.NoSchema`).
     """
@@ -72,6 +73,8 @@ def finish(requests: Sequence[UUID], *, now: datetime, remembered: bool = True) 
     if not found:
         return
     charges = [_charge(each) for each in found]
+    if remembered:
+        belonging.verify((each.job.organization, each.job.schema) for each in found)
     kept = _texts(found) if remembered else []
     with transaction.atomic():
         booked = ledger.book(

@@ -19,12 +19,11 @@ from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget, UnfoldAdminT
 
 from tenants import audit, keys, logins, organizations
 from tenants.admin_audit import Audited, AuditEntryAdmin
+from tenants.admin_plans import LIMITS, ModelLimitsInline, PlanAdmin
 from tenants.models import (
     ApiKey,
     Membership,
-    ModelLimit,
     Organization,
-    Plan,
     Role,
     Scope,
     User,
@@ -32,9 +31,8 @@ from tenants.models import (
 )
 from tenants.roles import actions_of
 
-__all__ = ["AuditEntryAdmin"]
+__all__ = ["AuditEntryAdmin", "PlanAdmin"]
 
-_LIMITS = ("requests_per_minute", "tokens_per_minute", "concurrent_requests")
 _HISTORY = ("person", "created_by", "created_at", "replaces", "last_used_at", "revoked_at")
 _STATES = {"active": "success", "suspended": "danger", "revoked": "danger", "expired": "warning"}
 
@@ -70,48 +68,6 @@ class MembersInline(TabularInline):  # type: ignore[misc]
     tab = True
 
 
-class ModelLimitFormSet(forms.BaseInlineFormSet):  # type: ignore[type-arg]
-    """See MembershipFormSet."""
-
-    def add_fields(self, form: Any, index: int | None) -> None:
-        """See there."""
-        super().add_fields(form, index)
-        form.fields["id"].queryset = ModelLimit.objects.across_organizations()
-
-
-class ModelLimitsInline(TabularInline):  # type: ignore[misc]
-    """Limits on single models."""
-
-    model = ModelLimit
-    formset = ModelLimitFormSet
-    fields = ("model", *_LIMITS)
-    extra = 0
-    tab = True
-
-    def get_queryset(self, request: HttpRequest) -> QuerySet[ModelLimit]:
-        """Operators see everyone's."""
-        return ModelLimit.objects.across_organizations()
-
-
-@admin.register(Plan)
-class PlanAdmin(Audited, ModelAdmin):  # type: ignore[misc]
-    """Limits that many organizations share."""
-
-    list_display = ("name", *_LIMITS, "organizations")
-    search_fields = ("name",)
-    fieldsets = ((None, {"fields": ("name", *_LIMITS)}),)
-    inlines = (ModelLimitsInline,)
-
-    def get_queryset(self, request: HttpRequest) -> QuerySet[Plan]:
-        """With what the list counts."""
-        return Plan.objects.annotate(count=Count("organizations")).order_by("name")
-
-    @admin.display(ordering="count")
-    def organizations(self, plan: Any) -> int:
-        """How many are on it."""
-        return int(plan.count)
-
-
 @admin.register(Organization)
 class OrganizationAdmin(Audited, ChangedFieldsOnly, ModelAdmin):  # type: ignore[misc]
     """Saving a new one makes its schema, which takes a second or two."""
@@ -123,7 +79,7 @@ class OrganizationAdmin(Audited, ChangedFieldsOnly, ModelAdmin):  # type: ignore
         "priority",
         "people",
         "living_keys",
-        *_LIMITS,
+        *LIMITS,
         "created_at",
     )
     list_filter = (
@@ -139,7 +95,7 @@ class OrganizationAdmin(Audited, ChangedFieldsOnly, ModelAdmin):  # type: ignore
     actions = ("suspend", "reinstate")
     fieldsets = (
         (None, {"fields": ("name", "slug", "schema_name", "created_at")}),
-        ("Limits", {"fields": ("plan", *_LIMITS, "priority")}),
+        ("Limits", {"fields": ("plan", *LIMITS, "priority")}),
         ("Privacy", {"fields": ("retention", "kept_days")}),
         ("Suspension", {"fields": ("suspended_at", "suspended_reason")}),
     )
@@ -371,7 +327,7 @@ class ApiKeyAdmin(Audited, ChangedFieldsOnly, ModelAdmin):  # type: ignore[misc]
     fieldsets = (
         (None, {"fields": ("organization", "name", "environment", "prefix", "expires_at")}),
         ("May", {"fields": ("scopes", "models", "networks")}),
-        ("Limits, besides the organization's", {"fields": _LIMITS}),
+        ("Limits, besides the organization's", {"fields": LIMITS}),
         ("Signed requests", {"fields": ("signing_key",)}),
         ("History", {"fields": _HISTORY}),
     )

@@ -9,25 +9,28 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from django.db import DatabaseError
-from django_tenants.utils import schema_exists
 from redis.exceptions import RedisError
 
 from kit import connections, origin
 from kit.errors import Invalid, Refused, Unavailable
-from kit.origin import Network
 from tenants import keys, signatures, uses
 from tenants.keys import Unauthenticated
+from tenants.known import (
+    KEYS,
+    LOGINS,
+    MEMBERS,
+    ORGANIZATIONS,
+    KnownKey,
+    KnownLogIn,
+    KnownMember,
+    KnownOrganization,
+    Limits,
+)
 from tenants.models import (
-    ApiKey,
-    Limited,
-    LogIn,
     Membership,
-    ModelLimit,
-    Organization,
     Retention,
     Role,
 )
-from tenants.records import Fields, Records
 from tenants.roles import SCOPES, Action, role_may, scopes_may, scopes_of
 from tenants.tokens import AccessClaims, NotLoggedIn, read_access
 
@@ -78,15 +81,6 @@ class Suspended(Refused):
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
-    """Rates of one minute, and requests at once; 0 is no limit."""
-
-    requests_per_minute: int = 0
-    tokens_per_minute: int = 0
-    concurrent_requests: int = 0
-
-
-@dataclass(frozen=True, slots=True)
 class Caller:
     """Who makes a request, for whom, and within what bounds.
 
@@ -109,7 +103,7 @@ class Caller:
     user: int | None = None
     role: Role | None = None
     person: int | None = None
-    person_limits: Limits = Limits()
+    person_limits: Limits = field(default_factory=Limits)
     model_limits: Mapping[str, Limits] = field(default_factory=dict)
     retention: str = Retention.ANSWERS
 
@@ -147,45 +141,6 @@ class Caller:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class _Key:
-    organization: int
-    secret_hash: str
-    scopes: frozenset[str]
-    models: frozenset[str]
-    limits: Limits
-    expires_at: float | None
-    revoked: bool
-    networks: tuple[Network, ...] = ()
-    person: int | None = None
-    signing_key: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class _Organization:
-    slug: str
-    schema: str
-    ready: bool
-    suspended: str | None
-    limits: Limits
-    priority: int
-    model_limits: Mapping[str, Limits] = field(default_factory=dict)
-    retention: str = Retention.ANSWERS
-
-
-@dataclass(frozen=True, slots=True)
-class _LogIn:
-    user: int
-    ended: bool
-
-
-@dataclass(frozen=True, slots=True)
-class _Member:
-    organization: int
-    role: Role
-    limits: Limits
-
-
 async def authenticate(authorization: str | None, *, again: bool = False) -> Caller:
     """The caller whom an `Authorization` header names; the rest is the running request's origin.
 
@@ -208,7 +163,7 @@ async def authenticate_person(authorization: str | None) -> int:
     """
     claims = read_access(_bearer(authorization))
     try:
-        login = await _logins.get(claims.login)
+        login = await LOGINS.get(claims.login)
     except (RedisError, DatabaseError) as error:
         raise Unavailable("Log-ins cannot be checked right now; try again.") from error
     _refuse_ended(login, claims)
@@ -225,9 +180,9 @@ async def _member(token: str) -> Caller:
             param="X-Organization",
         )
     try:
-        login = await _logins.get(claims.login)
-        member = await _members.get(Membership.remembered_as(claims.user, slug))
-        organization = await _organizations.get(str(member.organization)) if member else None
+        login = await LOGINS.get(claims.login)
+        member = await MEMBERS.get(Membership.remembered_as(claims.user, slug))
+        organization = await ORGANIZATIONS.get(str(member.organization)) if member else None
     except (RedisError, DatabaseError) as error:
         raise Unavailable("Log-ins cannot be checked right now; try again.") from error
     _refuse_ended(login, claims)
@@ -257,11 +212,11 @@ async def _program(text: str, *, again: bool) -> Caller:
     """A program, by its key."""
     presented = keys.parse(text)
     try:
-        key = _living(await _keys.get(presented.id), presented)
+        key = _living(await KEYS.get(presented.id), presented)
         _refuse_elsewhere(key)
         if key.signing_key and not again:
             await signatures.check(presented.id, key.signing_key)
-        organization = await _organizations.get(str(key.organization))
+        organization = await ORGANIZATIONS.get(str(key.organization))
         member = await _owner(key, organization)
     except (RedisError, DatabaseError) as error:
         raise Unavailable("API keys cannot be checked right now; try again.") from error
@@ -287,11 +242,11 @@ async def _program(text: str, *, again: bool) -> Caller:
     )
 
 
-async def _owner(key: _Key, organization: _Organization | None) -> _Member | None:
+async def _owner(key: KnownKey, organization: KnownOrganization | None) -> KnownMember | None:
     """Whose key it is, as a member; None where it is nobody's. One that has left has no key."""
     if key.person is None or organization is None:
         return None
-    member = await _members.get(Membership.remembered_as(key.person, organization.slug))
+    member = await MEMBERS.get(Membership.remembered_as(key.person, organization.slug))
     if member is None:
         raise Unauthenticated(
             f"The person whose API key this is has left the organization {organization.slug!r}; "
@@ -316,12 +271,12 @@ def _bearer(authorization: str | None) -> str:
     return token.strip()
 
 
-def _refuse_ended(login: _LogIn | None, claims: AccessClaims) -> None:
+def _refuse_ended(login: KnownLogIn | None, claims: AccessClaims) -> None:
     if login is None or login.ended or login.user != claims.user:
         raise NotLoggedIn("This log-in has ended; log in again.")
 
 
-def _living(key: _Key | None, presented: keys.Presented) -> _Key:
+def _living(key: KnownKey | None, presented: keys.Presented) -> KnownKey:
     if key is None or not presented.is_of(key.secret_hash):
         raise Unauthenticated("Incorrect API key. Check it, or make another in the portal.")
     if key.revoked:
@@ -331,7 +286,7 @@ def _living(key: _Key | None, presented: keys.Presented) -> _Key:
     return key
 
 
-def _refuse_elsewhere(key: _Key) -> None:
+def _refuse_elsewhere(key: KnownKey) -> None:
     """The address is the running request's; one that is not known is nowhere."""
     if not key.networks:
         return
@@ -343,109 +298,9 @@ def _refuse_elsewhere(key: _Key) -> None:
         )
 
 
-def _refuse_shut(organization: _Organization) -> None:
+def _refuse_shut(organization: KnownOrganization) -> None:
     if organization.suspended is not None:
         because = f": {organization.suspended}" if organization.suspended else "."
         raise Suspended(f"The organization {organization.slug!r} is suspended{because}")
     if not organization.ready:
         raise Unavailable(f"The data of the organization {organization.slug!r} is not in place.")
-
-
-def _load_key(identifier: str) -> Fields | None:
-    key = ApiKey.objects.across_organizations().filter(pk=identifier).first()
-    if key is None:
-        return None
-    return {
-        "organization": key.organization_id,
-        "secret_hash": key.secret_hash,
-        "scopes": key.scopes,
-        "models": key.models,
-        "limits": _limits(key),
-        "expires_at": key.expires_at and key.expires_at.timestamp(),
-        "revoked": key.revoked_at is not None,
-        "networks": key.networks,
-        "person": key.person_id,
-        "signing_key": key.signing_key,
-    }
-
-
-def _load_organization(identifier: str) -> Fields | None:
-    rows = Organization.objects.filter(pk=identifier).select_related("plan")
-    organization = rows.first()
-    if organization is None:
-        return None
-    return {
-        "slug": organization.slug,
-        "schema": organization.schema_name,
-        "ready": organization.ready_at is not None and schema_exists(organization.schema_name),
-        "suspended": organization.suspended_reason if organization.suspended_at else None,
-        "limits": _own_or_plans(_limits(organization), organization.plan),
-        "priority": organization.priority,
-        "model_limits": _model_limits(organization),
-        "retention": organization.retention,
-    }
-
-
-def _load_login(identifier: str) -> Fields | None:
-    login = LogIn.objects.filter(pk=identifier).select_related("user").first()
-    if login is None:
-        return None
-    return {
-        "user": login.user_id,
-        "ended": login.ended_at is not None or not login.user.is_active,
-    }
-
-
-def _load_member(identifier: str) -> Fields | None:
-    user, slug = identifier.split(":")
-    rows = Membership.objects.filter(organization__slug=slug, user=int(user))
-    member = rows.first()
-    if member is None:
-        return None
-    return {
-        "organization": member.organization_id,
-        "role": member.role,
-        "limits": _limits(member),
-    }
-
-
-def _limits(row: Limited) -> list[int]:
-    return [row.requests_per_minute, row.tokens_per_minute, row.concurrent_requests]
-
-
-def _own_or_plans(own: list[int], plan: Limited | None) -> list[int]:
-    return [mine or its for mine, its in zip(own, _limits(plan), strict=True)] if plan else own
-
-
-def _model_limits(organization: Organization) -> dict[str, list[int]]:
-    """An organization's own before its plan's."""
-    rows = ModelLimit.objects.for_org(organization)
-    found = {each.model: _limits(each) for each in rows}
-    if organization.plan_id is not None:
-        for each in ModelLimit.objects.across_organizations().filter(plan=organization.plan_id):
-            found[each.model] = _own_or_plans(found.get(each.model, [0, 0, 0]), each)
-    return found
-
-
-def _shape_key(fields: Fields) -> _Key:
-    sets = {name: frozenset(fields[name]) for name in ("scopes", "models")}
-    networks = tuple(map(origin.network, fields.get("networks", ())))
-    limits = Limits(*fields["limits"])
-    return _Key(**{**fields, **sets, "networks": networks, "limits": limits})
-
-
-def _shape_organization(fields: Fields) -> _Organization:
-    models = {model: Limits(*each) for model, each in fields.get("model_limits", {}).items()}
-    limits = Limits(*fields["limits"])
-    return _Organization(**{**fields, "limits": limits, "model_limits": models})
-
-
-def _shape_member(fields: Fields) -> _Member:
-    limits = Limits(*fields.get("limits", ()))
-    return _Member(fields["organization"], Role(fields["role"]), limits)
-
-
-_keys = Records(ApiKey.kind, load=_load_key, shape=_shape_key)
-_organizations = Records(Organization.kind, load=_load_organization, shape=_shape_organization)
-_logins = Records(LogIn.kind, load=_load_login, shape=lambda fields: _LogIn(**fields))
-_members = Records(Membership.kind, load=_load_member, shape=_shape_member)

@@ -1,5 +1,6 @@
 """Booking what was sealed, where credit and Redis have moved on meanwhile."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -19,6 +20,8 @@ from inference.worker.finisher import finish_each
 from kit.redis import pipeline, state
 from tenants import datakeys
 from tenants.auth import Caller
+from tenants.belonging import ForeignSchema
+from tenants.models import Organization
 from tests.inference.parts import NOW, job
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -130,3 +133,18 @@ def test_what_ran_while_its_organization_was_erased_is_booked_without_history(se
     assert state().hget(f"job:{sealed.id}", "state") == b"done"
     with schema_context(sealed.schema):
         assert not Request.objects.exists()
+
+
+def test_a_request_that_names_anothers_schema_is_not_booked(
+    sealed: Job, globex: Organization
+) -> None:
+    forged = replace(sealed, schema=globex.schema_name)
+    state().hset(f"job:{sealed.id}", "spec", forged.dump())
+    with pytest.raises(ForeignSchema, match="org_globex"):
+        finishing.finish([sealed.id], now=NOW)
+    assert not LedgerEntry.objects.across_organizations().exists()
+    with schema_context(globex.schema_name):
+        assert not Request.objects.exists()
+    state().hset(f"job:{sealed.id}", "spec", sealed.dump())
+    finishing.finish([sealed.id], now=NOW)
+    assert LedgerEntry.objects.across_organizations().count() == 1

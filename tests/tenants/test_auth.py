@@ -12,7 +12,7 @@ from redis import Redis
 
 from kit.errors import Refused, Unavailable
 from kit.redis import async_state
-from tenants import auth, keys, organizations, records
+from tenants import auth, keys, known, organizations, records
 from tenants.auth import Caller, Forbidden, Limits, Suspended, Unauthenticated
 from tenants.models import ApiKey, Membership, ModelLimit, Organization, Plan, User
 from tenants.records import Fields, Records
@@ -42,8 +42,8 @@ def caller_of(text: str) -> Caller:
 def warm(redis: Redis, text: str) -> None:
     """Put the key's records into Redis, past the mark that its making left."""
     redis.flushdb()
-    auth._keys._held.clear()
-    auth._organizations._held.clear()
+    known.KEYS._held.clear()
+    known.ORGANIZATIONS._held.clear()
     caller_of(text)
 
 
@@ -129,20 +129,20 @@ def test_a_warm_caller_costs_no_database(
 ) -> None:
     _, text = factories.api_key(acme)
     warm(redis, text)
-    kept = auth._keys if of == "key" else auth._organizations
+    kept = known.KEYS if of == "key" else known.ORGANIZATIONS
     kept._held.clear()
     monkeypatch.setattr(kept, "_load", lambda _: pytest.fail("went to the database"))
     assert caller_of(text).slug == "acme"
 
 
 def test_many_at_once_read_a_row_once(acme: Organization, monkeypatch: pytest.MonkeyPatch) -> None:
-    load, loads = auth._keys._load, list[str]()
+    load, loads = known.KEYS._load, list[str]()
 
     def counted(identifier: str) -> Fields | None:
         loads.append(identifier)
         return load(identifier)
 
-    monkeypatch.setattr(auth._keys, "_load", counted)
+    monkeypatch.setattr(known.KEYS, "_load", counted)
     key, text = factories.api_key(acme)
     assert len(authenticate(*[f"Bearer {text}"] * 50)) == 50
     assert loads == [key.pk]
@@ -150,9 +150,9 @@ def test_many_at_once_read_a_row_once(acme: Organization, monkeypatch: pytest.Mo
 
 def test_an_unknown_key_is_looked_up_once_in_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
     loads: list[str] = []
-    monkeypatch.setattr(auth._keys, "_load", loads.append)
+    monkeypatch.setattr(known.KEYS, "_load", loads.append)
     for _ in range(3):
-        auth._keys._held.clear()
+        known.KEYS._held.clear()
         with pytest.raises(Unauthenticated):
             caller_of(keys._spell("live", "unknown00000", "0" * 32))
     assert loads == ["unknown00000"]
@@ -164,7 +164,7 @@ def test_a_key_made_after_it_was_asked_for_works(acme: Organization) -> None:
     key.delete()
     assert refusal_within_a_second(text).status == 401
     unsaved.save(force_insert=True)
-    auth._keys._held.clear()
+    known.KEYS._held.clear()
     assert caller_of(text).key == unsaved.pk
 
 
@@ -224,7 +224,7 @@ def test_a_change_that_is_rolled_back_changes_nothing(acme: Organization) -> Non
     with transaction.atomic():
         _revoke(key)
         transaction.set_rollback(True)
-    auth._keys._held.clear()
+    known.KEYS._held.clear()
     assert caller_of(text).key == key.pk
 
 
@@ -253,12 +253,12 @@ def test_a_reader_that_met_the_old_row_cannot_outlast_a_revocation(
     read, go_on = Event(), Event()
 
     def slow(identifier: str) -> Fields | None:
-        row = auth._load_key(identifier)
+        row = known._load_key(identifier)
         read.set()
         go_on.wait()
         return row
 
-    laggard = Records(ApiKey.kind, load=slow, shape=auth._shape_key)
+    laggard = Records(ApiKey.kind, load=slow, shape=known._shape_key)
     thread = Thread(target=laggard._fill, args=(key.pk,))
     thread.start()
     read.wait()
@@ -276,7 +276,7 @@ def test_a_reader_during_a_transaction_longer_than_the_mark_is_outlasted(
     with transaction.atomic():
         _revoke(key)
         warm(redis, text)
-    auth._keys._held.clear()
+    known.KEYS._held.clear()
     with pytest.raises(Unauthenticated, match="was revoked"):
         caller_of(text)
 
@@ -288,7 +288,7 @@ def test_a_changer_that_dies_after_its_commit_leaves_no_old_record(
     warm(redis, text)
     monkeypatch.setattr("django.db.transaction.on_commit", lambda *_, **__: None)
     _revoke(key)
-    auth._keys._held.clear()
+    known.KEYS._held.clear()
     with pytest.raises(Unauthenticated, match="was revoked"):
         caller_of(text)
     assert 0 < redis.pttl(f"key:{key.pk}") <= records.MARK_MS
@@ -303,7 +303,7 @@ def test_what_cannot_be_checked_is_not_let_in(
         with connections["default"].cursor() as cursor:
             cursor.execute("SELECT 1 FROM no_such_table")
 
-    monkeypatch.setattr(auth._keys, "_load", down)
+    monkeypatch.setattr(known.KEYS, "_load", down)
     with pytest.raises(Unavailable, match="cannot be checked"):
         caller_of(text)
 
@@ -324,7 +324,7 @@ def test_a_saved_row_is_not_believed_until_it_is_read_again(
     key.refresh_from_db()
     key.requests_per_minute = F("requests_per_minute") + 5
     key.save()
-    auth._keys._held.clear()
+    known.KEYS._held.clear()
     assert caller_of(text).key_limits == Limits(requests_per_minute=5)
 
 

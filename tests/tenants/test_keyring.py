@@ -16,7 +16,7 @@ from redis import Redis
 from kit import origin
 from kit.origin import Origin
 from kit.redis import async_state
-from tenants import auth, keyring, keys, roles, tasks, throttle, uses
+from tenants import auth, keyring, keys, known, roles, tasks, throttle, uses
 from tenants.audit import Actor
 from tenants.keyring import Manager, MoreThanYours, NotYours
 from tenants.models import ApiKey, AuditEntry, Organization, Role, User
@@ -62,7 +62,7 @@ def works(text: str, address: str = "") -> bool:
             await async_state().aclose()
         return True
 
-    auth._keys.forget()
+    known.KEYS.forget()
     return asyncio.run(run())
 
 
@@ -328,7 +328,7 @@ def test_a_persons_key_goes_with_them_and_a_service_accounts_stays(
     assert works(text)
     assert works(other)
     member.delete()
-    auth._members.forget()
+    known.MEMBERS.forget()
     assert not works(text)
     assert works(other)
     assert call(boss, "GET", f"/{service.pk}")[1]["service_account"] is True
@@ -345,7 +345,7 @@ def test_a_persons_key_may_no_more_than_their_role(acme: Organization, charlie: 
             finally:
                 await async_state().aclose()
 
-        auth._members.forget()
+        known.MEMBERS.forget()
         return asyncio.run(run())
 
     assert scopes() == {"inference", "usage"}
@@ -408,9 +408,9 @@ def test_the_networks_cost_no_round_trip(
     _, text = factories.api_key(acme, networks=["192.0.2.0/24"])
     redis.flushdb()
     assert works(text, "192.0.2.1")
-    monkeypatch.setattr(auth._keys, "_load", lambda _: pytest.fail("went to the database"))
+    monkeypatch.setattr(known.KEYS, "_load", lambda _: pytest.fail("went to the database"))
     before = redis.info("commandstats").get("cmdstat_get", {"calls": 0})["calls"]
-    auth._organizations.forget()
+    known.ORGANIZATIONS.forget()
     assert works(text, "192.0.2.1")
     after = redis.info("commandstats")["cmdstat_get"]["calls"]
     assert after - before == 2

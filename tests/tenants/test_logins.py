@@ -19,7 +19,7 @@ from kit import origin
 from kit.errors import Invalid
 from kit.origin import Origin
 from kit.redis import async_state
-from tenants import auth, logins, organizations, throttle, tokens
+from tenants import auth, known, logins, organizations, throttle, tokens
 from tenants.auth import Caller, NotAMember, Suspended
 from tenants.models import AuditEntry, LogIn, Membership, Organization, Role, User
 from tenants.tokens import NotLoggedIn, Pair
@@ -52,7 +52,7 @@ def caller_of(access: str, organization: str = "acme") -> Caller:
         finally:
             await async_state().aclose()
 
-    for records in (auth._logins, auth._members, auth._organizations):
+    for records in (known.LOGINS, known.MEMBERS, known.ORGANIZATIONS):
         records.forget()
     return asyncio.run(run())
 
@@ -88,7 +88,7 @@ def test_a_warm_person_costs_no_database(
     async def run() -> None:
         origin.begin(Origin(organization="acme"))
         await auth.authenticate(f"Bearer {pair.access}")
-        for records in (auth._logins, auth._members, auth._organizations):
+        for records in (known.LOGINS, known.MEMBERS, known.ORGANIZATIONS):
             records.forget()
             monkeypatch.setattr(records, "_load", lambda _: pytest.fail("went to the database"))
         await auth.authenticate(f"Bearer {pair.access}")
@@ -273,7 +273,7 @@ def test_log_in_renewal_and_log_out_over_rest(dora: User) -> None:
     status, said = call("GET", "audit", X_Organization="acme", **bearer)
     assert (status, said["code"]) == (403, "insufficient_role")
     assert call("POST", "auth/logout", {"refresh": second["refresh"]})[0] == 204
-    auth._logins.forget()
+    known.LOGINS.forget()
     assert call("GET", "auth/me", **bearer)[0] == 401
 
 

@@ -13,7 +13,8 @@ from django.test import AsyncClient
 from kit.redis import async_state
 from tenants import members, tokens
 from tenants.audit import Actor
-from tenants.auth import Caller, NotYourRole, _members
+from tenants.auth import Caller, NotYourRole
+from tenants.known import MEMBERS
 from tenants.members import LastOwner, NoSuchMember
 from tenants.models import AuditEntry, LogIn, Membership, Organization, Role, User
 from tests import factories
@@ -45,7 +46,7 @@ def call(user: User, method: str, path: str, form: Any = None) -> tuple[int, Any
     login = LogIn(user=user, created_at=NOW, refreshed_at=NOW)
     pair = tokens.pair(user=user.pk, login=login.pk)
     login.save(force_insert=True)
-    _members.forget()
+    MEMBERS.forget()
 
     @async_to_sync
     async def run() -> tuple[int, Any]:

@@ -2,10 +2,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from django.db.models import Count
+from django.apps import apps
+from django.db.models import Count, Model
 from redis import Redis
 
-from tenants.models import ApiKey, Membership, Organization, User
+from tenants.models import ApiKey, Domain, Membership, Organization, User
 from tenants.scoping import Unscoped
 from tests import factories
 
@@ -67,3 +68,32 @@ def test_a_second_membership_of_a_pair_is_found_by_validation(
     again = Membership(user=alice, organization=acme)
     with pytest.raises(Exception, match="already exists"):
         again.full_clean()
+
+
+def organizations_rows() -> list[type[Model]]:
+    """Every public model with a row's organization in it; hosts are looked up by name."""
+    return [
+        model
+        for model in apps.get_models()
+        if any(
+            each.is_relation and each.concrete and each.related_model is Organization
+            for each in model._meta.get_fields()
+        )
+        and model is not Domain
+    ]
+
+
+def test_there_are_models_of_organizations_to_look_at() -> None:
+    assert {"ApiKey", "Membership", "LedgerEntry", "Invoice", "Account"} <= {
+        model.__name__ for model in organizations_rows()
+    }
+
+
+@pytest.mark.parametrize("model", organizations_rows(), ids=lambda model: model.__name__)
+def test_every_model_of_an_organizations_rows_raises_when_unscoped(
+    db: None, model: type[Model]
+) -> None:
+    with pytest.raises(Unscoped):
+        model._default_manager.exists()
+    with pytest.raises(Unscoped):
+        list(model.objects.all())  # type: ignore[attr-defined]

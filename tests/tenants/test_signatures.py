@@ -1,10 +1,12 @@
 """Keys that want every request signed: RFC 9421, by the documented client."""
 
 import json
+import runpy
 import time
 from base64 import b64encode
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -12,7 +14,12 @@ import pytest
 from asgiref.sync import async_to_sync
 from channels.testing import WebsocketCommunicator
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    PublicFormat,
+    load_pem_private_key,
+)
+from django.conf import settings
 from django.test import AsyncClient
 from http_message_signatures import HTTPMessageSigner, HTTPSignatureKeyResolver, algorithms
 from redis import Redis
@@ -213,3 +220,18 @@ def test_signing_can_be_asked_for_and_let_go(acme: Organization) -> None:
     while time.monotonic() < until and ask(text, {}, "GET", path)[0] != 401:
         pass
     assert ask(text, {}, "GET", path)[0] == 401
+
+
+def test_the_documented_client_is_let_in(acme: Organization, tmp_path: Path) -> None:
+    client = runpy.run_path(str(settings.BASE_DIR / "docs" / "examples" / "signed_request.py"))
+    signing_key = client["new_key"](tmp_path / "private.pem")
+    assert (tmp_path / "private.pem").stat().st_mode & 0o777 == 0o600
+    private = load_pem_private_key((tmp_path / "private.pem").read_bytes(), None)
+    _, text = factories.api_key(acme, signing_key=signing_key, scopes=["keys", "inference", "usage"])
+    url, body = "http://testserver/api/v1/keys", json.dumps({"name": "x"}).encode()
+    status, said, _ = ask(
+        text, client["headers"](private, text, "POST", url, body), "POST", "/api/v1/keys", body
+    )
+    assert (status, said["param"]) == (403, "signing_key")
+    headers = client["headers"](private, text, "GET", f"{url}?limit=1")
+    assert ask(text, headers, "GET", "/api/v1/keys?limit=1")[0] == 200
