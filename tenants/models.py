@@ -2,7 +2,7 @@
 
 from base64 import b64decode
 from contextlib import ExitStack
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, ClassVar
 from uuid import uuid4
 
@@ -28,6 +28,7 @@ from tenants.records import changing
 from tenants.scoping import OwnedQuerySet
 
 _ED25519_BYTES = 32
+_MAKING = timedelta(minutes=5)
 
 
 class Priority(models.IntegerChoices):
@@ -151,10 +152,12 @@ class Organization(Remembered, Limited, TenantMixin):  # type: ignore[misc,djang
         if not (self._state.adding and self.schema_at_once):
             super().save(*args, **kwargs)
             return
+        # Beat looks for schemas that nobody makes: this one is being made.
+        self.making_until = timezone.now() + _MAKING
         super().save(*args, **kwargs)
         self.create_schema(check_if_exists=True, verbosity=0)
-        self.ready_at = timezone.now()
-        super().save(update_fields=["ready_at"])
+        self.ready_at, self.making_until = timezone.now(), None
+        super().save(update_fields=["ready_at", "making_until"])
 
 
 class Domain(DomainMixin):  # type: ignore[misc]

@@ -227,7 +227,9 @@ def test_the_documented_client_is_let_in(acme: Organization, tmp_path: Path) -> 
     signing_key = client["new_key"](tmp_path / "private.pem")
     assert (tmp_path / "private.pem").stat().st_mode & 0o777 == 0o600
     private = load_pem_private_key((tmp_path / "private.pem").read_bytes(), None)
-    _, text = factories.api_key(acme, signing_key=signing_key, scopes=["keys", "inference", "usage"])
+    _, text = factories.api_key(
+        acme, signing_key=signing_key, scopes=["keys", "inference", "usage"]
+    )
     url, body = "http://testserver/api/v1/keys", json.dumps({"name": "x"}).encode()
     status, said, _ = ask(
         text, client["headers"](private, text, "POST", url, body), "POST", "/api/v1/keys", body
