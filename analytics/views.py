@@ -61,7 +61,7 @@ class Overview(OrganizationPage):
         return {
             "spent": show(found.spent, found.currency),
             "forecast": show(_cents(found.forecast), found.currency),
-            "left": show(found.limit - found.owed - found.held, found.currency),
+            "left": show(found.left, found.currency),
             "limit": show(found.limit, found.currency),
         }
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 
-from billing import credit
+from billing import credit, grants
 from billing.ledger import summary
 from billing.models import Account, PriceVersion
 from billing.months import month_after, month_of
@@ -12,7 +12,11 @@ from billing.months import month_after, month_of
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """Amounts in nanos. `held` is what running requests hold, `forecast` the month's end."""
+    """Amounts in nanos.
+
+    `prepaid` is what grants have left, `held` what running requests hold, `forecast` the month's
+    end.
+    """
 
     currency: str
     limit: int
@@ -21,6 +25,12 @@ class Standing:
     month: date
     spent: int
     forecast: int
+    prepaid: int = 0
+
+    @property
+    def left(self) -> int:
+        """What can be spent now."""
+        return max(0, self.limit + self.prepaid - self.owed - self.held)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +57,7 @@ def of(*, organization: int, now: datetime) -> Standing:
         month=month,
         spent=spent,
         forecast=forecast(spent, month=month, now=now),
+        prepaid=grants.left(organization, now=now),
     )
 
 

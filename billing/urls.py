@@ -6,9 +6,29 @@ from billing.api.account import BillingStanding, PriceList
 from billing.api.budgets import BudgetById, Budgets
 from billing.api.invoices import InvoiceCsv, InvoicePdf, InvoiceProof, Invoices, OneInvoice
 from billing.api.payments import Checkouts, OneCheckout, StripeEvents
+from billing.views.billing import (
+    Billing,
+    Document,
+    OpenCheckout,
+    RemoveBudget,
+    SetBudget,
+    WaitForCheckout,
+)
 from billing.views.founding import NewOrganization
 
 pages = [path("organizations/new", NewOrganization.as_view(), name="new-organization")]
+portal = [
+    path("billing", Billing.as_view(), name="billing"),
+    path("billing/checkouts", OpenCheckout.as_view(), name="billing-open-checkout"),
+    path("billing/checkouts/<uuid:identifier>", WaitForCheckout.as_view(), name="billing-checkout"),
+    path("billing/invoices/<str:number>.pdf", Document.as_view(), name="billing-document"),
+    path("billing/budgets", SetBudget.as_view(), name="billing-set-budget"),
+    path(
+        "billing/budgets/<int:identifier>/remove",
+        RemoveBudget.as_view(),
+        name="billing-remove-budget",
+    ),
+]
 urlpatterns = [
     path("stripe/events", StripeEvents.as_view()),
     path("budgets", Budgets.as_view()),

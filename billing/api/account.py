@@ -22,8 +22,9 @@ class Billing(BaseModel):
     currency: str
     credit_limit: str = Field(examples=["100.000000000"])
     owed: str = Field(description="Usage that no paid invoice covers.")
+    prepaid: str = Field(description="What top-ups and gifts have left.")
     held: str = Field(description="What requests that run now may still cost.")
-    left: str = Field(description="What can be spent now: limit, less owed, less held.")
+    left: str = Field(description="What can be spent now: limit and prepaid, less owed, less held.")
     month: str = Field(examples=["2026-11"])
     spent: str = Field(description="What the running month has come to.")
     forecast: str = Field(description="What the month will come to if it goes on like this.")
@@ -78,7 +79,8 @@ def _billing(slug: str, found: Standing) -> Billing:
         credit_limit=decimal(found.limit),
         owed=decimal(found.owed),
         held=decimal(found.held),
-        left=decimal(max(0, found.limit - found.owed - found.held)),
+        prepaid=decimal(found.prepaid),
+        left=decimal(found.left),
         month=f"{found.month:%Y-%m}",
         spent=decimal(found.spent),
         forecast=decimal(found.forecast),

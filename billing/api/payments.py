@@ -3,8 +3,6 @@
 from typing import Literal
 from uuid import UUID
 
-import structlog
-from celery import current_app
 from django.http import HttpRequest, HttpResponseBase
 from django.utils import timezone
 from drf_spectacular.utils import extend_schema
@@ -14,13 +12,12 @@ from billing import checkouts, events, gateway
 from billing.api.access import read
 from billing.receivables import Checkout
 from billing.remote import Forged
+from billing.soon import soon
 from kit import money
 from kit.edge import Endpoint, Json, NotFound, body
 from kit.errors import Invalid
 from tenants.auth import Caller, authenticate
 from tenants.roles import Action
-
-log = structlog.get_logger()
 
 
 class WantedPage(BaseModel):
@@ -134,14 +131,6 @@ def _nanos(amount: str) -> int:
         return money.parse(amount)
     except ValueError as error:
         raise Invalid(f"amount: {error}", param="amount") from None
-
-
-def soon(task: str, **arguments: str) -> None:
-    """Have a task run now; should the broker not answer, the poller finds the row."""
-    try:
-        current_app.send_task(task, kwargs=arguments, ignore_result=True, retry=False)
-    except Exception as error:
-        log.warning("a task could not be announced; the poller does it", error=str(error))
 
 
 def _page(found: Checkout) -> dict[str, str]:

@@ -18,7 +18,7 @@ API = [
     *billing.urls.urlpatterns,
     *tenants.urls.urlpatterns,
 ]
-PORTAL = [*analytics.urls.portal, *tenants.urls.portal]
+PORTAL = [*analytics.urls.portal, *billing.urls.portal, *tenants.urls.portal]
 urlpatterns = [
     path("", home),
     path("health", health),

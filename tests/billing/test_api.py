@@ -175,6 +175,7 @@ async def test_billing_says_where_the_organization_stands(running: Account, key:
         "credit_limit": "300.000000000",
         "owed": "100.000000000",
         "held": "2.000000000",
+        "prepaid": "0.000000000",
         "left": "198.000000000",
         "month": "2026-11",
         "spent": "100.000000000",

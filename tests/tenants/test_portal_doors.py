@@ -15,7 +15,7 @@ from django.test import Client
 from tenants import organizations
 from tenants.models import Invitation, Organization, Role, User
 from tests import factories
-from tests.tenants.test_doors import MANAGE, MEMBERS, WORK, routes
+from tests.tenants.test_doors import MANAGE, MEMBERS, MONEY, NO_REQUEST, WORK, routes
 
 NOW = datetime.now(UTC)
 OWNER = ("owner",)
@@ -56,6 +56,12 @@ DOORS = (
     Door("POST", "members/<int:user>/remove", 302, MANAGE),
     Door("POST", "invitations/<int:invitation>/resend", 302, MANAGE),
     Door("POST", "invitations/<int:invitation>/withdraw", 302, MANAGE),
+    Door("GET", "billing", 200, MEMBERS, while_suspended=True),
+    Door("POST", "billing/checkouts", 302, MONEY, {"kind": "card"}, while_suspended=True),
+    Door("GET", "billing/checkouts/<uuid:identifier>", 404, MONEY, while_suspended=True),
+    Door("GET", "billing/invoices/<str:number>.pdf", 404, MEMBERS, while_suspended=True),
+    Door("POST", "billing/budgets", 302, MONEY, while_suspended=True),
+    Door("POST", "billing/budgets/<int:identifier>/remove", 404, MONEY, while_suspended=True),
     Door("GET", "settings", 200, MEMBERS, while_suspended=True),
     Door("POST", "settings", 302, MANAGE, {"name": "x"}, while_suspended=True),
     Door("POST", "settings/delete", 302, OWNER, {"slug": "acme"}, while_suspended=True),
@@ -156,6 +162,9 @@ def ask(door: Door, client: Client, acme: Organization) -> int:
         f"/o/acme/{door.route}".replace("<str:identifier>", key.pk)
         .replace("<int:invitation>", str(invitation.pk))
         .replace("<int:user>", "0")
+        .replace("<uuid:identifier>", NO_REQUEST)
+        .replace("<int:identifier>", "0")
+        .replace("<str:number>", "none")
     )
     return client.generic(
         door.method,

@@ -1,0 +1,91 @@
+"""The billing page, as people meet it."""
+
+from typing import Any
+
+import pytest
+from django.test import Client
+from redis import Redis
+
+from billing import checkouts, credit
+from billing.allowances import Budget
+from billing.models import Account
+from billing.receivables import Checkout, PaymentProfile
+from kit.money import NANOS
+from tenants.models import Role
+from tests import factories
+from tests.billing.rows import NOW, entry
+from tests.billing.test_allowances import give
+from tests.billing.test_invoicing import close
+from tests.billing.test_ledger import booked
+from tests.billing.test_payments import GOOD
+from tests.stripe.server import Double
+
+pytestmark = pytest.mark.usefixtures("redis")
+
+
+@pytest.fixture
+def alice(account: Account, client: Client, settings: Any, tmp_path: Any, redis: Redis) -> Client:
+    """Acme's owner, logged in."""
+    settings.STATIC_ROOT = tmp_path
+    person = factories.user("alice")
+    factories.member(person, account.organization)
+    client.force_login(person)
+    return client
+
+
+def seen(client: Client, path: str = "") -> str:
+    answer = client.get(f"/o/acme/billing{path}")
+    assert answer.status_code == 200
+    return answer.content.decode()
+
+
+def test_the_page_shows_credit_budgets_and_invoices(alice: Client, account: Account) -> None:
+    give(account, 5 * NANOS)
+    booked(entry(account.organization_id, amounts={"input_tokens": 30 * NANOS, "output_tokens": 0}))
+    invoice = close(account)
+    form = {"scope": "project", "subject": "site", "amount": "50", "hard": "on"}
+    assert alice.post("/o/acme/billing/budgets", form).status_code == 302
+    page = seen(alice)
+    for text in ("EUR 75.00", "project site", "EUR 50.00", "refuses", str(invoice.number)):
+        assert text in page
+    assert "paid by transfer" in page
+    pdf = alice.get(f"/o/acme/billing/invoices/{invoice.number}.pdf")
+    assert pdf.content.startswith(b"%PDF")
+    row = Budget.objects.for_org(account.organization_id).get()
+    assert alice.post(f"/o/acme/billing/budgets/{row.pk}/remove").status_code == 302
+    assert "No budgets" in seen(alice)
+
+
+def test_a_card_is_saved_by_way_of_a_page_at_the_provider(
+    alice: Client, account: Account, double: Double
+) -> None:
+    answer = alice.post("/o/acme/billing/checkouts", {"kind": "card"})
+    waiting = answer["Location"]
+    assert "being opened" in alice.get(waiting).content.decode()
+    row = Checkout.objects.for_org(account.organization_id).get()
+    checkouts.open_page(row.pk)
+    row.refresh_from_db()
+    assert alice.get(waiting)["Location"] == row.url
+    double.give_card(str(row.remote), GOOD)
+    checkouts.complete(str(row.remote), now=NOW)
+    assert alice.get(waiting)["Location"] == "/o/acme/billing"
+    assert "visa •••• 4242" in seen(alice)
+
+
+def test_what_is_no_amount_is_told_on_the_page(alice: Client, account: Account) -> None:
+    form = {"scope": "organization", "subject": "", "amount": "lots"}
+    answer = alice.post("/o/acme/billing/budgets", form, follow=True)
+    assert "is no amount" in answer.content.decode()
+    assert credit.owed(account.organization_id) == 0
+
+
+def test_a_viewer_sees_and_cannot_pay(
+    account: Account, client: Client, settings: Any, tmp_path: Any, double: Double
+) -> None:
+    settings.STATIC_ROOT = tmp_path
+    person = factories.user("vera")
+    factories.member(person, account.organization, Role.VIEWER)
+    client.force_login(person)
+    assert "Save a card" not in seen(client)
+    assert client.post("/o/acme/billing/checkouts", {"kind": "card"}).status_code == 403
+    assert not PaymentProfile.objects.for_org(account.organization_id).exists()
