@@ -22,6 +22,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -106,7 +107,7 @@ class Client:
             self._background,
             self._reach,
         ]
-        while not self._drill.over:
+        while not await self._drill.pause(self._chance):
             act = self._chance.choice(work)
             try:
                 await act()
@@ -242,13 +243,14 @@ class Client:
 class Drill:
     """All clients, on one session of pooled connections."""
 
-    def __init__(self, url: str, tenants: list[Tenant]) -> None:
+    def __init__(self, url: str, tenants: list[Tenant], *, pause: float) -> None:
         self.url = url
+        self._pause = pause
+        self._over = asyncio.Event()
         self.tenants = tenants
         self.tokens: dict[str, str] = {}
         self.known: dict[str, list[str]] = {each.slug: [] for each in tenants}
         self.found = Findings()
-        self.over = False
 
     async def run(self, *, clients: int, seconds: float, console: Console) -> None:
         """So many of each organization, for so long; what was begun comes to its end."""
@@ -271,8 +273,14 @@ class Drill:
                     )
                     bar.update(task, completed=passed, description=told)
                     await asyncio.sleep(0.5)
-            self.over = True
+            self._over.set()
             await asyncio.wait(work, timeout=180)
+
+    async def pause(self, chance: random.Random) -> bool:
+        """Between two acts of a client; whether it is over."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._over.wait(), chance.uniform(0, 2 * self._pause))
+        return self._over.is_set()
 
     async def _log_in(self, tenant: Tenant) -> str:
         body = {"email": f"{tenant.canary}@example.com", "password": _PASSWORD}
@@ -288,6 +296,7 @@ def main() -> int:
     parser.add_argument("--organizations", type=int, default=20)
     parser.add_argument("--clients", type=int, default=50, help="of each organization")
     parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--pause", type=float, default=10, help="of a client, in the mean (10 s)")
     parser.add_argument("--record", action="store_true", help="append to RESULTS.md")
     options = parser.parse_args()
     console = Console(stderr=True)
@@ -298,7 +307,7 @@ def main() -> int:
         with running(Path(folder), **quiet) as stack:
             console.print(f"Making {options.organizations} organizations …")
             tenants = make(stack, options.organizations)
-            drill = Drill(stack.url, tenants)
+            drill = Drill(stack.url, tenants, pause=options.pause)
             began = time.monotonic()
             asyncio.run(
                 drill.run(clients=options.clients, seconds=options.seconds, console=console)

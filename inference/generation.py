@@ -177,7 +177,7 @@ async def reading(
 async def _leave_once_in(entering: asyncio.Task[Admitted], leaving: Leaving) -> None:
     try:
         job = (await entering).job
-    except Refused:
+    except (Refused, RedisError):
         return
     await _leave(job, leaving)
 

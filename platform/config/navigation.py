@@ -19,6 +19,7 @@ _MOST = 5
 _GROUPS = {
     "Organizations": (
         ("Organizations", "corporate_fare", "tenants.organization"),
+        ("Plans", "speed", "tenants.plan"),
         ("Users", "person", "tenants.user"),
         ("Memberships", "badge", "tenants.membership"),
         ("API keys", "key", "tenants.apikey"),

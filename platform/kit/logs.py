@@ -23,9 +23,11 @@ _SECRET = re.compile(
     r"(aip_(?:live|test)_[0-9A-Za-z]{12}_)[0-9A-Za-z]+"
     r"|(eyJ)[\w-]{8,}\.[\w-]{8,}\.[\w-]{8,}"
     r"|(\b[a-z+]+://[^\s:/@]*:)[^\s/@]+(?=@)"
+    r"|(\b(?:[sr]k_(?:live|test)_|whsec_|sk-|hv[sb]\.))[\w-]{12,}"
 )
-"""API keys but for their public id, signed tokens, and passwords in addresses."""
-_MARKS = ("aip_", "eyJ", "://")
+"""API keys but for their public id, signed tokens, passwords in addresses, and the keys of those we
+call: Stripe's and its webhooks', OpenAI's kind, Vault's tokens."""
+_MARKS = ("aip_", "eyJ", "://", "k_live_", "k_test_", "whsec_", "sk-", "hvs.", "hvb.")
 """A line without any of these needs no closer look."""
 
 
@@ -33,7 +35,7 @@ def masked(text: str) -> str:
     """The text without secrets."""
     if not any(mark in text for mark in _MARKS):
         return text
-    return _SECRET.sub(lambda found: f"{found[1] or found[2] or found[3]}…", text)
+    return _SECRET.sub(lambda found: f"{found[found.lastindex or 0]}…", text)
 
 
 def configure(config: dict[str, Any]) -> None:
@@ -44,7 +46,12 @@ def configure(config: dict[str, Any]) -> None:
     if config["json"]:
         final += [structlog.processors.format_exc_info, _json()]
     else:
-        final.append(structlog.dev.ConsoleRenderer(colors=False))
+        # Plain: variables hold secrets and prompts, and drawing them takes a crowd's time.
+        final.append(
+            structlog.dev.ConsoleRenderer(
+                colors=False, exception_formatter=structlog.dev.plain_traceback
+            )
+        )
     final.append(_mask)  # type: ignore[arg-type]
     logging.config.dictConfig(_handlers(final, config["level"]))
     structlog.configure(

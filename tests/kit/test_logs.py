@@ -22,6 +22,12 @@ TOKEN = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0aaaa.c2lnbmF0dXJlLW9mLWl0"
         ("postgresql://app:hunter2@db/x", "postgresql://app:…@db/x"),
         ("http://127.0.0.1:8000/a@b", "http://127.0.0.1:8000/a@b"),
         ("eyJ is a word", "eyJ is a word"),
+        *[
+            (f"key={mark}{'x' * 24}, ok", f"key={mark}…, ok")
+            for mark in ("sk_" + "live_", "rk_" + "test_", "whsec_", "sk-", "hvs.")
+        ],
+        ("risk-assessments-of-the-year", "risk-assessments-of-the-year"),
+        ("task_live_long_and_prosper", "task_live_long_and_prosper"),
     ],
 )
 def test_secrets_are_masked_and_nothing_else(text: str, shown: str) -> None:
