@@ -12,7 +12,7 @@ AGEING = 256
 """Steps without progress that make an organization's requests one priority more urgent."""
 PATIENCE = 32
 """Steps a request waits before it may take the slot of a less urgent one."""
-FAVOURS = 3
+FAVOURS = 5
 """Steps for organizations that run few requests, between two for everybody."""
 CROWD = 16
 """How many decode in a step that is long enough for such favours."""
