@@ -40,7 +40,7 @@ class ModelAdminOfCatalog(ModelAdmin):  # type: ignore[misc]
     actions = ("publish", "take_back")
     fieldsets = (
         (None, {"fields": ("name", "title", "owner", "published", "created_at")}),
-        ("Runs as", {"fields": ("backend", "folder", "version", "device", "context")}),
+        ("Runs as", {"fields": ("backend", "folder", "adapter", "version", "device", "context")}),
         ("While it is not healthy", {"fields": ("fallback",)}),
         (
             "At another server",
@@ -110,6 +110,11 @@ def _lacks(model: Model) -> list[str]:
         lacks.append(
             f"has a fall-back, {model.fallback}, that is not published: it is passed over."
         )
+    if (
+        model.adapter
+        and not (settings.MODELS_DIR / model.adapter / "adapter_config.json").is_file()
+    ):
+        lacks.append(f"has no adapter: there is no {model.adapter}/adapter_config.json.")
     if model.backend == Model.Backend.REMOTE and not model.folder:
         return lacks
     if not (settings.MODELS_DIR / model.folder / "manifest.json").is_file():

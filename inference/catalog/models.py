@@ -35,6 +35,12 @@ class Model(models.Model):
         help_text="Below MODELS_DIR; see prepare_model. A remote model's may name one whose "
         "tokenizer is the same: its tokens are then counted here, not estimated.",
     )
+    adapter = models.CharField(
+        max_length=200,
+        blank=True,
+        help_text="A LoRA adapter's folder below MODELS_DIR, as peft saves it, worn by the PyTorch "
+        "model in the folder above. Models of one folder run together.",
+    )
     remote_url = models.CharField(
         "base URL",
         max_length=300,
@@ -100,6 +106,8 @@ class Model(models.Model):
         if self.remote_url and not is_base_url(self.remote_url):
             wanted = "http:// or https://, a host and a path; no user, query or fragment."
             raise ValidationError({"remote_url": wanted})
+        if self.adapter and self.backend != self.Backend.TORCH:
+            raise ValidationError({"adapter": "Only PyTorch runs adapters."})
         names, model = [self.name], self.fallback
         while model is not None:
             if model.name in names:

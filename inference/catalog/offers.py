@@ -52,6 +52,13 @@ class Offer:
     remote: Remote | None = None
     fallbacks: tuple[str, ...] = ()
     """Published models that serve its requests while it is not healthy, the first first."""
+    adapter: Path | None = None
+    """What it wears: a LoRA adapter's folder."""
+
+    @property
+    def engine(self) -> str:
+        """Offers of one engine run together: those that PyTorch runs from the same folder."""
+        return str(self.folder) if self.backend == Model.Backend.TORCH else self.name
 
     @property
     def text(self) -> Text:
@@ -113,6 +120,7 @@ def _load() -> Mapping[str, Offer]:
             created_at=row.created_at,
             remote=_remote(row),
             fallbacks=tuple(_fallbacks(row, rows)),
+            adapter=settings.MODELS_DIR / row.adapter if row.adapter else None,
         )
         for row in sorted(rows.values(), key=lambda row: row.name)
         if row.published

@@ -1,6 +1,6 @@
 """The key-value cache: who holds which slot, how many tokens find room, and what is used again."""
 
-from inference.engine.runner import Runner
+from inference.engine.runner import Runner, Wearing
 from inference.engine.sequence import Sequence
 from inference.engine.shelf import Kept, Shelf
 from inference.engine.slots import Slots
@@ -30,6 +30,8 @@ class Cache:
             return False
         sequence.slot = self._slots.take()
         self._holders[sequence.slot] = sequence
+        if isinstance(self._runner, Wearing):
+            self._runner.wear(sequence.slot, sequence.work.adapter)
         return True
 
     def reuse(self, sequence: Sequence) -> None:
@@ -37,7 +39,7 @@ class Cache:
         running = (
             _holds(one)
             for one in self._holders.values()
-            if one is not sequence and one.work.tenant == sequence.work.tenant
+            if one is not sequence and one.work.salt == sequence.work.salt
         )
         found = [(one.serves(sequence, self._chunk), one) for one in (*self._shelf, *running)]
         length, source = max(found, key=lambda each: each[0], default=(0, None))
@@ -93,5 +95,5 @@ def _holds(sequence: Sequence) -> Kept:
     """What stands in a running sequence's slot."""
     tokens = sequence.tokens[: sequence.computed]
     return Kept(
-        sequence.place, sequence.work.tenant, tokens, min(len(sequence.work.prompt), len(tokens))
+        sequence.place, sequence.work.salt, tokens, min(len(sequence.work.prompt), len(tokens))
     )

@@ -12,7 +12,7 @@ from inference.engine.cache import Cache
 from inference.engine.delta import Delta, FinishReason
 from inference.engine.grammar import Grammars
 from inference.engine.ran import Ran
-from inference.engine.runner import RowRunner, Runner
+from inference.engine.runner import RowRunner, Runner, Wearing
 from inference.engine.scheduler import Scheduler
 from inference.engine.sequence import Sequence
 from inference.engine.text import Text
@@ -88,6 +88,11 @@ class Engine:
         self._closed = False
         self._prompt_tokens = self._cached_tokens = self._generated_tokens = self._steps = 0
 
+    @property
+    def adapters(self) -> frozenset[str]:
+        """What works may wear."""
+        return self._runner.adapters if isinstance(self._runner, Wearing) else frozenset()
+
     def submit(self, work: Work) -> None:
         """Take a work. Raises EngineClosed, ContextOverflow, ValueError (no prompt; id in use; a
         grammar that is refused). The grammar is compiled in the calling thread.
@@ -97,6 +102,8 @@ class Engine:
             raise ValueError("a prompt needs at least one token")
         if len(work.prompt) >= limit:
             raise ContextOverflow(len(work.prompt), limit)
+        if work.adapter and work.adapter not in self.adapters:
+            raise ValueError(f"the engine has no adapter {work.adapter!r}")
         matcher = self._grammars.matcher(work.sampling.grammar)
         sequence = Sequence(work, self.text, matcher, free=self._free)
         with self._changed:

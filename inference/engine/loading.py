@@ -1,6 +1,7 @@
 """From a prepared model's folder to an engine."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from inference.engine.echo import EchoRunner
@@ -17,26 +18,38 @@ def load_engine(
     threads: int | None = None,
     device: str | None = None,
     cache_tokens: int | None = None,
+    adapters: Mapping[str, Path] | None = None,
 ) -> Engine:
     """An engine over the model in `folder`, which its manifest's backend runs.
 
     `slots` is how many requests run at once; `threads` how many compute (default: one for each
     CPU this process may use); `device` where the torch backend does (default: a GPU if there is
     one); `cache_tokens` how many tokens the cache holds at most (default: what slots and shelves
-    can), never less than a context. Raises NotPrepared.
+    can), never less than a context; `adapters` are folders of LoRA adapters by name, of the torch
+    backend alone. Raises NotPrepared.
     """
     manifest = read_manifest(folder)
     threads = threads or len(os.sched_getaffinity(0))
-    runner = load_runner(folder, manifest, slots=slots, threads=threads, device=device)
+    runner = load_runner(
+        folder, manifest, slots=slots, threads=threads, device=device, adapters=adapters
+    )
     if cache_tokens is not None:
         cache_tokens = max(cache_tokens, manifest.context)
     return Engine(runner, load_text(folder), slots=slots, cache_tokens=cache_tokens)
 
 
 def load_runner(
-    folder: Path, manifest: Manifest, *, slots: int, threads: int, device: str | None = None
+    folder: Path,
+    manifest: Manifest,
+    *,
+    slots: int,
+    threads: int,
+    device: str | None = None,
+    adapters: Mapping[str, Path] | None = None,
 ) -> Runner:
     """What runs the model in `folder`, by its manifest's backend. Raises NotPrepared."""
+    if adapters and manifest.backend != "torch":
+        raise NotPrepared(f"{folder} runs by {manifest.backend}; adapters need the torch backend")
     match manifest.backend:
         case "echo":
             return EchoRunner(slots=slots, context=manifest.context)
@@ -73,6 +86,7 @@ def load_runner(
                 threads=threads,
                 quantization=manifest.quantization,
                 device=device,
+                adapters=adapters,
             )
         case other:
             raise NotPrepared(f"{folder} needs the backend {other!r}, which this version lacks")

@@ -71,3 +71,15 @@ class RowRunner(Runner, Protocol):
         [len(wanted), vocabulary] of the rows numbered in `wanted`.
         """
         ...
+
+
+@runtime_checkable
+class Wearing(Runner, Protocol):
+    """A runner with adapters: what a slot computes depends on which it wears."""
+
+    @property
+    def adapters(self) -> frozenset[str]: ...
+
+    def wear(self, slot: int, adapter: str) -> None:
+        """From now on the slot runs with this one of `adapters`; with none if ""."""
+        ...

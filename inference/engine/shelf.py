@@ -8,7 +8,7 @@ from inference.engine.sequence import Sequence as Request
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """An organization's tokens at a place, the first `prompt` of them run in chunks."""
+    """An organization's (and adapter's) tokens at a place, the first `prompt` run in chunks."""
 
     place: int
     tenant: str
@@ -23,7 +23,7 @@ class Kept:
         preempted, or resumes. Of a free request's tokens, all but the last. To another organization
         it is of no use.
         """
-        if self.tenant != request.work.tenant:
+        if self.tenant != request.work.salt:
             return 0
         prompt = len(request.work.prompt)
         same = _common(self.tokens, request.tokens)

@@ -1,6 +1,6 @@
 """Runs any causal language model of transformers; on a GPU by default, on the CPU as well."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM
 from transformers.utils import logging
 
+from inference.engine.adapters import Adapters
 from inference.engine.attention import Cache, Chunk, Each, Plan, Together
 from inference.engine.manifest import NotPrepared
 from inference.engine.runner import Logits
@@ -38,7 +39,8 @@ class TorchRunner:
     """A model saved by `save_pretrained` in `folder`, its cache static.
 
     float32 on the CPU, bfloat16 on a GPU; `quantization` int8 or int4 keeps the linear layers'
-    weights in so many bits.
+    weights in so many bits. `adapters` are folders as peft writes them, by name; slots that wear
+    different ones run together.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class TorchRunner:
         quantization: str = "none",
         device: str | None = None,
         batching: Batching | None = None,
+        adapters: Mapping[str, Path] | None = None,
     ) -> None:
         self.slots = slots
         self.shelves = shelves
@@ -62,11 +65,15 @@ class TorchRunner:
         if on_cpu:
             torch.set_num_threads(threads)
         self._cache = Cache(places=slots + shelves, context=context)
+        self._adapters = Adapters(adapters or {})
         self._model = _load(folder, self._cache.name, self._device, quantization)
+        self._adapters.fit(self._model)
+        self._model.to(self._device)
         self._vocabulary = int(self._model.get_input_embeddings().weight.shape[0])
         self._lengths = np.zeros(slots, np.int64)
         self._ids = torch.zeros((slots, 1), dtype=torch.int64, device=self._device)
         self._positions = torch.zeros((slots, 1), dtype=torch.int64, device=self._device)
+        self._worn = torch.full((slots,), -1, device=self._device)
         self._graphs: dict[tuple[int, int], tuple[Any, torch.Tensor]] = {}
         self.prefill(0, [0], 0)
         self.release(0)
@@ -76,6 +83,7 @@ class TorchRunner:
         self._check(tokens)
         ids = torch.tensor([tokens], device=self._device)
         positions = torch.arange(start, start + len(tokens), device=self._device)[None]
+        self._adapters.which = self._worn[slot : slot + 1]
         logits = self._forward(Chunk(slot, start, len(tokens)), ids, positions)
         self._lengths[slot] = start + len(tokens)
         return _numbers(logits)
@@ -99,6 +107,15 @@ class TorchRunner:
         if target < self.slots:
             self._lengths[target] = length
 
+    @property
+    def adapters(self) -> frozenset[str]:
+        """See Wearing."""
+        return self._adapters.names
+
+    def wear(self, slot: int, adapter: str) -> None:
+        """See Wearing."""
+        self._worn[slot] = self._adapters.number(adapter)
+
     def release(self, slot: int) -> None:
         """See Runner."""
         if slot < self.slots:
@@ -111,6 +128,10 @@ class TorchRunner:
         ids = torch.tensor([*tokens, *padding], device=self._device)[:, None]
         places = torch.tensor([*positions, *padding], device=self._device)[:, None]
         plan = Each(tuple(slots), tuple(positions))
+        worn = self._worn[list(slots)]
+        self._adapters.which = torch.cat(
+            [worn, torch.full_like(self._worn[:1], -1).expand(len(padding))]
+        )
         return _numbers(self._forward(plan, ids, places))[: len(slots)]
 
     def _decode_together(
@@ -136,6 +157,7 @@ class TorchRunner:
         """The step of this shape: on a GPU, recorded at its first use and played ever after."""
         plan = Together(rows, span, self._positions[:rows, 0])
         ids, positions = self._ids[:rows], self._positions[:rows]
+        self._adapters.which = self._worn[:rows]
         if self._device.type != "cuda":
             return self._forward(plan, ids, positions)
         if (rows, span) not in self._graphs:

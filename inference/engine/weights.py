@@ -34,6 +34,7 @@ class Int8Linear(nn.Module):
 
     def __init__(self, layer: nn.Linear) -> None:
         super().__init__()
+        self.in_features, self.out_features = layer.in_features, layer.out_features
         weight = layer.weight.detach()
         scales = weight.abs().amax(dim=1).clamp(min=1e-8) / 127
         self.register_buffer("whole", torch.round(weight / scales[:, None]).to(torch.int8))
@@ -59,6 +60,7 @@ class Int4Linear(nn.Module):
 
     def __init__(self, layer: nn.Linear) -> None:
         super().__init__()
+        self.in_features, self.out_features = layer.in_features, layer.out_features
         weight = layer.weight.detach()
         groups = weight.reshape(weight.shape[0], -1, _GROUP)
         scales = groups.abs().amax(dim=2, keepdim=True).clamp(min=1e-8) / 7

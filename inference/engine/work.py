@@ -103,7 +103,7 @@ class Work:
     `emitted` are the tokens an earlier attempt delivered: they are replayed, never sampled again,
     and the text they made is not delivered twice. A lower `priority` goes first; `deadline` is on
     the clock of `time.monotonic`. Works of one `group` are several answers to the same prompt,
-    which is then read once.
+    which is then read once. `adapter` names one of the runner's, if it has any.
     """
 
     id: str
@@ -114,3 +114,9 @@ class Work:
     priority: int = 1
     deadline: float | None = None
     group: str = ""
+    adapter: str = ""
+
+    @property
+    def salt(self) -> str:
+        """Whose cache it may begin with: its organization's, of the same weights."""
+        return f"{self.tenant}\0{self.adapter}" if self.adapter else self.tenant

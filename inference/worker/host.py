@@ -35,7 +35,7 @@ class Host:
         self._finisher = Finisher()
         self._stations = Stations(
             offers,
-            lambda offer: self._station(offer, slots, threads),
+            lambda group: self._station(group, slots, threads),
             memory=settings.ENGINE_MEMORY,
         )
         self._watch = Watch(worker=self.name, stations=self._stations, sealed=self._finisher.finish)
@@ -58,14 +58,14 @@ class Host:
             station = self._stations.of(model)
             if station is None:
                 return
-            held = self._claim(station)
+            held = self._claim(station, model)
             if held is None:
                 return
             with structlog.contextvars.bound_contextvars(request_id=str(held.claim.job.id)):
-                log.info("claimed", model=model, attempt=held.claim.attempt)
+                log.info("claimed", model=held.claim.job.model, attempt=held.claim.attempt)
                 station.run(held)
 
-    def _claim(self, station: Station) -> Held | None:
+    def _claim(self, station: Station, model: str) -> Held | None:
         """Lease a request that fits; one at a time, so that it is known whose run here already."""
         with station.claims:
             passing_over = frozenset[int]()
@@ -75,15 +75,18 @@ class Host:
                 passing_over = station.organizations()
             claim = None
             try:
-                claim = jobs.claim(
-                    model=station.offer.name, worker=self.name, passing_over=passing_over
+                claims = (
+                    jobs.claim(model=name, worker=self.name, passing_over=passing_over)
+                    for name in station.turns(model)
                 )
+                claim = next((each for each in claims if each is not None), None)
             finally:
                 if claim is None:
                     station.free_slot()
             return station.hold(claim) if claim is not None else None
 
-    def _station(self, offer: Offer, slots: int, threads: int | None) -> Station:
+    def _station(self, group: Sequence[Offer], slots: int, threads: int | None) -> Station:
+        offer = group[0]
         sealed = self._finisher.finish
         if offer.remote is not None:
             return RemoteStation(
@@ -96,8 +99,10 @@ class Host:
             threads=threads,
             device=device,
             cache_tokens=settings.ENGINE_CACHE_TOKENS or None,
+            adapters={each.name: each.adapter for each in group if each.adapter is not None},
         )
-        return Station(offer, engine, slots=slots, sealed=sealed, spare=_SPARE)
+        served = [each for each in group if not each.adapter or each.name in engine.adapters]
+        return Station(offer, engine, slots=slots, sealed=sealed, spare=_SPARE, group=served)
 
     def drain(self, seconds: float) -> None:
         """Take nothing new; let running requests end for `seconds`, then hand the rest over."""
@@ -122,7 +127,8 @@ class Host:
             models = []
         for held in left:
             station.drop(held)
-        for _ in left if models else []:
-            announce(model=station.offer.name, queue=station.offer.queue)
+        for held in left if models else []:
+            offer = self._stations.offers[held.claim.job.model]
+            announce(model=offer.name, queue=offer.queue)
         if left:
             log.info("handed over", model=station.offer.name, requests=len(left))

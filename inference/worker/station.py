@@ -6,6 +6,7 @@ that piled up meanwhile go out together.
 
 import os
 import signal
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -87,6 +88,7 @@ class Station:
 
     `spare` more may be taken of organizations that run nothing here: such a one gets its slot from
     the organization that runs most, which only the engine can do, so it must not wait in line.
+    `group` are the offers that share the engine: one base model, and what wears adapters on it.
     """
 
     def __init__(
@@ -97,8 +99,11 @@ class Station:
         slots: int,
         sealed: Callable[[UUID], None],
         spare: int = 0,
+        group: Sequence[Offer] = (),
     ) -> None:
         self.offer = offer
+        self._group = deque(each.name for each in group or (offer,))
+        self._adapters = {each.name for each in group if each.adapter is not None}
         self.engine = engine
         self.breaker = Breaker()
         self._sealed = sealed
@@ -158,6 +163,22 @@ class Station:
     def held(self) -> list[Held]:
         """What is leased now."""
         return list(dict.fromkeys(list(self._held.values())))
+
+    def turns(self, model: str) -> list[str]:
+        """The models of this engine, in the order in which one of them may claim: each in turn,
+        so that whoever frees a slot of one model does not take it for the same one for ever."""
+        if len(self._group) == 1:
+            return [model]
+        self._group.rotate(-1)
+        return list(self._group)
+
+    def serves(self, model: str) -> bool:
+        """Whether the engine has it: an adapter that could not be loaded is missing alone."""
+        return model in self._group
+
+    def running(self, model: str) -> int:
+        """How many of its requests are leased now."""
+        return sum(held.claim.job.model == model for held in self.held())
 
     def organizations(self) -> frozenset[int]:
         """Whose requests are leased now."""
@@ -230,6 +251,7 @@ class Station:
                 emitted=emitted(choice) if held.claim.position else (),
                 priority=job.priority,
                 group=str(job.id) if job.n > 1 else "",
+                adapter=job.model if job.model in self._adapters else "",
             )
 
     def _let_go(self, held: Held) -> bool:

@@ -19,11 +19,12 @@ class Stations:
     """Loads models on demand within `memory` bytes of weights; 0 is no bound.
 
     Room is made by unloading the idle model that was least recently used; while none is idle, a
-    model that does not fit waits. `make` loads one; it may raise.
+    model that does not fit waits. `make` loads one, of the offers that share its engine; it may
+    raise.
     """
 
     def __init__(
-        self, offers: Sequence[Offer], make: Callable[[Offer], Station], *, memory: int
+        self, offers: Sequence[Offer], make: Callable[[Sequence[Offer]], Station], *, memory: int
     ) -> None:
         self.offers = {offer.name: offer for offer in offers}
         self._make = make
@@ -34,7 +35,7 @@ class Stations:
         self._failed: dict[str, float] = {}
 
     def __getitem__(self, model: str) -> Station:
-        return self._loaded[model]
+        return self._loaded[self.offers[model].engine]
 
     def start(self) -> None:
         """Load what fits, in order: the first requests find their models warm."""
@@ -46,12 +47,16 @@ class Stations:
         """The model's station; None if it isn't this worker's, or has no room, or won't load."""
         if model not in self.offers:
             return None
-        station = self._loaded.get(model)
+        station = self.running(model)
         if station is None:
             with self._lock:
-                station = self._loaded.get(model) or self._load(self.offers[model])
-        self._used[model] = monotonic()
-        return station
+                station = self.running(model) or self._load(self.offers[model])
+        self._used[self.offers[model].engine] = monotonic()
+        return station if station is None or station.serves(model) else None
+
+    def running(self, model: str) -> Station | None:
+        """The model's station, if it is loaded."""
+        return self._loaded.get(self.offers[model].engine)
 
     def loaded(self) -> list[Station]:
         """Those that run now."""
@@ -59,28 +64,31 @@ class Stations:
 
     def free(self, model: str) -> int:
         """How many more requests fit: one, to have it loaded, where it is not."""
-        station = self._loaded.get(model)
+        station = self.running(model)
         return station.free if station is not None else 1
 
     def is_well(self, model: str) -> bool:
         """Whether it runs, or nothing speaks against its running."""
-        station = self._loaded.get(model)
-        return station.is_well() if station is not None else model not in self._failed
+        station = self.running(model)
+        if station is None:
+            return self.offers[model].engine not in self._failed
+        return station.is_well() and station.serves(model)
 
     def _load(self, offer: Offer) -> Station | None:
-        if monotonic() < self._failed.get(offer.name, 0.0):
+        if monotonic() < self._failed.get(offer.engine, 0.0):
             return None
         try:
             if not self._make_room(offer):
                 return None
-            station = self._make(offer)
+            group = [each for each in self.offers.values() if each.engine == offer.engine]
+            station = self._make(group)
         except Exception:
             log.exception("a model could not be loaded", model=offer.name)
-            self._failed[offer.name] = monotonic() + RETRY_SECONDS
+            self._failed[offer.engine] = monotonic() + RETRY_SECONDS
             return None
-        self._failed.pop(offer.name, None)
+        self._failed.pop(offer.engine, None)
         station.start()
-        self._loaded[offer.name] = station
+        self._loaded[offer.engine] = station
         log.info("loaded", model=offer.name)
         return station
 
@@ -99,10 +107,10 @@ class Stations:
     def _unload_one(self) -> bool:
         """Unload the idle one least recently used, if any."""
         heavy = [station for station in self.loaded() if _weight(station.offer)]
-        for station in sorted(heavy, key=lambda one: self._used.get(one.offer.name, 0.0)):
+        for station in sorted(heavy, key=lambda one: self._used.get(one.offer.engine, 0.0)):
             if station.close():
                 station.stop()
-                del self._loaded[station.offer.name]
+                del self._loaded[station.offer.engine]
                 log.info("unloaded", model=station.offer.name)
                 return True
         return False

@@ -84,13 +84,13 @@ class Watch:
             pipe.execute()
 
     def _stats(self, model: str) -> dict[str, int | bool]:
-        loaded = {station.offer.name: station for station in self._stations.loaded()}
-        stats = loaded[model].engine.stats() if model in loaded else None
+        station = self._stations.running(model)
+        stats = station.engine.stats() if station is not None else None
         return {
             "well": self._stations.is_well(model),
-            "failing": model in loaded and loaded[model].breaker.is_open,
+            "failing": station is not None and station.breaker.is_open,
             "loaded": stats is not None,
-            "running": stats.running if stats else 0,
+            "running": station.running(model) if station is not None else 0,
             "prompt_tokens": stats.prompt_tokens if stats else 0,
             "cached_tokens": stats.cached_tokens if stats else 0,
         }

@@ -187,6 +187,7 @@ def work(
     priority: int = 1,
     deadline: float | None = None,
     tenant: str = "acme",
+    adapter: str = "",
 ) -> Work:
     """A work of alice's, unless told."""
     return Work(
@@ -197,4 +198,5 @@ def work(
         emitted=emitted,
         priority=priority,
         deadline=deadline,
+        adapter=adapter,
     )
