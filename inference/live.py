@@ -155,10 +155,7 @@ class Follower:
                 yield event
 
     async def _next(self) -> list[Event]:
-        try:
-            entry, payload = await asyncio.wait_for(self._queue.get(), _QUIET_SECONDS)
-        except TimeoutError:
-            entry, payload = _GAP
+        entry, payload = await self._message()
         if (entry, payload) == _GAP:
             return await self._catch_up()
         event = decode(entry, payload)
@@ -173,6 +170,16 @@ class Follower:
             return await self._catch_up()
         self._note(event)
         return [event]
+
+    async def _message(self) -> tuple[str, bytes]:
+        """The next live message; a gap after some silence. No task a message."""
+        if not self._queue.empty():
+            return self._queue.get_nowait()
+        try:
+            async with asyncio.timeout(_QUIET_SECONDS):
+                return await self._queue.get()
+        except TimeoutError:
+            return _GAP
 
     async def _catch_up(self) -> list[Event]:
         events = await _read(self._organization, self.request, after=self._last)

@@ -83,7 +83,15 @@ def _handlers(final: list[structlog.types.Processor], level: str) -> dict[str, A
         "foreign_pre_chain": _SHARED,
     }
     quiet = dict.fromkeys(
-        ("uvicorn.access", "httpx", "asyncio", "celery.worker.strategy"), "WARNING"
+        (
+            "uvicorn.access",
+            "httpx",
+            "asyncio",
+            "celery.worker.strategy",
+            "celery.app.trace",
+            "celery.beat",
+        ),
+        "WARNING",
     )
     return {
         "version": 1,
