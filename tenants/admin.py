@@ -20,6 +20,7 @@ from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget, UnfoldAdminT
 from tenants import audit, keys, logins, organizations
 from tenants.admin_audit import Audited, AuditEntryAdmin
 from tenants.admin_plans import LIMITS, ModelLimitsInline, PlanAdmin
+from tenants.admin_sso import SingleSignOnAdmin
 from tenants.models import (
     ApiKey,
     Membership,
@@ -31,7 +32,7 @@ from tenants.models import (
 )
 from tenants.roles import actions_of
 
-__all__ = ["AuditEntryAdmin", "PlanAdmin"]
+__all__ = ["AuditEntryAdmin", "PlanAdmin", "SingleSignOnAdmin"]
 
 _HISTORY = ("person", "created_by", "created_at", "replaces", "last_used_at", "revoked_at")
 _STATES = {"active": "success", "suspended": "danger", "revoked": "danger", "expired": "warning"}

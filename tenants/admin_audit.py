@@ -17,7 +17,7 @@ from tenants import audit
 from tenants.audit import Change
 from tenants.models import AuditEntry, Organization
 
-_SECRET = frozenset({"password", "secret_hash"})
+_SECRET = frozenset({"client_secret", "password", "secret_hash"})
 
 
 class Audited:

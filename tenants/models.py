@@ -21,6 +21,7 @@ from tenants.models_audit import AuditHead as AuditHead
 from tenants.models_invitations import Invitation as Invitation
 from tenants.models_invitations import Role as Role
 from tenants.models_keys import DataKey as DataKey
+from tenants.models_sso import SingleSignOn as SingleSignOn
 from tenants.plans import Limited as Limited
 from tenants.plans import ModelLimit as ModelLimit
 from tenants.plans import Plan as Plan

@@ -27,6 +27,7 @@ class Action(StrEnum):
     MANAGE_OWNERS = "give and take ownership"
     READ_PRIVACY = "see what is kept of prompts and answers"
     MANAGE_PRIVACY = "choose what is kept, and take everything away as an export"
+    SET_UP_LOG_IN = "set up single sign-on"
     RENAME = "rename the organization"
     DELETE = "delete the organization, and restore it"
 
@@ -45,6 +46,7 @@ ROLES: Mapping[Action, frozenset[Role]] = {
     Action.MANAGE_OWNERS: frozenset({OWNER}),
     Action.READ_PRIVACY: frozenset(Role),
     Action.MANAGE_PRIVACY: frozenset({OWNER, ADMIN}),
+    Action.SET_UP_LOG_IN: frozenset({OWNER}),
     Action.RENAME: frozenset({OWNER, ADMIN}),
     Action.DELETE: frozenset({OWNER}),
 }

@@ -31,11 +31,27 @@ portal = [
     ),
     path("making", views.organizations.Making.as_view(), name="making"),
     path("settings", views.settings.Settings.as_view(), name="settings"),
+    path(
+        "settings/single-sign-on",
+        views.settings.SingleSignOnSetting.as_view(),
+        name="single-sign-on",
+    ),
     path("settings/delete", views.settings.Deletion.as_view(), name="delete"),
     path("settings/restore", views.settings.Restoration.as_view(), name="restore"),
 ]
 """Below /o/<slug>/."""
 pages = [
+    path("accounts/sso/", views.single_sign_on.SingleSignOnDoor.as_view(), name="sso"),
+    path(
+        "accounts/oidc/<slug:provider_id>/login/",
+        views.single_sign_on.Away.as_view(),
+        name="openid_connect_login",
+    ),
+    path(
+        "accounts/oidc/<slug:provider_id>/login/callback/",
+        views.single_sign_on.Back.as_view(),
+        name="openid_connect_callback",
+    ),
     path("o/", views.organizations.Organizations.as_view(), name="organizations"),
     path("invitations/<str:token>", views.invitations.AnInvitation.as_view(), name="invitation"),
 ]

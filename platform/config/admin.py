@@ -6,6 +6,8 @@ from allauth.account import admin as _addresses  # noqa: F401
 from allauth.account.models import EmailAddress
 from allauth.mfa import admin as _factors  # noqa: F401
 from allauth.mfa.models import Authenticator
+from allauth.socialaccount import admin as _social  # noqa: F401
+from allauth.socialaccount.models import SocialAccount, SocialApp, SocialToken
 from django.contrib import admin
 from django.http import HttpRequest
 from django_celery_results import admin as _theirs  # noqa: F401  registers what we take over
@@ -24,7 +26,7 @@ _COLORS = {
 }
 
 admin.site.unregister([TaskResult, GroupResult])
-admin.site.unregister([EmailAddress, Authenticator])
+admin.site.unregister([EmailAddress, Authenticator, SocialAccount, SocialApp, SocialToken])
 
 
 @admin.register(TaskResult)

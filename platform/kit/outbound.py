@@ -12,11 +12,16 @@ from ipaddress import IPv6Address, IPv6Network, ip_address
 from typing import Any
 
 import aiohttp
+import requests
 from aiohttp.connector import AddrInfoType
 from django.conf import settings
+from requests.adapters import HTTPAdapter
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from kit.origin import Address, Network, network
 
+_SECONDS = 10.0
 _TRANSLATED = IPv6Network("64:ff9b::/96")
 """NAT64 (RFC 6052): the last four bytes are an IPv4 address."""
 
@@ -61,3 +66,59 @@ def _readings(address: Address) -> list[Address]:
 @cache
 def _allowed(texts: tuple[str, ...]) -> tuple[Network, ...]:
     return tuple(network(text) for text in texts)
+
+
+def session() -> requests.Session:
+    """A `requests` session for URLs that others have a say in; each redirect is judged too."""
+    made = requests.Session()
+    made.trust_env, made.max_redirects = False, 3
+    for scheme in ("http://", "https://"):
+        made.mount(scheme, _Guarded())
+    return made
+
+
+class _Guarded(HTTPAdapter):
+    """Connects to addresses that are for the outside, and waits 10 s at most."""
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        """With connections that judge where they go."""
+        super().init_poolmanager(*args, **kwargs)
+        self.poolmanager.pool_classes_by_scheme = {"http": _HttpPool, "https": _HttpsPool}
+
+    def send(self, request: Any, *args: Any, **kwargs: Any) -> requests.Response:
+        """As ever, but not for ever."""
+        kwargs["timeout"] = kwargs.get("timeout") or _SECONDS
+        return super().send(request, *args, **kwargs)
+
+
+class _Judged:
+    """Mixed in before a connection: it goes to an address that has been judged."""
+
+    def _new_conn(self) -> socket.socket:
+        host, port = self._dns_host, self.port  # type: ignore[attr-defined]
+        for info in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+            sock = _socket(info)
+            sock.settimeout(_SECONDS)
+            try:
+                sock.connect(info[4])
+            except OSError:
+                sock.close()
+                continue
+            return sock
+        raise AddressRefused(f"{host} does not answer at port {port}")
+
+
+class _Http(_Judged, HTTPConnection):
+    """Plain."""
+
+
+class _Https(_Judged, HTTPSConnection):
+    """Encrypted."""
+
+
+class _HttpPool(HTTPConnectionPool):
+    ConnectionCls = _Http
+
+
+class _HttpsPool(HTTPSConnectionPool):
+    ConnectionCls = _Https

@@ -1,5 +1,5 @@
 """The portal's pages of organizations, for people in a browser."""
 
-from tenants.views import invitations, keys, members, organizations, settings
+from tenants.views import invitations, keys, members, organizations, settings, single_sign_on
 
-__all__ = ["invitations", "keys", "members", "organizations", "settings"]
+__all__ = ["invitations", "keys", "members", "organizations", "settings", "single_sign_on"]

@@ -5,9 +5,11 @@ from typing import ClassVar
 
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse
+from django.urls import reverse
 
 from kit.errors import Invalid
-from tenants import organizations
+from tenants import organizations, single_sign_on
+from tenants.models import Role
 from tenants.roles import Action
 from tenants.views.access import OrganizationPage
 
@@ -30,6 +32,15 @@ class Settings(SettingsPage):
             "may_rename": self.caller.may(Action.RENAME),
             "may_delete": self.caller.may(Action.DELETE),
             "grace": settings.DELETION_GRACE_DAYS,
+            "may_set_up": self.caller.may(Action.SET_UP_LOG_IN),
+            "sso": single_sign_on.of(self.organization.pk),
+            "roles": [each for each in Role.choices if each[0] != Role.OWNER],
+            "callback": request.build_absolute_uri(
+                reverse("openid_connect_callback", args=[self.organization.slug])
+            ),
+            "log_in": request.build_absolute_uri(
+                reverse("openid_connect_login", args=[self.organization.slug])
+            ),
         }
         return self.page("portal/settings.html", context)
 
@@ -38,6 +49,31 @@ class Settings(SettingsPage):
         name = request.POST.get("name", "").strip()
         organizations.rename(self.organization, name=name, now=self.now, by=self.actor)
         return self.done("The name is changed.")
+
+
+class SingleSignOnSetting(SettingsPage):
+    """The organization's own identity provider."""
+
+    actions: ClassVar[Mapping[str, Action]] = {"POST": Action.SET_UP_LOG_IN}
+
+    def post(self, request: HttpRequest) -> HttpResponse:
+        """Set it up, or take it away."""
+        if "remove" in request.POST:
+            single_sign_on.take_away(self.organization, now=self.now, by=self.actor)
+            return self.done("Single sign-on is taken away.")
+        role = request.POST.get("role", "")
+        if role not in Role.values:
+            raise Invalid("role: choose one of the roles.", param="role")
+        single_sign_on.set_up(
+            self.organization,
+            issuer=request.POST.get("issuer", "").strip(),
+            client_id=request.POST.get("client_id", "").strip(),
+            client_secret=request.POST.get("client_secret", ""),
+            role=Role(role),
+            now=self.now,
+            by=self.actor,
+        )
+        return self.done("Single sign-on is set up; an operator confirms your domains.")
 
 
 class Deletion(SettingsPage):

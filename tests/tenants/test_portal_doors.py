@@ -64,6 +64,14 @@ DOORS = (
     Door("POST", "billing/budgets/<int:identifier>/remove", 404, MONEY, while_suspended=True),
     Door("GET", "settings", 200, MEMBERS, while_suspended=True),
     Door("POST", "settings", 302, MANAGE, {"name": "x"}, while_suspended=True),
+    Door(
+        "POST",
+        "settings/single-sign-on",
+        302,
+        OWNER,
+        {"issuer": "https://id.example", "client_id": "x", "client_secret": "y", "role": "viewer"},
+        while_suspended=True,
+    ),
     Door("POST", "settings/delete", 302, OWNER, {"slug": "acme"}, while_suspended=True),
     Door("POST", "settings/restore", 302, OWNER, while_suspended=True),
 )
@@ -94,6 +102,13 @@ ACCOUNTS = {
     "password/reset/done/": (200, 200),
     r"^password/reset/key/(?P<uidb36>[0-9A-Za-z]+)-(?P<key>.+)/$": (200, 200),
     "password/reset/key/done/": (200, 200),
+    "sso/": (200, 200),
+    "oidc/<slug:provider_id>/login/": (404, 404),
+    "oidc/<slug:provider_id>/login/callback/": (404, 404),
+    "3rdparty/": (302, 200),
+    "3rdparty/signup/": (302, 302),
+    "3rdparty/login/cancelled/": (200, 200),
+    "3rdparty/login/error/": (401, 401),
     "2fa/": (302, 200),
     "2fa/authenticate/": (302, 302),
     "2fa/reauthenticate/": (302, 302),
@@ -113,6 +128,8 @@ ACCOUNTS = {
 
 
 _KEYED = {
+    "oidc/<slug:provider_id>/login/": "oidc/acme/login/",
+    "oidc/<slug:provider_id>/login/callback/": "oidc/acme/login/callback/",
     r"^confirm-email/(?P<key>[-:\w]+)/$": "confirm-email/x:y/",
     r"^password/reset/key/(?P<uidb36>[0-9A-Za-z]+)-(?P<key>.+)/$": "password/reset/key/1-x/",
 }

@@ -23,6 +23,7 @@ MAY = {
     Action.MANAGE_OWNERS: "owner",
     Action.READ_PRIVACY: "owner admin developer billing viewer",
     Action.MANAGE_PRIVACY: "owner admin",
+    Action.SET_UP_LOG_IN: "owner",
     Action.RENAME: "owner admin",
     Action.DELETE: "owner",
 }

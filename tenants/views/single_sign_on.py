@@ -1,0 +1,63 @@
+"""/accounts/sso/ and /accounts/oidc/<slug>/: the way in through an organization's own log-in."""
+
+import re
+from typing import Any
+
+import requests
+import structlog
+from allauth.socialaccount.providers.openid_connect import views
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.views import View
+
+from kit.errors import Refused
+
+_SLUG = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+log = structlog.get_logger()
+
+
+class ProviderSilent(Refused):
+    """The organization's provider does not answer, or not as OpenID Connect wants it."""
+
+    status, code = 502, "provider_does_not_answer"
+
+
+class SingleSignOnDoor(View):
+    """For those whose organization has a log-in of its own."""
+
+    def get(self, request: HttpRequest) -> HttpResponse:
+        """Which organization; then a link, since no form of ours may lead elsewhere.
+
+        Whether an organization has one is not told: the link is there for every name.
+        """
+        slug = request.GET.get("organization", "").strip().lower()
+        known = bool(_SLUG.fullmatch(slug))
+        return render(request, "portal/sso.html", {"slug": slug, "known": known})
+
+
+class Away(View):
+    """To the provider."""
+
+    def get(self, request: HttpRequest, provider_id: str) -> HttpResponse:
+        """With a state and a challenge that only this browser can answer for."""
+        return _asked(views.login, request, provider_id)
+
+
+class Back(View):
+    """From the provider."""
+
+    def get(self, request: HttpRequest, provider_id: str) -> HttpResponse:
+        """The provider is asked, by us, who it was."""
+        return _asked(views.callback, request, provider_id)
+
+
+def _asked(view: Any, request: HttpRequest, slug: str) -> HttpResponse:
+    try:
+        response: HttpResponse = view(request, slug)
+    except (requests.RequestException, KeyError) as error:
+        log.warning("a provider of single sign-on failed", organization=slug, error=str(error))
+        refusal = ProviderSilent(
+            f"The log-in of {slug!r} does not answer as it should; try again, or tell its owner."
+        )
+        return render(request, "portal/refused.html", {"refusal": refusal}, status=refusal.status)
+    return response
