@@ -101,7 +101,7 @@ class PriceForm(forms.ModelForm):  # type: ignore[type-arg]
 
     class Meta:
         model = PriceVersion
-        fields = ("model", "currency", "effective_from")
+        fields = ("model", "currency", "organization", "effective_from")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -132,8 +132,10 @@ class PriceVersionAdmin(Audited, ModelAdmin):  # type: ignore[misc]
     """Price lists; to change a price, add a version."""
 
     audit_noun = "price"
-    list_display = ("model", "currency", "effective_from", "per_million")
+    list_display = ("model", "currency", "organization", "effective_from", "per_million")
     list_filter = (ModelFilter, "currency")
+    list_select_related = ("organization",)
+    autocomplete_fields = ("organization",)
     search_fields = ("model",)
     search_help_text = "A model's name"
     form = PriceForm
@@ -141,7 +143,7 @@ class PriceVersionAdmin(Audited, ModelAdmin):  # type: ignore[misc]
     def get_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
         """A form, or what stands for good."""
         rates = ("per_million",) if _has_begun(obj) else tuple(Meter)
-        return ("model", "currency", *rates, "effective_from")
+        return ("model", "currency", "organization", *rates, "effective_from")
 
     @admin.display(description="for a million units")
     def per_million(self, price: PriceVersion) -> str:

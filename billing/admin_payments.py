@@ -12,11 +12,11 @@ from unfold.contrib.filters.admin import AutocompleteSelectFilter
 
 from billing import collecting, credit, events, grants
 from billing.admin_rows import Everyones, ReadOnly, money_field
-from billing.allowances import Budget, Grant
+from billing.allowances import AutoTopUp, Budget, Grant
 from billing.invoicing import shown
 from billing.models import Account
 from billing.receivables import Collection, Mail, Payment, ProviderEvent
-from kit.money import NANOS, show
+from kit.money import NANOS, show, to_minor
 from tenants import audit
 from tenants.admin_audit import Audited
 
@@ -197,6 +197,48 @@ class BudgetAdmin(Audited, Everyones):
         organization = obj.organization_id
         super().delete_model(request, obj)
         credit.renew_on_commit(organization)
+
+
+class AutoTopUpForm(forms.ModelForm):  # type: ignore[type-arg]
+    """Both amounts in the currency's unit."""
+
+    least = money_field("Buy when less than this is left.")
+    buys = money_field("How much is bought at a time.")
+
+    class Meta:
+        model = AutoTopUp
+        fields = ("organization", "stopped")
+
+    def clean(self) -> dict[str, Any]:
+        """In nanos, and in the currency's minor unit."""
+        given = super().clean() or {}
+        organization = given.get("organization") or self.instance.organization
+        if given.get("least") is not None and given.get("buys") is not None:
+            nanos = int(given["buys"] * NANOS)
+            self.instance.below = int(given["least"] * NANOS)
+            [self.instance.amount_minor] = to_minor([nanos], _currency(organization.pk))
+        return given
+
+
+@admin.register(AutoTopUp)
+class AutoTopUpAdmin(Everyones):
+    """Credit that is bought by itself; empty "stopped" to have it go on."""
+
+    list_display = ("organization", "when", "bought", "stopped")
+    fields = ("organization", "least", "buys", "stopped")
+    form = AutoTopUpForm
+    search_fields = ("organization__slug", "organization__name")
+    autocomplete_fields = ("organization",)
+
+    @admin.display(description="when less is left", ordering="below")
+    def when(self, rule: AutoTopUp) -> str:
+        """For people."""
+        return show(rule.below, _currency(rule.organization_id))
+
+    @admin.display(description="buys", ordering="amount_minor")
+    def bought(self, rule: AutoTopUp) -> str:
+        """For people."""
+        return shown(rule.amount_minor, _currency(rule.organization_id))
 
 
 def _currency(organization: int) -> str:

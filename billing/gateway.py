@@ -5,6 +5,7 @@ from the row it is done for: sent again with the same key, Stripe does it once a
 """
 
 import json
+import logging
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Any, TypeVar
@@ -23,6 +24,8 @@ from billing.remote import (
     RemotePayment,
     Unanswered,
 )
+
+logging.getLogger("stripe").setLevel(logging.WARNING)
 
 T = TypeVar("T")
 _SECONDS = 20

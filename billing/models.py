@@ -54,10 +54,21 @@ class Account(models.Model):
 
 
 class PriceVersion(models.Model):
-    """What a model's use costs from a moment on. Once effective, it never changes."""
+    """What a model's use costs from a moment on. Once effective, it never changes.
+
+    An organization that has a price of its own in force pays that, and not the list's.
+    """
 
     model = models.CharField(max_length=64)
     currency = models.CharField(max_length=3, validators=[CURRENCY])
+    organization = models.ForeignKey(
+        Organization,
+        on_delete=models.PROTECT,
+        null=True,
+        blank=True,
+        related_name="prices",
+        help_text="Whose price this is, instead of the list's; empty: everybody's.",
+    )
     rates = models.JSONField(help_text='Nanos per million units: {"input_tokens": 150000000, …}.')
     effective_from = models.DateTimeField()
 
@@ -65,12 +76,15 @@ class PriceVersion(models.Model):
         ordering = ("model", "currency", "-effective_from")
         constraints = (
             models.UniqueConstraint(
-                fields=("model", "currency", "effective_from"), name="one_price_at_a_time"
+                fields=("model", "currency", "organization", "effective_from"),
+                name="one_price_at_a_time",
+                nulls_distinct=False,
             ),
         )
 
     def __str__(self) -> str:
-        return f"{self.model} · {self.currency} · from {self.effective_from:%Y-%m-%d %H:%M}"
+        whose = f"{self.organization} · " if self.organization_id else ""
+        return f"{whose}{self.model} · {self.currency} · from {self.effective_from:%Y-%m-%d %H:%M}"
 
     def clean(self) -> None:
         """Refuse rates that are no price."""

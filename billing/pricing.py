@@ -22,13 +22,17 @@ class NoPrice(Unavailable):
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """One version of a model's price list; `rates` are nanos for a million units of a meter."""
+    """One version of a model's price list; `rates` are nanos for a million units of a meter.
+
+    `organization` is whose alone it is, None for everybody's.
+    """
 
     version: int
     model: str
     currency: str
     effective_from: datetime
     rates: Mapping[str, int]
+    organization: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,17 +44,24 @@ class Charge:
     amounts: Mapping[str, int]
 
 
-async def price_of(model: str, *, currency: str | None = None) -> Price:
+async def price_of(
+    model: str, *, currency: str | None = None, organization: int | None = None
+) -> Price:
     """The price of `model` in force now, without waiting for the database.
+
+    An `organization`'s own price goes before the list's.
 
     Without a `currency` the model has to be priced in one alone. Raises `NoPrice`.
     """
-    return _in_force(await _prices.aget(), model, currency, timezone.now())
+    prices = _of(await _prices.aget(), organization, timezone.now())
+    return _in_force(prices, model, currency, timezone.now())
 
 
-def price_for(model: str, at: datetime, *, currency: str | None = None) -> Price:
+def price_for(
+    model: str, at: datetime, *, currency: str | None = None, organization: int | None = None
+) -> Price:
     """`price_of` at a moment, for threads."""
-    return _in_force(_prices.get(), model, currency, at)
+    return _in_force(_of(_prices.get(), organization, at), model, currency, at)
 
 
 def version(number: int) -> Price:
@@ -92,11 +103,28 @@ def forget() -> None:
 def _load() -> tuple[Price, ...]:
     rows = PriceVersion.objects.order_by("effective_from", "pk")
     return tuple(
-        Price(row.pk, row.model, row.currency, row.effective_from, row.rates) for row in rows
+        Price(row.pk, row.model, row.currency, row.effective_from, row.rates, row.organization_id)
+        for row in rows
     )
 
 
 _prices = Snapshot(_load, seconds=_SECONDS)
+
+
+def _of(prices: tuple[Price, ...], organization: int | None, at: datetime) -> tuple[Price, ...]:
+    """The price lists that count for an organization: of a model its own, where one has begun."""
+    own = {
+        price.model
+        for price in prices
+        if organization is not None
+        and price.organization == organization
+        and price.effective_from <= at
+    }
+    return tuple(
+        price
+        for price in prices
+        if price.organization == (organization if price.model in own else None)
+    )
 
 
 def _in_force(prices: tuple[Price, ...], model: str, currency: str | None, at: datetime) -> Price:

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 
+from django.db.models import Q
+
 from billing import credit, grants
 from billing.ledger import summary
 from billing.models import Account, PriceVersion
@@ -69,11 +71,18 @@ def forecast(spent: int, *, month: date, now: datetime) -> int:
 
 
 def prices(*, organization: int, now: datetime) -> list[Offered]:
-    """In the organization's currency: of each model the price in force, then those to come."""
+    """In the organization's currency: of each model the price in force, then those to come.
+
+    Where it has a price of its own in force, the list's are left out.
+    """
     currency = _account(organization).currency
-    rows = PriceVersion.objects.filter(currency=currency).order_by("model", "effective_from")
+    theirs = Q(organization=None) | Q(organization=organization)
+    rows = PriceVersion.objects.filter(theirs, currency=currency)
+    own = {row.model for row in rows if row.organization_id and row.is_effective(now)}
     found: list[Offered] = []
-    for row in rows:
+    for row in rows.order_by("model", "effective_from"):
+        if row.model in own and row.organization_id is None:
+            continue
         offered = Offered(row.model, row.currency, row.effective_from, row.rates)
         replaced = found and found[-1].model == row.model and row.is_effective(now)
         found = [*found[:-1], offered] if replaced else [*found, offered]

@@ -110,7 +110,7 @@ async def admit(
     Raises the refusals of `tenants.limits`, `billing.credit` and `inference.jobs`; then nothing
     is counted or held.
     """
-    price = await pricing.price_of(wish.offer.name)
+    price = await pricing.price_of(wish.offer.name, organization=caller.organization)
     ring = await datakeys.aring(caller.organization)
     scopes = limits.scopes(caller, model=wish.offer.name)
     job = _job(caller, wish, request, price.version, scopes)

@@ -11,6 +11,7 @@ from django.utils import timezone
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from pydantic import BaseModel, Field
 
+from billing.grouping import By, Group, grouped
 from billing.ledger import Row, Summary, Use, recent, summary
 from billing.models import Meter
 from billing.months import month_of, parse_month
@@ -51,6 +52,16 @@ class UsageEntry(BaseModel):
     created_at: datetime
 
 
+class UsageGroup(BaseModel):
+    """Requests that are alike."""
+
+    of: Mapping[str, str] = Field(examples=[{"day": "2026-11-24", "project": "site"}])
+    requests: int
+    units: Mapping[str, int]
+    amount: str
+    amount_nanos: int
+
+
 class UsageReport(BaseModel):
     """A month of an organization's."""
 
@@ -59,6 +70,7 @@ class UsageReport(BaseModel):
     currency: str | None
     totals: Totals
     models: list[ModelTotals]
+    groups: list[UsageGroup] | None = Field(None, description="With `group_by`.")
     recent: list[UsageEntry] = Field(description="The last 20 requests.")
 
 
@@ -78,22 +90,57 @@ class Usage(Endpoint):
         summary="Usage of a month",
         description="What your organization used in a month, by model, and what it comes to.",
         parameters=[
-            OpenApiParameter("month", str, description="YYYY-MM, UTC; default: the running month.")
+            OpenApiParameter("month", str, description="YYYY-MM, UTC; default: the running month."),
+            OpenApiParameter(
+                "group_by",
+                str,
+                description="day, model, key, project, meter: one or more, separated by commas.",
+            ),
         ],
         responses=UsageReport,
     )
     async def get(self, request: HttpRequest) -> Json:
         """The month's totals, by model, and its last requests."""
-        month = _month(request)
-        used, rows = await asyncio.to_thread(_read, self.caller.organization, month)
-        return Json(_report(self.caller.slug, used, rows).model_dump())
+        month, by = _month(request), _by(request)
+        organization = self.caller.organization
+        used, rows, groups = await asyncio.to_thread(_read, organization, month, by)
+        report = _report(self.caller.slug, used, rows)
+        if by:
+            report.groups = [_group(each) for each in groups]
+        return Json(report.model_dump())
 
 
-def _read(organization: int, month: date) -> tuple[Summary, tuple[Row, ...]]:
+def _read(
+    organization: int, month: date, by: list[By]
+) -> tuple[Summary, tuple[Row, ...], list[Group]]:
     try:
-        return summary(organization, month), recent(organization, month, most=_RECENT)
+        groups = grouped(organization, month, by) if by else []
+        return summary(organization, month), recent(organization, month, most=_RECENT), groups
     finally:
         close_old_connections()
+
+
+def _by(request: HttpRequest) -> list[By]:
+    found = []
+    for name in filter(None, request.GET.get("group_by", "").split(",")):
+        if name not in list(By):
+            raise Invalid(
+                f"group_by: {name!r} is none of {', '.join(By)}; separate several by commas.",
+                param="group_by",
+            )
+        if name not in found:
+            found.append(By(name))
+    return found
+
+
+def _group(each: Group) -> UsageGroup:
+    return UsageGroup(
+        of=each.of,
+        requests=each.requests,
+        units=each.units,
+        amount=_decimal(each.amount),
+        amount_nanos=each.amount,
+    )
 
 
 def _month(request: HttpRequest) -> date:
@@ -119,6 +166,7 @@ def _report(organization: str, used: Summary, rows: tuple[Row, ...]) -> UsageRep
             amount_nanos=used.amount,
         ),
         models=[_model(use) for use in used.models],
+        groups=None,
         recent=[_entry(row) for row in rows],
     )
 

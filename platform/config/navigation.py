@@ -39,6 +39,7 @@ _GROUPS = {
         ("Collections", "hourglass_top", "billing.collection"),
         ("Payments", "credit_card", "billing.payment"),
         ("Grants", "redeem", "billing.grant"),
+        ("Automatic top-ups", "autorenew", "billing.autotopup"),
         ("Budgets", "savings", "billing.budget"),
         ("Webhooks", "webhook", "billing.providerevent"),
         ("Mails", "mail", "billing.mail"),

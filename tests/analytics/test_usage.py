@@ -113,6 +113,19 @@ async def test_a_month_that_is_none_is_refused_by_name(key: str, month: str) -> 
     assert answer.json()["param"] == "month"
 
 
+async def test_usage_is_grouped_by_what_is_asked_for(key: str, requests: list[str]) -> None:
+    said = (await ask(key, group_by="model,meter")).json()
+    assert [(each["of"], each["amount_nanos"]) for each in said["groups"]] == [
+        ({"model": "big", "meter": "input_tokens"}, 1_500),
+        ({"model": "big", "meter": "output_tokens"}, 3_000),
+        ({"model": "echo", "meter": "input_tokens"}, 33_000),
+        ({"model": "echo", "meter": "output_tokens"}, 66_000),
+    ]
+    assert (await ask(key)).json()["groups"] is None
+    answer = await ask(key, group_by="model,team")
+    assert (answer.status_code, answer.json()["param"]) == (400, "group_by")
+
+
 async def test_without_a_key_or_the_scope_nothing_is_told(
     acme: Account, inference_key: str
 ) -> None:

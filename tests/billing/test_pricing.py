@@ -9,7 +9,7 @@ from django.db import InternalError, ProgrammingError, transaction
 from hypothesis import given
 from hypothesis import strategies as st
 
-from billing import pricing
+from billing import pricing, standing
 from billing.models import LARGEST, Account, Meter, PriceVersion, rates_problem
 from billing.pricing import NoPrice, Price, charge, most
 from kit.money import minor_exponent, to_minor
@@ -154,3 +154,29 @@ def test_a_price_in_force_never_changes(account: Account) -> None:
     assert PriceVersion.objects.filter(pk=old.pk).update(rates=RATES) == 1
     ahead = price("m", effective_from=datetime.now(UTC) + timedelta(days=1))
     ahead.delete()
+
+
+def test_an_organization_with_a_price_of_its_own_pays_that(account: Account) -> None:
+    listed = price("m")
+    own = price("m", organization=account.organization, rates={"input_tokens": 7})
+    later = price("m", effective_from=NOW)
+    mine = account.organization_id
+    assert pricing.price_for("m", NOW).version == later.pk
+    assert pricing.price_for("m", NOW, organization=mine).version == own.pk
+    assert pricing.price_for("m", NOW, organization=mine + 1).version == later.pk
+    assert pricing.price_for("m", NOW - timedelta(days=1)).version == listed.pk
+    offered = [each for each in standing.prices(organization=mine, now=NOW) if each.model == "m"]
+    assert [each.rates for each in offered] == [{"input_tokens": 7}]
+
+
+def test_a_price_of_ones_own_begins_in_its_time(account: Account) -> None:
+    listed = price("m")
+    own = price(
+        "m", organization=account.organization, rates={"input_tokens": 7}, effective_from=NOW
+    )
+    before = NOW - timedelta(seconds=1)
+    mine = account.organization_id
+    assert pricing.price_for("m", before, organization=mine).version == listed.pk
+    assert pricing.price_for("m", NOW, organization=mine).version == own.pk
+    offered = [each for each in standing.prices(organization=mine, now=before) if each.model == "m"]
+    assert len(offered) == 2

@@ -1,0 +1,81 @@
+"""The ledger's rows of a month, summed by day, model, key, project and meter."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date
+from enum import StrEnum
+from typing import Any, cast
+
+from django.db.models import BigIntegerField, Count, F, Sum
+from django.db.models.fields.json import KT
+from django.db.models.functions import Cast, TruncDate
+
+from billing.models import LedgerEntry, Meter
+
+MOST = 10_000
+"""Groups in one answer."""
+
+
+class By(StrEnum):
+    """What rows can be grouped by."""
+
+    DAY = "day"
+    MODEL = "model"
+    KEY = "key"
+    PROJECT = "project"
+    METER = "meter"
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Rows that are alike: by what, how many requests, units by meter, and nanos."""
+
+    of: Mapping[str, str]
+    requests: int
+    units: Mapping[str, int]
+    amount: int
+
+
+def grouped(organization: int, month: date, by: Sequence[By]) -> list[Group]:
+    """A month's groups, in the order of what they are grouped by; at most `MOST`.
+
+    By meter, the amounts are the meter's parts; together the groups always sum to the month.
+    """
+    names = [each.value for each in by if each is not By.METER]
+    rows = (
+        LedgerEntry.objects.for_org(organization)
+        .filter(month=month)
+        .annotate(day=TruncDate("created_at", tzinfo=UTC), one=F("organization"))
+        .order_by(*names)
+        .values(*(names or ["one"]))
+        .annotate(requests=Count("request"), total=Sum("amount"), **_sums())
+    )
+    found: Iterable[Group] = (
+        group
+        for row in cast(Iterable[dict[str, Any]], rows[:MOST])
+        for group in _groups(row, names, split=By.METER in by)
+    )
+    return list(found)
+
+
+def _sums() -> dict[str, Any]:
+    return {
+        f"{column}_{meter.value}": Sum(
+            Cast(KT(f"{column}__{meter.value}"), BigIntegerField()), default=0
+        )
+        for meter in Meter
+        for column in ("units", "amounts")
+    }
+
+
+def _groups(row: Mapping[str, Any], names: Sequence[str], *, split: bool) -> Iterator[Group]:
+    of = {name: str(row[name]) for name in names}
+    units = {meter.value: int(row[f"units_{meter.value}"]) for meter in Meter}
+    if not split:
+        yield Group(of, row["requests"], units, int(row["total"]))
+        return
+    for meter in Meter:
+        amount = int(row[f"amounts_{meter.value}"])
+        if units[meter.value] or amount:
+            part = {meter.value: units[meter.value]}
+            yield Group({**of, "meter": meter.value}, row["requests"], part, amount)

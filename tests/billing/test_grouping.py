@@ -1,0 +1,61 @@
+"""A month's usage by whatever it is grouped by."""
+
+from datetime import timedelta
+from itertools import combinations
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from billing.grouping import By, grouped
+from billing.ledger import summary
+from billing.models import Account
+from tests.billing.rows import NOW, entry
+from tests.billing.test_ledger import NOVEMBER, booked
+
+EVERY_WAY = [list(way) for count in range(1, 6) for way in combinations(By, count)]
+
+
+def test_groups_are_named_by_what_they_share(account: Account) -> None:
+    organization = account.organization_id
+    booked(
+        entry(organization, project="site", key="a"),
+        entry(organization, project="site", key="b"),
+        entry(organization, key="b"),
+    )
+    booked(entry(organization, project="site", key="b"), now=NOW + timedelta(days=1))
+    found = grouped(organization, NOVEMBER, [By.PROJECT])
+    assert [(each.of, each.requests, each.amount) for each in found] == [
+        ({"project": ""}, 1, 4_500),
+        ({"project": "site"}, 3, 13_500),
+    ]
+    days = [each.of["day"] for each in grouped(organization, NOVEMBER, [By.DAY])]
+    assert days == ["2026-11-24", "2026-11-25"]
+    meters = grouped(organization, NOVEMBER, [By.METER])
+    assert [(each.of["meter"], each.amount) for each in meters] == [
+        ("input_tokens", 6_000),
+        ("output_tokens", 12_000),
+    ]
+
+
+@settings(
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    rows=st.lists(
+        st.tuples(st.sampled_from("ab"), st.sampled_from(["", "x"]), st.integers(0, 9)), max_size=6
+    )
+)
+def test_however_it_is_grouped_it_sums_to_the_month(
+    account: Account, rows: list[tuple[str, str, int]]
+) -> None:
+    for model, project, nanos in rows:
+        amounts = {"input_tokens": nanos, "output_tokens": 1}
+        booked(entry(account.organization_id, model=model, project=project, amounts=amounts))
+    whole = summary(account.organization_id, NOVEMBER).amount
+    for way in EVERY_WAY:
+        assert sum(each.amount for each in grouped(account.organization_id, NOVEMBER, way)) == whole
+
+
+def test_others_rows_are_not_counted(account: Account, other: Account) -> None:
+    booked(entry(other.organization_id))
+    assert grouped(account.organization_id, NOVEMBER, [By.MODEL]) == []
