@@ -10,12 +10,12 @@ from datetime import datetime, timedelta
 
 import structlog
 from celery import current_app
-from django.core.management import call_command
 from django.db import connection, transaction
 from django.db.migrations.loader import MigrationLoader
 from django.db.models import Q
 from django_tenants.utils import schema_exists
 
+from tenants import blueprint
 from tenants.models import Organization
 from tenants.records import changing
 
@@ -64,12 +64,8 @@ def make(organization: int, *, now: datetime) -> bool:
     if not free.update(making_until=now + LEASE):
         return False
     row = Organization.objects.get(pk=organization)
-    with connection.cursor() as cursor:
-        name = connection.ops.quote_name(row.schema_name)
-        cursor.execute(f"CREATE SCHEMA IF NOT EXISTS {name}")
-    call_command(
-        "migrate_schemas", tenant=True, schema_name=row.schema_name, interactive=False, verbosity=0
-    )
+    if not blueprint.make(row.schema_name):
+        blueprint.migrate(row.schema_name)
     with transaction.atomic(), changing(Organization.kind, organization):
         rows.update(ready_at=now, making_until=None)
     return True

@@ -1,0 +1,122 @@
+"""A schema that is made by saying statements again is the one that migrations make."""
+
+from collections.abc import Iterator
+from io import StringIO
+from typing import Any
+
+import pytest
+from django.core.management import CommandError, call_command
+from django.db import connection
+from django.utils import timezone
+
+from tenants import blueprint
+from tenants.models import Organization
+
+NAMES = ("org_first", "org_second", "org_third")
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture(autouse=True)
+def _no_schemas(redis: Any) -> Iterator[None]:
+    blueprint._statements.clear()
+    yield
+    blueprint._statements.clear()
+    with connection.cursor() as cursor:
+        for name in NAMES:
+            cursor.execute(f"DROP SCHEMA IF EXISTS {name} CASCADE")
+
+
+def shape(schema: str) -> list[Any]:
+    """Columns, indexes, constraints, triggers, and the migrations that are said to be applied."""
+    asked = (
+        "SELECT table_name, column_name, data_type, is_nullable, column_default, is_identity"
+        " FROM information_schema.columns WHERE table_schema = %s ORDER BY 1, 2",
+        "SELECT tablename, replace(indexdef, schemaname, '') FROM pg_indexes"
+        " WHERE schemaname = %s ORDER BY 1, 2",
+        "SELECT conname, pg_get_constraintdef(oid) FROM pg_constraint"
+        " WHERE connamespace = %s::regnamespace ORDER BY 1, 2",
+        "SELECT tgname FROM pg_trigger JOIN pg_class ON pg_class.oid = tgrelid"
+        " WHERE relnamespace = %s::regnamespace AND NOT tgisinternal ORDER BY 1",
+    )
+    with connection.cursor() as cursor:
+        found = []
+        for statement in asked:
+            cursor.execute(statement, [schema])
+            found.append(cursor.fetchall())
+        cursor.execute(f"SELECT app, name FROM {schema}.django_migrations ORDER BY id")  # noqa: S608
+        return [*found, cursor.fetchall()]
+
+
+def test_the_second_is_as_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert blueprint.make("org_first")
+    assert blueprint._statements
+
+    def never(*_: Any, **__: Any) -> None:
+        raise AssertionError("migrated again")
+
+    monkeypatch.setattr(blueprint, "migrate", never)
+    assert blueprint.make("org_second")
+    assert shape("org_second") == shape("org_first")
+    assert shape("org_first")[0]
+    assert blueprint.behind(["org_first", "org_second", "org_third"]) == ["org_third"]
+    assert not blueprint.make("org_second"), "again changes nothing"
+
+
+def test_a_migration_that_names_its_schema_is_not_said_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    migrate = blueprint.migrate
+
+    def naming(schema: str) -> None:
+        migrate(schema)
+        with connection.cursor() as cursor:
+            cursor.execute(f"COMMENT ON SCHEMA {schema} IS 'made'")
+
+    monkeypatch.setattr(blueprint, "migrate", naming)
+    blueprint.make("org_first")
+    assert blueprint._statements == []
+    assert blueprint.make("org_second")
+
+
+@pytest.fixture
+def three(db: None) -> list[Organization]:
+    """Organizations of which the first has its schema, the others none."""
+    made = []
+    for name in NAMES:
+        organization = Organization(slug=name.removeprefix("org_"), name=name)
+        organization.schema_at_once = name == "org_first"
+        organization.save()
+        made.append(organization)
+    return made
+
+
+def test_those_behind_are_brought_up_to_date_and_a_failure_is_named(
+    three: list[Organization], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(CommandError, match="2 schemas are behind"):
+        call_command("migrate_organizations", "--check")
+    with connection.cursor() as cursor:
+        cursor.execute("CREATE SCHEMA org_third")
+        cursor.execute("CREATE VIEW org_third.inference_request AS SELECT 1")
+    errors = StringIO()
+    with pytest.raises(CommandError, match="1 of 2 schemas could not be migrated"):
+        call_command("migrate_organizations", "--processes", "2", stderr=errors)
+    assert errors.getvalue().startswith("org_third: ProgrammingError")
+    assert shape("org_second") == shape("org_first")
+    with connection.cursor() as cursor:
+        cursor.execute("DROP VIEW org_third.inference_request")
+    call_command("migrate_organizations")
+    assert blueprint.behind(NAMES) == []
+
+
+def test_no_processes_are_refused(db: None) -> None:
+    with pytest.raises(CommandError, match="at least 1"):
+        call_command("migrate_organizations", "--processes", "0")
+
+
+def test_organizations_that_were_erased_are_passed_over(
+    acme: Organization, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Organization.objects.filter(pk=acme.pk).update(erased_at=timezone.now())
+    call_command("migrate_organizations", "--check")
