@@ -45,9 +45,7 @@ def collect() -> int:
         _guarded("a page could not be opened", open_checkout, str(checkout))
     for event in events.due(now=timezone.now()):
         events.handle(event, now=timezone.now())
-    done = 0
-    for collection in collecting.due(now=timezone.now()):
-        done += bool(_guarded("an invoice could not be collected", advance, collection))
+    done = _advance_due()
     topups.watch(now=timezone.now())
     alerts.watch(now=timezone.now())
     mails.send_due(now=timezone.now())
@@ -64,7 +62,13 @@ def open_checkout(checkout: str) -> None:
 def handle_event(event: str) -> None:
     """Handle one webhook, and go on with what it woke."""
     if events.handle(event, now=timezone.now()):
-        collect()
+        _advance_due()
+
+
+def _advance_due() -> int:
+    due = collecting.due(now=timezone.now())
+    complaint = "an invoice could not be collected"
+    return sum(bool(_guarded(complaint, advance, collection)) for collection in due)
 
 
 def advance(collection: int) -> bool:
