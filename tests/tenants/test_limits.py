@@ -431,11 +431,21 @@ def _most_at_once(caller: Caller, rounds: int) -> tuple[int, int]:
     return most, refused
 
 
-@pytest.mark.parametrize("by", ["limits", "key_limits"])
+@pytest.mark.parametrize(
+    "bounds",
+    [
+        {"limits": Limits(requests_per_minute=100)},
+        {"key_limits": Limits(requests_per_minute=100)},
+        {"key_limits": Limits(tokens_per_minute=100)},
+        {"person": 7, "person_limits": Limits(requests_per_minute=100)},
+        {"limits": Limits(110), "key_limits": Limits(120), "model_limits": {"": Limits(100)}},
+    ],
+    ids=["organization", "key", "tokens", "person", "tightest of three"],
+)
 def test_many_processes_admit_exactly_the_limit(
-    redis: Redis, processes: ProcessPoolExecutor, by: str
+    redis: Redis, processes: ProcessPoolExecutor, bounds: dict[str, Any]
 ) -> None:
-    caller = factories.caller(**{by: Limits(requests_per_minute=100)})
+    caller = factories.caller(**bounds)
     runs = [processes.submit(_admissions, caller, 40) for _ in range(PROCESSES)]
     assert sum(run.result() for run in runs) == 100
 
