@@ -34,7 +34,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "platform")]
 import aiohttp  # noqa: E402
 import redis  # noqa: E402
 from rich.console import Console  # noqa: E402
-from rich.progress import Progress  # noqa: E402
+from rich.progress import Progress, track  # noqa: E402
 
 from config.stack.apart import Stack, running  # noqa: E402
 
@@ -305,7 +305,6 @@ def main() -> int:
         quiet = {"DEFAULT_MODEL": "echo", "LOG_LEVEL": "WARNING", "MODELS_DIR": models}
         console.print("Starting a platform …")
         with running(Path(folder), **quiet) as stack:
-            console.print(f"Making {options.organizations} organizations …")
             tenants = make(stack, options.organizations)
             drill = Drill(stack.url, tenants, pause=options.pause)
             began = time.monotonic()
@@ -322,9 +321,13 @@ def main() -> int:
 def make(stack: Stack, count: int) -> list[Tenant]:
     """The organizations, each with an owner, a key and credit, named by its canary."""
     canaries = {f"drill-{number}": f"canary-{os.urandom(6).hex()}" for number in range(count)}
-    code = _MAKE % (json.dumps(canaries), _PASSWORD)
-    said = stack.manage("shell", "--no-imports", "-c", code)
-    made = json.loads(said.partition("MADE")[2])
+    made: dict[str, list[Any]] = {}
+    names = list(canaries)
+    batches = [names[at : at + 4] for at in range(0, count, 4)]
+    for slugs in track(batches, "Organizations", console=Console(stderr=True)):
+        code = _MAKE % (json.dumps({slug: canaries[slug] for slug in slugs}), _PASSWORD)
+        said = stack.manage("shell", "--no-imports", "-c", code)
+        made |= json.loads(said.partition("MADE")[2])
     return [Tenant(slug, canaries[slug], *made[slug]) for slug in canaries]
 
 
