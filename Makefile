@@ -22,12 +22,14 @@ stop: ## Stop the platform that runs from this checkout
 test: .venv/.tools ## Run the tests (ARGS="-k streams" for some of them)
 	@$(BIN) -m pytest $(ARGS)
 
-check: .venv/.tools ## Lint, types, import contracts, spelling, missing migrations
+check: .venv/.tools ## Lint, types, import contracts, spelling, known holes, missing migrations
 	$(BIN) -m ruff check
 	$(BIN) -m ruff format --check
 	$(BIN) -m mypy
 	.venv/bin/lint-imports
 	.venv/bin/typos
+	.venv/bin/bandit -q -c pyproject.toml -ll -r analytics billing celery_app inference platform tenants
+	@sh ops/audit_packages
 	@DATABASE_URL=postgresql://nobody@127.0.0.1:1/none DATABASE_POOL=0 \
 		$(BIN) -W ignore::RuntimeWarning manage.py makemigrations --check --dry-run
 

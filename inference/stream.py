@@ -2,7 +2,7 @@
 
 Durable in a Redis Stream a request, whose entry ids are positions (`<tokens so far>-<attempt>`);
 live over one pub/sub channel a web process. Both are written by one script a step. What is kept is
-sealed under the organization's data key; a live message is never kept (docs/adr/0006).
+sealed under the organization's data key; a live message is never kept (docs/adr/0008).
 """
 
 from collections.abc import Sequence

@@ -1,6 +1,12 @@
 """Who: organizations, users, memberships, API keys, limits."""
 
+from typing import Any
+
 from django.apps import AppConfig
+from django.core.checks import Error, Tags, register
+
+from kit import keepers
+from kit.keepers import KeeperFailed
 
 
 class TenantsConfig(AppConfig):
@@ -9,3 +15,16 @@ class TenantsConfig(AppConfig):
     name = "tenants"
     label = "tenants"
     verbose_name = "Organizations"
+
+    def ready(self) -> None:
+        """Have `check --deploy` try the key-encryption key."""
+        register(a_keeper_answers, Tags.security, deploy=True)
+
+
+def a_keeper_answers(**_: Any) -> list[Error]:
+    """Whether data keys can be wrapped and unwrapped."""
+    try:
+        keepers.check()
+    except KeeperFailed as error:
+        return [Error(str(error), id="tenants.E001")]
+    return []
