@@ -83,7 +83,7 @@ def world(count: int, postgres: str, valkey: str, folder: str) -> World:
     """Make the database and its organizations, each by itself; then migrate when all is so."""
     console.print(f"Making {count:,} organizations …")
     with psycopg.connect(postgres, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE with_{count}")  # type: ignore[arg-type]
+        connection.execute(f"CREATE DATABASE with_{count}")
     environment = {
         **os.environ,
         "DATABASE_URL": urlunsplit(urlsplit(postgres)._replace(path=f"/with_{count}")),
