@@ -59,7 +59,7 @@ class WholeDocument(Document):
     lines: list[Line]
 
 
-class Page(BaseModel):
+class DocumentPage(BaseModel):
     """Some documents, the newest first."""
 
     data: list[Document]
@@ -77,7 +77,7 @@ class Invoices(BillingEndpoint):
             OpenApiParameter("limit", int, description=f"1 to {_MOST}; default 20."),
             OpenApiParameter("before", str, description="`next` of the page before."),
         ],
-        responses=Page,
+        responses=DocumentPage,
     )
     async def get(self, request: HttpRequest) -> HttpResponseBase:
         """A page of them."""
@@ -86,7 +86,7 @@ class Invoices(BillingEndpoint):
         organization = self.caller.organization
         rows = await read(lambda: _page(organization, before, limit + 1))
         more = rows[limit - 1].number if len(rows) > limit else None
-        page = Page(data=[_document(row) for row in rows[:limit]], next=more)
+        page = DocumentPage(data=[_document(row) for row in rows[:limit]], next=more)
         return Json(page.model_dump())
 
 

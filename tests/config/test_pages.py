@@ -1,11 +1,15 @@
 """Pages for people: the front page, the documentation, the admin's door, and their headers."""
 
 import re
+from collections import Counter
+from collections.abc import Iterator
 from html.parser import HTMLParser
 from typing import Any
 
 import pytest
 from django.test import Client
+from django.urls import get_resolver
+from pydantic import BaseModel
 from redis import Redis
 
 from config.portal import policy
@@ -140,3 +144,18 @@ def test_the_documentation_is_served_from_here(client: Client) -> None:
     script = client.get("/api/docs?script=")
     assert script["Content-Type"].startswith("application/javascript")
     assert b'url: "/api/schema"' in script.content.replace(b"\\u002D", b"-")
+
+
+def test_no_two_forms_of_the_api_have_one_name() -> None:
+    """In the schema the later one would take the other's place."""
+    get_resolver().url_patterns  # noqa: B018  imports every endpoint
+    forms = [form for form in _forms(BaseModel) if ".api." in form.__module__]
+    names = [form.__name__ for form in forms if not form.__name__.startswith("_")]
+    assert len(names) > 40
+    assert [name for name, count in Counter(names).items() if count > 1] == []
+
+
+def _forms(of: type[BaseModel]) -> Iterator[type[BaseModel]]:
+    for form in of.__subclasses__():
+        yield form
+        yield from _forms(form)
