@@ -19,6 +19,7 @@ from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget, UnfoldAdminT
 
 from tenants import audit, keys, logins, organizations
 from tenants.admin_audit import Audited, AuditEntryAdmin
+from tenants.admin_factors import LostFactors
 from tenants.admin_plans import LIMITS, ModelLimitsInline, PlanAdmin
 from tenants.admin_sso import SingleSignOnAdmin
 from tenants.models import (
@@ -183,7 +184,7 @@ class UserForm(UserChangeForm):  # type: ignore[misc]
 
 
 @admin.register(User)
-class UserAdmin(Audited, DjangoUserAdmin, ModelAdmin):  # type: ignore[misc,type-arg]
+class UserAdmin(LostFactors, Audited, DjangoUserAdmin, ModelAdmin):  # type: ignore[misc,type-arg]
     """People. Staff are operators; what a member may do is their role's."""
 
     form, add_form, change_password_form = UserForm, NewUserForm, AdminPasswordChangeForm

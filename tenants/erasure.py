@@ -23,6 +23,7 @@ from tenants.models import (
     Invitation,
     Membership,
     Organization,
+    SingleSignOn,
 )
 
 _ACTION = "organization.erased"
@@ -73,6 +74,7 @@ def _erase(organization: Organization, now: datetime, by: Actor) -> dict[str, An
         "data_keys": datakeys.destroy(organization.pk),
         "api_keys": _delete(ApiKey.objects.for_org(organization)),
         "invitations": len(_delete(Invitation.objects.for_org(organization))),
+        "single_sign_on": len(_delete(SingleSignOn.objects.for_org(organization))),
         "memberships": len(_delete(Membership.objects.for_org(organization))),
         "domains": len(_delete(Domain.objects.filter(tenant=organization))),
     }

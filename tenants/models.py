@@ -96,8 +96,7 @@ class Organization(Remembered, Limited, TenantMixin):  # type: ignore[misc,djang
     kind = "organization"
     auto_create_schema = False
     schema_at_once = True
-    """Whether saving a new one makes its schema too; `tenants.organizations.found` leaves that to
-    a task."""
+    """Whether saving a new one makes its schema too; `organizations.found` leaves it to a task."""
     schema_name: str
 
     name = models.CharField(max_length=120)

@@ -40,6 +40,11 @@ def are_set(user: User) -> bool:
     return bool(Authenticator.objects.filter(user=user).exists())
 
 
+def take_away(user: User) -> None:
+    """For a person who has lost them, and proven otherwise to an operator who they are."""
+    Authenticator.objects.filter(user=user).delete()
+
+
 def check(user: User, code: str) -> None:
     """Raise unless the person has no second factor, or this is its code; a code is good once."""
     if not are_set(user):

@@ -183,3 +183,14 @@ def test_an_operator_with_a_second_factor_cannot_pass_it_by_at_the_admin(
     log_in(client)
     client.post("/accounts/2fa/authenticate/", {"code": code()})
     assert client.get("/admin/").status_code == 200
+
+
+def test_an_operator_takes_lost_factors_away(client: Client, ann: User) -> None:
+    TOTP.activate(ann, SECRET)
+    client.force_login(User.objects.create_superuser("op@example.com"))
+    form = {"action": "take_factors_away", "_selected_action": ann.pk}
+    client.post("/admin/tenants/user/", form)
+    assert not factors.are_set(ann)
+    entries = AuditEntry.objects.across_organizations()
+    assert entries.filter(action="user.second_factors_removed", target=f"user:{ann.pk}").exists()
+    assert log_in(Client())["Location"] == "/o/"
