@@ -1,6 +1,6 @@
 """What comes out of the engine: a step's new tokens of one request, and how it ended."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 
@@ -42,7 +42,7 @@ class Logprob:
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """One step of one request.
+    """One step of one request, or some that follow each other.
 
     `position` is the index, in the whole completion, of the first of `tokens`. `text` may be empty
     though there are tokens: half a character, or what may yet become a stop string, is held back.
@@ -55,3 +55,13 @@ class Delta:
     text: str
     outcome: Outcome | None = None
     logprobs: tuple[Logprob, ...] = ()
+
+    def then(self, other: "Delta") -> "Delta":
+        """This and what followed it, in one."""
+        return replace(
+            other,
+            position=self.position,
+            tokens=self.tokens + other.tokens,
+            text=self.text + other.text,
+            logprobs=self.logprobs + other.logprobs,
+        )
