@@ -160,9 +160,7 @@ class Organization(Remembered, Limited, TenantMixin):  # type: ignore[misc,djang
         self.ready_at, self.making_until = timezone.now(), None
         super().save(update_fields=["ready_at", "making_until"])
 
-    def create_schema(
-        self, check_if_exists: bool = False, sync_schema: bool = True, verbosity: int = 1
-    ) -> bool:
+    def create_schema(self, *_: Any, **__: Any) -> bool:
         """Make its schema with all its tables; False if it stands already. See `blueprint.make`."""
         return make_schema(self.schema_name)
 

@@ -79,11 +79,6 @@ def _redis_database(url: str, number: int) -> str:
     return urlunsplit(urlsplit(url)._replace(path=f"/{number}"))
 
 
-def _derived_key() -> str:
-    """For development alone: where SECRET_KEY changes, what was sealed before is lost."""
-    return "1:" + b64encode(sha256(f"key encryption:{SECRET_KEY}".encode()).digest()).decode()
-
-
 # Security
 
 DEBUG = _flag("DEBUG")
@@ -93,7 +88,8 @@ KEY_PEPPER = _env("KEY_PEPPER", SECRET_KEY)
 """Keys the hash under which API keys are stored; changing it voids every key."""
 KEY_ENCRYPTION = _env("KEY_ENCRYPTION", "env")
 """Who has the key-encryption key, newest first: see `kit.keepers`."""
-KEY_ENCRYPTION_KEYS = _env("KEY_ENCRYPTION_KEYS", "" if PRODUCTION else _derived_key())
+_DEVELOPMENT = b64encode(sha256(f"key encryption:{SECRET_KEY}".encode()).digest()).decode()
+KEY_ENCRYPTION_KEYS = _env("KEY_ENCRYPTION_KEYS", "" if PRODUCTION else f"1:{_DEVELOPMENT}")
 ALLOWED_HOSTS = _env("ALLOWED_HOSTS", "*" if not PRODUCTION else "").split(",")
 CSRF_TRUSTED_ORIGINS = [origin for origin in _env("CSRF_TRUSTED_ORIGINS").split(",") if origin]
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SECURE_SSL_REDIRECT = PRODUCTION
