@@ -51,8 +51,7 @@ class Held:
 
     def __init__(self, claim: Claim) -> None:
         self.claim = claim
-        self.cipher: Cipher | None = None
-        """Of its stream; None until it was opened."""
+        self.cipher: Cipher | None = None  # its stream's, once it is opened
         self.gone = Event()
         self.choices = Choices(
             work=f"{claim.job.id}/{claim.attempt}", count=claim.job.n, position=claim.position
@@ -359,7 +358,6 @@ def _open(held: Held) -> None:
         ring = datakeys.ring(job.organization, needs=job.sealed_under)
         held.claim = replace(held.claim, job=job.unsealed(ring))
     except (Unreadable, KeeperFailed) as error:
-        log.exception("a request could not be opened")
         raise NotOpened("what was asked cannot be opened: its data key is out of reach") from error
     held.cipher = ring.cipher(stream.place(job.organization, job.id))
 
