@@ -24,6 +24,8 @@ LINGER_SECONDS = 15
 """How long a resumable request whose readers are gone waits for one to come back."""
 
 log = structlog.get_logger()
+_OURS = (Refused, RedisError)
+"""What ends an answer without the caller's doing."""
 _behind: set[asyncio.Task[None]] = set()
 
 
@@ -106,8 +108,9 @@ async def generation(
 ) -> AsyncIterator[Generation]:
     """Admit a request and follow it; one that is sent again is found and followed.
 
-    Leaving before its end (a disconnect) does to it what `leaving` says. Raises what `admit`
-    and `idempotency.tie` raise.
+    Leaving before its end (a disconnect) does to it what `leaving` says; if the platform could not
+    go on reading, the caller has some seconds to come back all the same. Raises what `admit` and
+    `idempotency.tie` raise.
     """
     listener = await Listener.here()
     if repeatable is not None:
@@ -125,6 +128,9 @@ async def generation(
         try:
             admitted = await asyncio.shield(entering)
             yield Generation(admitted.job, admitted.standing, follower)
+        except _OURS:
+            leaving = _patient(leaving)
+            raise
         finally:
             if follower.ended is None:
                 _behind_the_callers_back(_leave_once_in(entering, leaving))
@@ -169,9 +175,17 @@ async def reading(
             raise NotKept.of(request)
         try:
             yield Generation(head, Standing(), follower, repeated=True)
+        except _OURS:
+            leaving = _patient(leaving)
+            raise
         finally:
             if follower.ended is None:
                 _behind_the_callers_back(_leave(head, leaving))
+
+
+def _patient(leaving: Leaving) -> Leaving:
+    """What we could not read on is not left by its caller, who may send it again."""
+    return Leaving.LINGER if leaving is Leaving.CANCEL else leaving
 
 
 async def _leave_once_in(entering: asyncio.Task[Admitted], leaving: Leaving) -> None:

@@ -11,9 +11,10 @@ from inference import live
 from inference.admission import Wish
 from inference.catalog.offers import Offer
 from inference.engine import Sampling
-from inference.generation import Generation, generation
+from inference.generation import Generation, generation, reading
 from inference.models import Request
 from inference.worker import Host
+from kit.errors import Unavailable
 from kit.ids import request_id
 from kit.redis import state
 from tenants.auth import Caller
@@ -65,6 +66,20 @@ async def test_a_request_that_redis_forgot_is_told_so_and_the_next_one_is_served
         _, text = await answer(caller, wish(echo))
     assert text == "hello"
     assert await in_schema("public", LedgerEntry.objects.across_organizations().count) == 1
+
+
+async def test_what_the_platform_could_not_read_on_is_not_left_by_its_caller(
+    caller: Caller, echo: Offer, host: Host
+) -> None:
+    now = datetime.now(UTC)
+    broken = request_id(now)
+    with pytest.raises(Unavailable):
+        async with generation(caller=caller, wish=wish(echo), request=broken, now=now):
+            raise Unavailable("The data key is out of reach.")
+    with serving(host):
+        async with reading(caller=caller, request=broken) as run:
+            found = await run.whole()
+    assert (found.text, found.ended.reason) == ("hello", "stop")
 
 
 async def test_batched_answers_are_each_their_own(caller: Caller, echo: Offer, host: Host) -> None:

@@ -10,7 +10,14 @@ from config.stack import supervisor
 from config.stack.layout import Layout
 from config.stack.screen import Screen
 
-DEMO = {"portal": "/", "admin_email": "a@b", "admin_password": "pw", "api_key": "aip_live_x"}
+DEMO = {
+    "portal": "/o/",
+    "owner_email": "o@b",
+    "owner_password": "pw",
+    "admin_email": "a@b",
+    "admin_password": "pw",
+    "api_key": "aip_live_x",
+}
 
 WEB = """
 import os, sys
