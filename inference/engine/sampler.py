@@ -42,9 +42,13 @@ class Sampler:
         position are all the randomness there is, so a token comes out the same whatever shares
         the batch, and in a later attempt.
         """
-        tokens = logits.argmax(axis=-1)
-        sane = np.isfinite(logits[np.arange(len(tokens)), tokens])
-        drawing = [n for n, one in enumerate(odds) if sane[n] and _draws(one)]
+        drawing = [n for n, one in enumerate(odds) if _draws(one)]
+        plain = [n for n, one in enumerate(odds) if not _draws(one)]
+        tokens = np.empty(len(odds), np.int64)
+        sane = np.empty(len(odds), np.bool_)
+        if plain:
+            tokens[plain] = (logits[plain] if drawing else logits).argmax(axis=-1)
+            sane[plain] = np.isfinite(logits[plain, tokens[plain]])
         if drawing:
             shapes = [_Shape(logits[n], odds[n]) for n in drawing]
             tokens[drawing] = draw_tokens([one.choice for one in shapes], logits.shape[1])

@@ -56,14 +56,22 @@ inline_ double total_of(f64 lanes) {
     return total;
 }
 
-/* The likeliest token, the lowest among equals; -1 where none is allowed. */
+/* The likeliest token, the lowest among equals; -1 where none is allowed, or one is no number. */
 static int best(const float *scores, int size) {
     f32 most = all(-INFINITY);
-    int i = 0;
-    for (; i + LANES <= size; i += LANES) most = max_(most, load(scores + i));
+    i32 odd = {0};
+    int i = 0, broken = 0;
+    for (; i + LANES <= size; i += LANES) {
+        f32 lanes = load(scores + i);
+        odd |= lanes != lanes;
+        most = max_(most, lanes);
+    }
     float top = largest(most);
-    for (; i < size; i++) top = scores[i] > top ? scores[i] : top;
-    if (!(top > -INFINITY && top < INFINITY)) return -1;
+    for (; i < size; i++) {
+        broken |= scores[i] != scores[i];
+        top = scores[i] > top ? scores[i] : top;
+    }
+    if (broken || __builtin_reduce_or(odd) || !(top > -INFINITY && top < INFINITY)) return -1;
     for (i = 0; scores[i] != top; i++);
     return i;
 }
@@ -236,7 +244,10 @@ static int draw(const Choice *by, Row *row) {
     Prefix kept = {least, row->size, 0, from(row->weights, row->whole, least).mass};
     if (by_count) kept = bisect(row, COUNT, (double)by->top_k, least);
     if (by->top_p < 1) {
-        Prefix nucleus = bisect(row, MASS, by->top_p * kept.mass, kept.bits);
+        /* Tokens below this hold less than 1 - top_p together. */
+        int32_t bound = bits_of((float)(0.99 * (1 - by->top_p) * kept.mass / row->size));
+        if (bound < kept.bits) bound = kept.bits;
+        Prefix nucleus = bisect(row, MASS, by->top_p * kept.mass, bound);
         if (nucleus.bits > kept.bits || nucleus.ties < kept.ties) kept = nucleus;
     }
     double target = by->u * kept.mass;
@@ -247,8 +258,8 @@ static int draw(const Choice *by, Row *row) {
     return tied(row, at.bits, number < 0 ? 0 : number);
 }
 
-/* A token for each of `count` rows of scores [size], none of which is not a number; -1 where none
- * may be drawn. Whether there was memory. */
+/* A token for each of `count` rows of scores [size]; -1 where none may be drawn, or a score is no
+ * number. Whether there was memory. */
 int draw_tokens(int count, const Choice *choices, int size, int32_t *tokens) {
     int whole = (size + SPAN - 1) / SPAN * SPAN;
     Row row = {0, 0, 0, size, whole};

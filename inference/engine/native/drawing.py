@@ -40,7 +40,8 @@ class Choice(Structure):
 
 
 def draw_tokens(choices: Sequence[Choice], vocabulary: int) -> NDArray[np.int32]:
-    """A token for each choice, whose scores are `vocabulary` numbers; -1 where none is allowed.
+    """A token for each choice, whose scores are `vocabulary` numbers; -1 where none is allowed, or
+    one of them is no number.
 
     Among equally likely tokens the lower one comes first.
     """
