@@ -10,6 +10,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from inference.engine import Manifest, load_engine, write_manifest
 from inference.engine.engine import Engine
+from inference.engine.native.library import load_library
 from inference.engine.prepare import prepare
 from inference.engine.prepare.export import export, export_for_device
 from inference.engine.prepare.folder import locked
@@ -22,6 +23,12 @@ TEMPLATE = (
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 CONTEXT = 256
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _compiled() -> None:
+    """The kernels, so that no test's time includes their compilation."""
+    load_library()
 
 
 @pytest.fixture(scope="session")
