@@ -7,6 +7,7 @@ from pathlib import Path
 from inference.engine.echo import EchoRunner
 from inference.engine.engine import Engine
 from inference.engine.manifest import Manifest, NotPrepared, read_manifest
+from inference.engine.native.library import NoKernels
 from inference.engine.runner import Runner
 from inference.engine.text import load_text
 
@@ -30,12 +31,15 @@ def load_engine(
     """
     manifest = read_manifest(folder)
     threads = threads or len(os.sched_getaffinity(0))
-    runner = load_runner(
-        folder, manifest, slots=slots, threads=threads, device=device, adapters=adapters
-    )
     if cache_tokens is not None:
         cache_tokens = max(cache_tokens, manifest.context)
-    return Engine(runner, load_text(folder), slots=slots, cache_tokens=cache_tokens)
+    try:
+        runner = load_runner(
+            folder, manifest, slots=slots, threads=threads, device=device, adapters=adapters
+        )
+        return Engine(runner, load_text(folder), slots=slots, cache_tokens=cache_tokens)
+    except NoKernels as error:
+        raise NotPrepared(str(error)) from error
 
 
 def load_runner(
@@ -47,19 +51,16 @@ def load_runner(
     device: str | None = None,
     adapters: Mapping[str, Path] | None = None,
 ) -> Runner:
-    """What runs the model in `folder`, by its manifest's backend. Raises NotPrepared."""
+    """What runs the model in `folder`, by its manifest's backend. Raises NotPrepared, NoKernels."""
     if adapters and manifest.backend != "torch":
         raise NotPrepared(f"{folder} runs by {manifest.backend}; adapters need the torch backend")
     match manifest.backend:
         case "echo":
             return EchoRunner(slots=slots, context=manifest.context)
         case "native":
-            from inference.engine.native import NativeRunner, NoKernels
+            from inference.engine.native import NativeRunner
 
-            try:
-                return NativeRunner(folder, slots=slots, context=manifest.context, threads=threads)
-            except NoKernels as error:
-                raise NotPrepared(str(error)) from error
+            return NativeRunner(folder, slots=slots, context=manifest.context, threads=threads)
         case "onnx" if manifest.provider != "cpu":
             from inference.engine.onnx_device import DeviceOnnxRunner
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from inference.engine.delta import Logprob
 from inference.engine.native.drawing import Choice, Some, draw_tokens
+from inference.engine.native.library import load_library
 from inference.engine.odds import Odds
 from inference.engine.runner import Logits
 
@@ -33,7 +34,10 @@ class Drawn:
 
 
 class Sampler:
-    """Draws tokens."""
+    """Draws tokens. Raises NoKernels where what draws them cannot be compiled."""
+
+    def __init__(self) -> None:
+        load_library()
 
     def sample(self, logits: Logits, odds: Sequence[Odds]) -> list[Drawn | None]:
         """One token a row; None for a row whose logits are not numbers or allow no token.

@@ -224,7 +224,7 @@ class Scheduler:
     def _room(self, decodes: int) -> int:
         """For tokens of prompts beside so many decodes."""
         if self._free:
-            return max(LEAST, decodes) if decodes else self._step_tokens
+            return min(max(LEAST, decodes), self._step_tokens) if decodes else self._step_tokens
         return max(1, self._step_tokens - decodes)
 
     def _reusable(self, sequence: Sequence) -> int:

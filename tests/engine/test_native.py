@@ -82,6 +82,18 @@ def test_a_copy_goes_on_as_its_source(runner: NativeRunner) -> None:
         assert (runner.prefill(4, rest, length)[0] == whole[-1]).all()
 
 
+@pytest.mark.parametrize("context", [70, 100])
+def test_a_context_of_any_length_is_whole_up_to_its_end(tiny: Path, context: int) -> None:
+    runner = NativeRunner(tiny / "native", slots=2, context=context, threads=1, shelves=1)
+    tokens = (PROMPT + PROMPT)[:context]
+    first = all_at_once(runner, 0, tokens)
+    assert (all_at_once(runner, 1, tokens) == first).all()
+    runner.copy(1, 2, context)
+    assert (all_at_once(runner, 0, tokens) == first).all(), "a neighbour's end stays its own"
+    whole = NativeRunner(tiny / "native", slots=1, context=CONTEXT, threads=1)
+    assert (all_at_once(whole, 0, tokens) == first).all()
+
+
 def test_what_a_place_held_before_changes_nothing(runner: NativeRunner) -> None:
     first = runner.prefill(5, PROMPT[:20], 0).copy()
     runner.prefill(5, PROMPT, 0)

@@ -72,14 +72,14 @@ typedef struct {
     int rows, wanted;
     const int32_t *tokens, *places, *positions;
     const int32_t *logit_rows; /* which rows' logits are wanted */
-    float *logits;             /* [wanted][vocabulary] */
+    float *logits;             /* [wanted][tiles of the output layer * LANES] */
 } Pass;
 
 typedef enum { LINEAR, HEAD, ATTENTION_PART, REST } Part;
 
 typedef struct {
     const Model *model;
-    int threads, rows_most;
+    int threads;
     pthread_t *others;
     pthread_mutex_t lock;
     pthread_cond_t wake;
@@ -539,7 +539,6 @@ Runner *runner_new(const Model *m, int threads, int rows) {
     int64_t outputs = m->layer[0].qkv.tiles * LANES;
     if (m->neurons > outputs) outputs = m->neurons;
     run->model = m;
-    run->rows_most = rows;
     run->threads = 1;
     run->others = room(sizeof(pthread_t) * (size_t)threads);
     run->counters = room(sizeof(Counter) * (size_t)(m->layers + 1) * PHASES);

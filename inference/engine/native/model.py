@@ -8,6 +8,9 @@ from numpy.typing import NDArray
 from inference.engine.native.memory import Cache, Weights
 from inference.engine.native.weights import BLOCK, Shape
 
+SPAN = 64
+"""Positions whose keys are read at once; a place has room for a multiple of them."""
+
 
 class Linear(Structure):
     _fields_ = (
@@ -48,6 +51,7 @@ class Decoder:
     def __init__(
         self, shape: Shape, weights: Weights, *, theta: float, places: int, context: int
     ) -> None:
+        context = -(-context // SPAN) * SPAN
         self.cache = Cache(shape, places=places, context=context)
         self._weights = weights
         self._angles = rotation(theta, shape.head_size, context)
