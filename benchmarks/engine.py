@@ -280,13 +280,13 @@ def _beside(
     ]
 
 
-def record(lines: list[str], *, now: datetime, threads: int) -> None:
+def record(title: str, lines: list[str], *, now: datetime, threads: int) -> None:
     """Append to RESULTS.md, with date, machine and command."""
     command = shlex.join([".venv/bin/python", *sys.argv])
     load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
     with RESULTS.open("a") as file:
         file.write(
-            f"\n## Engine, {now:%Y-%m-%d %H:%M} UTC\n\n`{command}`; {os.cpu_count()} CPUs "
+            f"\n## {title}, {now:%Y-%m-%d %H:%M} UTC\n\n`{command}`; {os.cpu_count()} CPUs "
             f"({platform.machine()}), {threads} threads, load average {load}.\n\n"
         )
         file.write("\n".join(lines) + "\n")
@@ -341,7 +341,7 @@ def main() -> None:
     lines = table(bench.manifest, best, rivals)
     console.print("\n".join(lines), markup=False, soft_wrap=True)
     if chosen.record:
-        record(lines, now=datetime.now(UTC), threads=chosen.threads)
+        record("Engine", lines, now=datetime.now(UTC), threads=chosen.threads)
 
 
 if __name__ == "__main__":

@@ -17,10 +17,7 @@ overhead   what a step of 32 streams spends outside the model's forward pass: sa
 
 import argparse
 import os
-import platform
-import shlex
 import statistics
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -32,7 +29,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import Progress
 
-from benchmarks.engine import Endless
+from benchmarks.engine import Endless, record
 from inference.engine import (
     Engine,
     Logits,
@@ -45,7 +42,6 @@ from inference.engine.loading import load_runner
 from inference.engine.runner import RowRunner
 
 ROOT = Path(__file__).resolve().parents[1]
-RESULTS = ROOT / "benchmarks" / "RESULTS.md"
 OVERHEADS = {
     "greedy": Sampling(10_000),
     "top-p": Sampling(10_000, temperature=1.0, top_p=0.9),
@@ -250,18 +246,6 @@ def _row(name: str, value: float, unit: str, bar: str = "") -> str:
     return f"| {name} | {value:.3g} {unit} | {bar} |"
 
 
-def record(lines: list[str], *, now: datetime, threads: int) -> None:
-    """Append to RESULTS.md, with date, machine and command."""
-    command = shlex.join([".venv/bin/python", *sys.argv])
-    load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
-    with RESULTS.open("a") as file:
-        file.write(
-            f"\n## Latency, {now:%Y-%m-%d %H:%M} UTC\n\n`{command}`; {os.cpu_count()} CPUs "
-            f"({platform.machine()}), {threads} threads, load average {load}.\n\n"
-        )
-        file.write("\n".join(lines) + "\n")
-
-
 def options() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(
@@ -276,7 +260,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", choices=MEASURES, default=list(MEASURES))
     parser.add_argument("--rounds", type=int, default=3, help="of each side (default: 3)")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--record", action="store_true", help=f"append to {RESULTS.name}")
+    parser.add_argument("--record", action="store_true", help="append to RESULTS.md")
     return parser.parse_args()
 
 
@@ -300,7 +284,7 @@ def main() -> None:
             bar.advance(task)
     console.print("\n".join(lines), markup=False)
     if chosen.record:
-        record(lines, now=datetime.now(UTC), threads=chosen.threads)
+        record("Latency", lines, now=datetime.now(UTC), threads=chosen.threads)
 
 
 if __name__ == "__main__":

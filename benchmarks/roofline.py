@@ -106,7 +106,7 @@ def main() -> None:
     lines = table(chosen.model, chosen.threads)
     print("\n".join(lines))  # noqa: T201
     if chosen.record:
-        record(lines, now=datetime.now(UTC), threads=chosen.threads)
+        record("Roofline", lines, now=datetime.now(UTC), threads=chosen.threads)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ import argparse
 import json
 import os
 import platform
-import shlex
 import sys
 import tempfile
 import time
@@ -33,12 +32,11 @@ from rich.console import Console  # noqa: E402
 from rich.progress import Progress  # noqa: E402
 from safetensors.torch import save_file  # noqa: E402
 
-from benchmarks.engine import Bench, Endless, Round  # noqa: E402
+from benchmarks.engine import Bench, Endless, Round, record  # noqa: E402
 from inference.engine import Engine, Sampling, Work, load_text, read_manifest  # noqa: E402
 from inference.engine.prepare import prepare  # noqa: E402
 from inference.engine.torch import Batching, TorchRunner  # noqa: E402
 
-RESULTS = ROOT / "benchmarks" / "RESULTS.md"
 _RANK = 16
 
 
@@ -178,14 +176,7 @@ def main() -> None:
     ]
     print("\n".join(lines))  # noqa: T201
     if chosen.record:
-        load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
-        with RESULTS.open("a") as file:
-            file.write(
-                f"\n## Torch runner, {datetime.now(UTC):%Y-%m-%d %H:%M} UTC\n\n"
-                f"`{shlex.join(['.venv/bin/python', *sys.argv])}`; {os.cpu_count()} CPUs, "
-                f"load average {load}.\n\n"
-            )
-            file.write("\n".join(lines) + "\n")
+        record("Torch runner", lines, now=datetime.now(UTC), threads=torch.get_num_threads())
 
 
 def options() -> argparse.Namespace:
