@@ -1,0 +1,97 @@
+"""People, and the log-ins that they hold."""
+
+from contextlib import ExitStack
+from typing import Any, ClassVar
+from uuid import uuid4
+
+from django.contrib.auth.models import AbstractUser, BaseUserManager
+from django.db import models
+from django.db.models.functions import Lower
+
+from tenants.records import changing
+from tenants.remembered import Remembered
+
+
+class UserManager(BaseUserManager["User"]):
+    """Users are known by their e-mail address, in lower case."""
+
+    @classmethod
+    def normalize_email(cls, email: str | None) -> str:
+        """One spelling an address."""
+        return (email or "").strip().lower()
+
+    def get_by_natural_key(self, username: str | None) -> "User":
+        """Log-in, however the address is typed."""
+        return self.get(email=self.normalize_email(username))
+
+    def create_user(self, email: str, password: str | None = None, **fields: Any) -> "User":
+        """A person without operator rights."""
+        user = self.model(email=self.normalize_email(email), **fields)
+        user.set_password(password)
+        user.save(using=self._db)
+        return user
+
+    def create_superuser(self, email: str, password: str | None = None, **fields: Any) -> "User":
+        """An operator with every right."""
+        return self.create_user(email, password, is_staff=True, is_superuser=True, **fields)
+
+
+class User(AbstractUser):
+    """A person. Operators are staff; everyone else is what their memberships say."""
+
+    username = None  # type: ignore[assignment]
+    email = models.EmailField("e-mail address", unique=True)
+
+    USERNAME_FIELD = "email"
+    REQUIRED_FIELDS: ClassVar[list[str]] = []
+
+    objects = UserManager()  # type: ignore[assignment,misc]
+
+    class Meta:
+        ordering = ("email",)
+        constraints = (
+            models.CheckConstraint(
+                condition=models.Q(email=Lower("email")), name="user_email_lower"
+            ),
+        )
+
+    def __str__(self) -> str:
+        return self.email
+
+    def delete(self, *args: Any, **kwargs: Any) -> tuple[int, dict[str, int]]:
+        """Delete, and let every process know that log-ins and keys are over."""
+        places = self.memberships.across_organizations().values_list("organization__slug")
+        with ExitStack() as stack:
+            for login in self.logins.filter(ended_at=None):
+                stack.enter_context(changing(LogIn.kind, login.pk))
+            for (slug,) in places:
+                stack.enter_context(changing(places.model.kind, f"{self.pk}:{slug}"))
+            for key in self.keys.across_organizations():
+                stack.enter_context(changing(key.kind, key.pk))
+            return super().delete(*args, **kwargs)
+
+
+class LogIn(Remembered):
+    """A person who logged in: from one password to the end of its last refresh token.
+
+    `token` is the id of the one refresh token that is good now; whoever shows an older one has
+    stolen it, or was stolen from.
+    """
+
+    kind = "login"
+
+    id = models.UUIDField(primary_key=True, default=uuid4, editable=False)
+    user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="logins")
+    token = models.CharField(max_length=64)
+    address = models.CharField(max_length=45, blank=True)
+    agent = models.CharField(max_length=200, blank=True)
+    created_at = models.DateTimeField()
+    refreshed_at = models.DateTimeField()
+    ended_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        verbose_name = "log-in"
+        ordering = ("-refreshed_at",)
+
+    def __str__(self) -> str:
+        return f"{self.user} · {self.created_at:%Y-%m-%d %H:%M}"
