@@ -32,7 +32,6 @@ from kit.envelope import Unreadable
 from kit.errors import Refused, Unavailable
 from tenants import datakeys
 
-Queue = asyncio.Queue[tuple[str, bytes]]
 _QUIET_SECONDS = 2.0
 _PATIENCE = 5.0
 _GAP = ("", b"")
@@ -53,6 +52,12 @@ class NotKeptAnyMore(Refused):
     status, code = 410, "answer_not_kept"
 
 
+class Inbox(asyncio.Queue[tuple[str, bytes]]):
+    """A follower's live (entry, payload) pairs, and when the last one came."""
+
+    heard = 0.0
+
+
 class Listener:
     """Hands this event loop's live messages to the followers. One a loop, made when needed."""
 
@@ -62,9 +67,10 @@ class Listener:
 
     def __init__(self) -> None:
         self.id = uuid4().hex
-        self._open: defaultdict[str, set[Queue]] = defaultdict(set)
+        self._open: defaultdict[str, set[Inbox]] = defaultdict(set)
         self._subscribed = asyncio.Event()
         self._task = asyncio.create_task(self._listen())
+        self._watch = asyncio.create_task(self._watch_silence())
 
     @classmethod
     async def here(cls) -> Self:
@@ -79,15 +85,16 @@ class Listener:
             raise Unavailable("The platform's state does not answer; try again.") from error
         return listener  # type: ignore[return-value]
 
-    def open(self, request: UUID) -> Queue:
-        """From now on, live (entry, payload) pairs of this request land in the queue."""
-        queue: Queue = asyncio.Queue()
-        self._open[str(request)].add(queue)
-        return queue
+    def open(self, request: UUID) -> Inbox:
+        """From now on, live messages of this request land there, and a gap after some silence."""
+        inbox = Inbox()
+        inbox.heard = asyncio.get_running_loop().time()
+        self._open[str(request)].add(inbox)
+        return inbox
 
-    def close(self, request: UUID, queue: Queue) -> None:
+    def close(self, request: UUID, inbox: Inbox) -> None:
         """Drop what still comes."""
-        self._open[str(request)].discard(queue)
+        self._open[str(request)].discard(inbox)
         if not self._open[str(request)]:
             del self._open[str(request)]
 
@@ -102,18 +109,31 @@ class Listener:
                 log.warning("the live channel broke; followers read the streams", error=str(error))
                 await asyncio.sleep(0.5)
 
+    async def _watch_silence(self) -> None:
+        """One timer for all: a timer a message would cost more than the message."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(_QUIET_SECONDS / 4)
+            now = loop.time()
+            for inbox in chain.from_iterable(self._open.values()):
+                if now - inbox.heard >= _QUIET_SECONDS:
+                    inbox.heard = now
+                    if inbox.empty():
+                        inbox.put_nowait(_GAP)
+
     def _hand_out(self, message: dict[str, object]) -> None:
         if message["type"] == "subscribe":
             self._subscribed.set()
-            for queue in chain.from_iterable(self._open.values()):
-                queue.put_nowait(_GAP)
+            for inbox in chain.from_iterable(self._open.values()):
+                inbox.put_nowait(_GAP)
             return
-        data = message["data"]
+        data, now = message["data"], asyncio.get_running_loop().time()
         assert isinstance(data, bytes)  # noqa: S101  a message's data, by redis-py's contract
         for line in data.split(b"\n"):
             request, entry, payload = line.split(b" ", 2)
-            for follower in self._open.get(request.decode(), ()):
-                follower.put_nowait((entry.decode(), payload))
+            for inbox in self._open.get(request.decode(), ()):
+                inbox.heard = now
+                inbox.put_nowait((entry.decode(), payload))
 
 
 class Follower:
@@ -132,11 +152,11 @@ class Follower:
         self._organization = organization
         self.ended: Ended | None = None
         self._listener = listener
-        self._queue = listener.open(request)
+        self._inbox = listener.open(request)
         self._last = after or "0-0"
         self._expected = entry_order(self._last)[0]
         if after is not None:
-            self._queue.put_nowait(_GAP)
+            self._inbox.put_nowait(_GAP)
 
     async def __aenter__(self) -> Self:
         return self
@@ -147,7 +167,7 @@ class Follower:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._listener.close(self.request, self._queue)
+        self._listener.close(self.request, self._inbox)
 
     async def __aiter__(self) -> AsyncIterator[Event]:
         while self.ended is None:
@@ -155,7 +175,7 @@ class Follower:
                 yield event
 
     async def _next(self) -> list[Event]:
-        entry, payload = await self._message()
+        entry, payload = await self._inbox.get()
         if (entry, payload) == _GAP:
             return await self._catch_up()
         event = decode(entry, payload)
@@ -170,16 +190,6 @@ class Follower:
             return await self._catch_up()
         self._note(event)
         return [event]
-
-    async def _message(self) -> tuple[str, bytes]:
-        """The next live message; a gap after some silence. No task a message."""
-        if not self._queue.empty():
-            return self._queue.get_nowait()
-        try:
-            async with asyncio.timeout(_QUIET_SECONDS):
-                return await self._queue.get()
-        except TimeoutError:
-            return _GAP
 
     async def _catch_up(self) -> list[Event]:
         events = await _read(self._organization, self.request, after=self._last)

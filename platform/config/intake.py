@@ -41,7 +41,11 @@ class Intake:
         try:
             with connection(_address(scope)):
                 body = await self._body(scope, receive)
-                await self._app(scope, _replay(body, receive), _impatient(send))
+                impatient = _Impatient(send)
+                try:
+                    await self._app(scope, _replay(body, receive), impatient)
+                finally:
+                    impatient.close()
         except Gone:
             return
         except Refused as refusal:
@@ -83,15 +87,44 @@ def _address(scope: Scope) -> str:
     return str(origin.of_scope(scope).address)
 
 
-def _impatient(send: Send) -> Send:
-    async def send_soon(message: Message) -> None:
-        try:
-            async with asyncio.timeout(_SEND_SECONDS):
-                await send(message)
-        except TimeoutError as error:
-            raise Gone from error
+class _Impatient:
+    """Sends, and cuts off a reader that takes nothing for too long.
 
-    return send_soon
+    One timer a connection, not one a message: it looks when the send that waits now began.
+    """
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self._loop = asyncio.get_running_loop()
+        self._began: float | None = None
+        self._sender: asyncio.Task[Any] | None = None
+        self._late = False
+        self._timer = self._loop.call_later(_SEND_SECONDS, self._look)
+
+    async def __call__(self, message: Message) -> None:
+        self._began, self._sender = self._loop.time(), asyncio.current_task()
+        try:
+            await self._send(message)
+        except asyncio.CancelledError as error:
+            if self._late and self._sender is not None:
+                self._sender.uncancel()
+                raise Gone from error
+            raise
+        finally:
+            self._began = None
+
+    def close(self) -> None:
+        """Look no more."""
+        self._timer.cancel()
+
+    def _look(self) -> None:
+        now = self._loop.time()
+        due = (now if self._began is None else self._began) + _SEND_SECONDS
+        if due > now:
+            self._timer = self._loop.call_at(due, self._look)
+        elif self._sender is not None:
+            self._late = True
+            self._sender.cancel()
 
 
 async def _read(receive: Receive) -> bytes:

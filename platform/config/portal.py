@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 from allauth.account.middleware import AccountMiddleware
-from asgiref.sync import markcoroutinefunction
+from asgiref.sync import markcoroutinefunction, sync_to_async
 from django.conf import settings
 from django.contrib.auth.middleware import AuthenticationMiddleware
 from django.contrib.messages.middleware import MessageMiddleware
@@ -28,8 +28,30 @@ class Security(PortalOnly, SecurityMiddleware):
     """Redirect to HTTPS, HSTS, referrer policy."""
 
 
-class WhiteNoise(PortalOnly, WhiteNoiseMiddleware):  # type: ignore[misc]
-    """Static files."""
+class WhiteNoise:
+    """Static files. Whitenoise's own middleware is synchronous, and would take every other request
+    to a thread and back."""
+
+    sync_capable = False
+    async_capable = True
+
+    def __init__(self, get_response: Callable[[HttpRequest], Awaitable[HttpResponseBase]]) -> None:
+        self.get_response = get_response
+        self._files = WhiteNoiseMiddleware(_no_such_file)
+        self._serve = sync_to_async(self._files, thread_sensitive=False)
+        markcoroutinefunction(self)
+
+    async def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        """A file, or whatever else answers."""
+        if request.path.startswith(self._files.static_prefix):
+            file: HttpResponseBase | None = await self._serve(request)
+            if file is not None:
+                return file
+        return await self.get_response(request)
+
+
+def _no_such_file(request: HttpRequest) -> None:
+    """What stands behind the files."""
 
 
 class Session(PortalOnly, SessionMiddleware):
