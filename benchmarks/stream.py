@@ -20,7 +20,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -38,6 +38,8 @@ from config.stack.apart import MODEL, Stack, running  # noqa: E402
 from inference.engine import Delta, Sampling, Work, load_engine, load_text  # noqa: E402
 
 _RESULTS = ROOT / "benchmarks" / "RESULTS.md"
+Heard = list[tuple[float, bytes]]
+"""What came, and when."""
 _TOPICS = ("a dragon", "the sea", "an old clock", "two brothers", "a lost key", "the first snow")
 
 
@@ -95,34 +97,30 @@ class Bare:
 
 async def through(stack: Stack, streams: int, tokens: int) -> Round:
     """The same requests over server-sent events."""
-    result, heard = Round(), dict[str, float]()
+    heard: Heard = []
     listening = asyncio.create_task(listen(stack.redis_url, heard))
     began = time.perf_counter()
-    await asyncio.gather(*(follow(stack, n, tokens, result, heard) for n in range(streams)))
-    result.seconds = time.perf_counter() - began
+    answers = await asyncio.gather(*(follow(stack, n, tokens) for n in range(streams)))
+    seconds = time.perf_counter() - began
     listening.cancel()
     with suppress(asyncio.CancelledError):
         await listening
-    return result
+    return weighed(answers, heard, seconds)
 
 
-async def listen(url: str, heard: dict[str, float]) -> None:
-    """Note when each entry went out live."""
+async def listen(url: str, heard: Heard) -> None:
+    """Note when each live message went out; what is in it is looked at afterwards."""
     client = redis.asyncio.Redis.from_url(url, socket_timeout=None)
     async with client, client.pubsub() as channel:
         await channel.psubscribe("web:*")
         async for message in channel.listen():
-            now = time.perf_counter()
             if message["type"] == "pmessage":
-                for line in message["data"].split(b"\n"):
-                    request, entry, _ = line.split(b" ", 2)
-                    heard[f"{request.decode()} {entry.decode()}"] = now
+                heard.append((time.perf_counter(), message["data"]))
 
 
-async def follow(
-    stack: Stack, number: int, tokens: int, result: Round, heard: dict[str, float]
-) -> None:
-    """One client."""
+async def follow(stack: Stack, number: int, tokens: int) -> Heard:
+    """One client: when each part of its answer came. It shares the processors with what is
+    measured, so it looks at them afterwards."""
     host, port = stack.url.removeprefix("http://").split(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     body = json.dumps(
@@ -138,19 +136,40 @@ async def follow(
         "POST /api/v1/infer/stream HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n"
         f"Authorization: Bearer {stack.key}\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()
     )
-    request = entry = ""
-    while line := await reader.readline():
-        now = time.perf_counter()
-        if line.startswith(b"id: "):
-            entry = line[4:].strip().decode()
-            sent = heard.get(f"{request} {entry}")
-            if sent is not None:
-                result.delays.append(now - sent)
-        elif line.startswith(b"data: "):
-            data = json.loads(line[6:])
-            request = data.get("request_id", request)
-            result.tokens += data.get("usage", {}).get("completion_tokens", 0)
+    parts: Heard = []
+    while part := await reader.read(65536):
+        parts.append((time.perf_counter(), part))
     writer.close()
+    return parts
+
+
+def weighed(answers: Sequence[Heard], heard: Heard, seconds: float) -> Round:
+    """What the clients were told, and how long after it had left Redis."""
+    went = {
+        tuple(line.split(b" ", 2)[:2]): when for when, data in heard for line in data.split(b"\n")
+    }
+    result = Round(seconds=seconds)
+    for parts in answers:
+        request = b""
+        for when, line in lines(parts):
+            if line.startswith(b"id: "):
+                sent = went.get((request, line[4:].strip()))
+                if sent is not None:
+                    result.delays.append(when - sent)
+            elif line.startswith(b"data: "):
+                data = json.loads(line[6:])
+                request = data.get("request_id", request.decode()).encode()
+                result.tokens += data.get("usage", {}).get("completion_tokens", 0)
+    return result
+
+
+def lines(parts: Heard) -> Iterator[tuple[float, bytes]]:
+    """The lines of an answer, and when each was complete."""
+    rest = b""
+    for when, part in parts:
+        *whole, rest = (rest + part).split(b"\n")
+        for line in whole:
+            yield when, line
 
 
 def main() -> int:
