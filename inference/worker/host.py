@@ -16,8 +16,9 @@ from inference.announce import announce
 from inference.catalog.offers import Offer
 from inference.engine import load_engine
 from inference.worker.finisher import Finisher
+from inference.worker.held import Held, requeue
 from inference.worker.remote import RemoteStation
-from inference.worker.station import Held, Station, requeue
+from inference.worker.station import Station
 from inference.worker.stations import Stations
 from inference.worker.watch import Watch
 

@@ -17,8 +17,9 @@ from inference.remote import body
 from inference.worker import openai
 from inference.worker.breaker import Breaker
 from inference.worker.choices import Seeds
+from inference.worker.held import Held
 from inference.worker.openai import Kind, RemoteFailed
-from inference.worker.station import Held, Station
+from inference.worker.station import Station
 from inference.worker.tally import Tally
 
 LONGEST_SECONDS = 1800.0
@@ -226,14 +227,19 @@ class RemoteStation(Station):
         self._serve = serve
         self._vacant = Event()
         self._stopped = False
-        self._threads.append(Thread(target=self._claim, name=f"claimer {offer.name}", daemon=True))
+        self._claimer = Thread(target=self._claim, name=f"claimer {offer.name}", daemon=True)
+
+    def start(self) -> None:
+        """See Station."""
+        super().start()
+        self._claimer.start()
 
     def stop(self) -> None:
         """See Station."""
         super().stop()
         self._stopped = True
         self._vacant.set()
-        self._threads[2].join(10)
+        self._claimer.join(10)
 
     def run(self, held: Held) -> None:
         """Begin one leased request; its slot is free again after its seal."""

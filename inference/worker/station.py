@@ -1,61 +1,25 @@
-"""One model at work: an engine in its own thread, and a publisher beside it.
-
-The publisher writes a whole step in one script call, so a slow Redis never stops decoding: steps
-that piled up meanwhile go out together.
-"""
+"""One model at work: an engine in its own thread, and a publisher beside it."""
 
 import os
 import signal
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
-from functools import partial
-from itertools import chain
-from queue import Empty, SimpleQueue
-from threading import Event, Lock, Thread
-from time import monotonic, sleep
+from collections.abc import Callable, Iterator, Sequence
+from threading import Lock, Thread
 from typing import Protocol
 from uuid import UUID
 
 import structlog
 from redis.exceptions import RedisError
 
-from inference import jobs, metrics, stream
 from inference.catalog.offers import Offer
 from inference.engine import Delta, EngineClosed, FinishReason, Outcome, Work
 from inference.jobs import Claim, Verdict
 from inference.stream import Part
 from inference.worker.breaker import Breaker
-from inference.worker.choices import Choices, Seeds
-from kit.envelope import Cipher, Unreadable
-from kit.keepers import KeeperFailed
-from tenants import datakeys
-
-_MOST_AT_ONCE = 512
-"""Deltas in one script call."""
-_CROWD, _GATHER_SECONDS = 16, 0.03
-"""From how many streams in a step on the next is waited for, and how long."""
+from inference.worker.held import Held, requeue
+from inference.worker.publisher import Publisher
 
 log = structlog.get_logger()
-
-
-class NotOpened(Exception):
-    """A request whose prompt does not open."""
-
-
-class Held:
-    """A request this worker has leased; `gone` is set when it has no more to do with it.
-
-    A request that comes back here is another attempt, and other works in the engine.
-    """
-
-    def __init__(self, claim: Claim) -> None:
-        self.claim = claim
-        self.cipher: Cipher | None = None  # its stream's, once it is opened
-        self.gone = Event()
-        self.choices = Choices(
-            work=f"{claim.job.id}/{claim.attempt}", count=claim.job.n, position=claim.position
-        )
 
 
 class Stats(Protocol):
@@ -114,27 +78,23 @@ class Station:
         self._lock = Lock()
         self.claims = Lock()
         self._held: dict[str, Held] = {}
-        self._steps: SimpleQueue[Sequence[Delta] | None] = SimpleQueue()
-        self._threads = [
-            Thread(target=self._decode, name=f"engine {offer.name}", daemon=True),
-            Thread(target=self._publish, name=f"publisher {offer.name}", daemon=True),
-        ]
+        self._publisher = Publisher(offer.name, held=self._held, note=self._note)
+        self._thread = Thread(target=self._decode, name=f"engine {offer.name}", daemon=True)
 
     def start(self) -> None:
         """Begin."""
-        for thread in self._threads:
-            thread.start()
+        self._thread.start()
+        self._publisher.start()
 
     def stop(self) -> None:
         """End both threads; what still runs is not waited for."""
         self.engine.stop()
-        self._threads[0].join(10)
-        self._steps.put(None)
-        self._threads[1].join(10)
+        self._thread.join(10)
+        self._publisher.stop()
 
     def is_well(self) -> bool:
         """Whether the engine still runs."""
-        return self._threads[0].is_alive()
+        return self._thread.is_alive()
 
     @property
     def free(self) -> int:
@@ -209,7 +169,7 @@ class Station:
         """Give a request to the engine."""
         taken = set[str]()
         try:
-            _open(held)
+            held.open()
             for work in self._works(held):
                 self.engine.submit(work)
                 taken.add(work.id)
@@ -222,7 +182,7 @@ class Station:
         except Exception as error:
             log.exception("the engine did not take a request")
             left = [work for work in held.choices.works if work not in taken]
-            self._steps.put([_failed(held, work, error) for work in left])
+            self._publisher.put([held.failed(work, error) for work in left])
             self._cancel(held, FinishReason.failed)
 
     def cancel(self, request: str, reason: str) -> None:
@@ -242,19 +202,7 @@ class Station:
 
     def _works(self, held: Held) -> Iterator[Work]:
         """A request as the engine takes it: a work for each answer."""
-        job, seeds = held.claim.job, Seeds(held.claim.job.sampling)
-        emitted = partial(stream.emitted, job.organization, job.id)
-        for choice, work in enumerate(held.choices.works):
-            yield Work(
-                id=work,
-                tenant=str(job.organization),
-                prompt=job.prompt,
-                sampling=seeds[choice],
-                emitted=emitted(choice) if held.claim.position else (),
-                priority=job.priority,
-                group=str(job.id) if job.n > 1 else "",
-                adapter=job.model if job.model in self._adapters else "",
-            )
+        return held.asked(self._adapters)
 
     def _let_go(self, held: Held) -> bool:
         """Forget it; False if that was done already. Its further answers' slots are free again."""
@@ -277,7 +225,7 @@ class Station:
 
     def _decode(self) -> None:
         try:
-            self.engine.run(self._steps.put)
+            self.engine.run(self._publisher.put)
         except Exception:
             log.exception("the engine broke; this worker ends", model=self.offer.name)
             self._abandon()
@@ -291,53 +239,6 @@ class Station:
             self.drop(held)
         os.kill(os.getpid(), signal.SIGTERM)
 
-    def _publish(self) -> None:
-        while (deltas := self._next_deltas()) is not None:
-            step = [
-                (held, held.choices.merge(delta))
-                for delta in deltas
-                if (held := self._held.get(delta.id)) is not None and not _given_up(delta)
-            ]
-            if step:
-                for (held, delta), verdict in zip(step, self._write(step), strict=True):
-                    self._note(held, delta, verdict)
-
-    def _next_deltas(self) -> list[Delta] | None:
-        """A step's, and those of what piled up; None at the end.
-
-        A crowd's steps go out together when they follow within some milliseconds, which halves what
-        every token costs on its way out. First tokens and ends wait for nothing.
-        """
-        first = self._steps.get()
-        if first is None:
-            return None
-        steps, count = [first], len(first)
-        until = monotonic() + (_GATHER_SECONDS if count >= _CROWD else 0)
-        while count < _MOST_AT_ONCE:
-            wait = 0.0 if any(map(_urgent, steps[-1])) else until - monotonic()
-            try:
-                more = self._steps.get(wait > 0, max(wait, 0) or None)
-            except Empty:
-                break
-            if more is None:
-                self._steps.put(None)
-                break
-            steps.append(more)
-            count += len(more)
-        return list(first) if len(steps) == 1 else _joined(chain.from_iterable(steps))
-
-    def _write(self, step: list[tuple[Held, Delta]]) -> list[str]:
-        rows = [(held.claim.job.id, held.claim.attempt, delta, held.cipher) for held, delta in step]
-        pause = 0.05
-        while True:
-            try:
-                with metrics.PUBLISH_SECONDS.time():
-                    return stream.append(rows)
-            except RedisError as error:
-                log.warning("a step could not be written; trying again", error=str(error))
-                sleep(pause)
-                pause = min(pause * 2, 2.0)
-
     def _note(self, held: Held, delta: Delta, verdict: str) -> None:
         if verdict == Verdict.LOST:
             self.drop(held)
@@ -349,52 +250,3 @@ class Station:
             self._cancel(held, FinishReason(verdict))
         elif isinstance(delta, Part) and delta.end == FinishReason.failed:
             self._cancel(held, FinishReason.failed)
-
-
-def _open(held: Held) -> None:
-    """Learn what was asked, and the cipher of its stream. Raises `NotOpened`."""
-    job = held.claim.job
-    try:
-        ring = datakeys.ring(job.organization, needs=job.sealed_under)
-        held.claim = replace(held.claim, job=job.unsealed(ring))
-    except (Unreadable, KeeperFailed) as error:
-        raise NotOpened("what was asked cannot be opened: its data key is out of reach") from error
-    held.cipher = ring.cipher(stream.place(job.organization, job.id))
-
-
-def _urgent(delta: Delta) -> bool:
-    """A first token, or an end."""
-    return delta.position == 0 or delta.outcome is not None
-
-
-def _joined(deltas: Iterable[Delta]) -> list[Delta]:
-    """What follows each other in one work, as one delta."""
-    found: dict[str, Delta] = {}
-    for delta in deltas:
-        before = found.get(delta.id)
-        if before is None:
-            found[delta.id] = delta
-        elif not _given_up(delta):
-            found[delta.id] = before.then(delta)
-    return list(found.values())
-
-
-def _given_up(delta: Delta) -> bool:
-    return delta.outcome is not None and delta.outcome.reason == FinishReason.handed_over
-
-
-def _failed(held: Held, work: str, error: Exception) -> Delta:
-    claim = held.claim
-    outcome = Outcome(
-        reason=FinishReason.failed,
-        prompt_tokens=claim.job.input_tokens,
-        cached_tokens=0,
-        completion_tokens=claim.position,
-        error=str(error)[:400],
-    )
-    return Delta(id=work, position=claim.position, tokens=(), text="", outcome=outcome)
-
-
-def requeue(held: Sequence[Held]) -> list[str]:
-    """Hand requests over to other workers, tokens kept; the models that have work again."""
-    return jobs.give_back((each.claim.job.id, each.claim.attempt) for each in held)
