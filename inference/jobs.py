@@ -26,8 +26,12 @@ from tenants.models import Retention
 
 LEASE_MS = 6_000
 """How long a worker that fell silent keeps its requests."""
+SILENT_MS = 2_000
+"""The same for one that does not even listen any more: its process is dead."""
 MOST_CRASHES = 3
-"""After so many dead workers a request is taken for the cause, and fails."""
+"""After so many workers that died before its next token a request is taken for the cause."""
+MOST_ATTEMPTS = 20
+"""The same for workers that died later."""
 KEPT_SECONDS = 3600
 """How long an ended request's stream can still be read."""
 KEPT_LONG_SECONDS = 86_400
@@ -263,12 +267,13 @@ def unclaimed(model: str, *, older_than_ms: int) -> int:
 
 
 def requeue_expired(*, most: int = 100) -> list[str]:
-    """Put requests of dead workers back in line; the models that have work again."""
-    return _models(_REQUEUE([LEASES, SEALED], ["expired", most, MOST_CRASHES]))
+    """Put requests of dead workers back in line; the model of each."""
+    limits = [most, MOST_CRASHES, MOST_ATTEMPTS, LEASE_MS - SILENT_MS]
+    return _models(_REQUEUE([LEASES, SEALED], ["expired", *limits]))
 
 
 def give_back(held: Iterable[tuple[UUID, int]]) -> list[str]:
-    """Put requests that this worker will not finish back in line; the models concerned."""
+    """Put requests that this worker will not finish back in line; the model of each."""
     arguments: list[Argument] = ["given"]
     for request, attempt in held:
         arguments += [str(request), attempt]

@@ -20,6 +20,7 @@ if found[1] == 'waiting' then
   return 'sealed'
 elseif found[1] == 'running' then
   redis.call('HSET', KEYS[1], 'cancel', ARGV[3])
+  redis.call('HSETNX', KEYS[1], 'told_at', redis.call('HGET', KEYS[1], 'position'))
   redis.call('PUBLISH', 'worker:' .. found[5], 'cancel ' .. ARGV[1] .. ' ' .. ARGV[3])
   return 'told'
 end

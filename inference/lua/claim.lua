@@ -28,7 +28,7 @@ for priority = 0, ARGV[3] - 1 do
     if job and redis.call('HGET', job, 'state') == 'waiting' then
       local attempt = redis.call('HINCRBY', job, 'attempt', 1)
       local found = redis.call('HMGET', job, 'position', 'spec', 'cost', 'sealed_prompt')
-      redis.call('HSET', job, 'state', 'running', 'worker', ARGV[1])
+      redis.call('HSET', job, 'state', 'running', 'worker', ARGV[1], 'from', found[1])
       redis.call('HSETNX', job, 'started', now)
       redis.call('ZREM', KEYS[1], rid)
       redis.call('ZADD', KEYS[2], now + ARGV[2], rid)

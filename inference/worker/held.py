@@ -75,5 +75,5 @@ class Held:
 
 
 def requeue(held: Sequence[Held]) -> list[str]:
-    """Hand requests over to other workers, tokens kept; the models that have work again."""
+    """Hand requests over to other workers, tokens kept; the model of each."""
     return jobs.give_back((each.claim.job.id, each.claim.attempt) for each in held)

@@ -18,6 +18,7 @@ from inference.worker.stations import Stations
 from kit import redis as kit_redis
 
 _BEAT_SECONDS = 1.0
+_REAP_SECONDS = 0.5
 _ALIVE_MS = 5_000
 _OVERDUE_MS = 3_000
 _REAPER_LOCK = "reaper"
@@ -26,7 +27,10 @@ log = structlog.get_logger()
 
 
 class Watch:
-    """Two threads: one that beats each second, one that listens for messages to this worker."""
+    """Three threads: one beats each second, one reaps, one listens for messages to this worker.
+
+    Reaping waits for PostgreSQL where that is away; leases must not wait with it.
+    """
 
     def __init__(self, *, worker: str, stations: Stations, sealed: Callable[[UUID], None]) -> None:
         self._worker = worker
@@ -35,6 +39,7 @@ class Watch:
         self._stopped = Event()
         self._threads = [
             Thread(target=self._beat, name="watch", daemon=True),
+            Thread(target=self._reap, name="reaper", daemon=True),
             Thread(target=self._listen, name="control", daemon=True),
         ]
 
@@ -46,7 +51,8 @@ class Watch:
     def stop(self) -> None:
         """End; the worker counts as gone at once."""
         self._stopped.set()
-        self._threads[0].join(5)
+        for thread in self._threads[:2]:
+            thread.join(5)
         kit_redis.state().delete(f"worker:{self._worker}")
         kit_redis.state().srem("workers", self._worker)
 
@@ -56,8 +62,6 @@ class Watch:
                 self._renew()
                 self._report()
                 self._announce_again()
-                if self._is_reaper():
-                    reap()
             except RedisError as error:
                 log.warning("Redis does not answer the watch", error=str(error))
             except Exception:
@@ -66,6 +70,18 @@ class Watch:
                 connection.close()
             if self._stopped.wait(_BEAT_SECONDS):
                 return
+
+    def _reap(self) -> None:
+        while not self._stopped.wait(_REAP_SECONDS):
+            try:
+                if self._is_reaper():
+                    reap()
+            except RedisError as error:
+                log.warning("Redis does not answer the reaper", error=str(error))
+            except Exception:
+                log.exception("the reaper stumbled")
+            finally:
+                connection.close()
 
     def _renew(self) -> None:
         held = [(station, each) for station in self._stations.loaded() for each in station.held()]

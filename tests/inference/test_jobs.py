@@ -130,6 +130,46 @@ def test_a_request_that_kills_its_workers_fails_in_the_end(redis: Redis) -> None
     assert fields(one.id)["state"] == "sealed"
 
 
+def test_workers_that_die_after_its_next_token_do_not_make_a_request_suspect(
+    redis: Redis,
+) -> None:
+    one = job()
+    submit(one)
+    for position in range(jobs.MOST_CRASHES + 1):
+        found = claim()
+        assert found is not None
+        assert append([(one.id, found.attempt, delta(one, position, 7))]) == ["ok"]
+        expire_leases()
+        assert jobs.requeue_expired() == [ECHO]
+    assert fields(one.id)["state"] == "waiting"
+
+
+def test_there_is_an_end_of_attempts_for_them_too(redis: Redis) -> None:
+    one = job()
+    submit(one)
+    redis.hset(f"job:{one.id}", "attempt", jobs.MOST_ATTEMPTS - 1)
+    found = claim()
+    assert found is not None
+    append([(one.id, found.attempt, delta(one, 0, 7))])
+    expire_leases()
+    jobs.requeue_expired()
+    assert fields(one.id)["reason"] == "failed"
+
+
+def test_a_dead_process_keeps_its_requests_no_longer_than_two_seconds(redis: Redis) -> None:
+    one, other = job(), job()
+    submit(one, other)
+    with redis.pubsub() as channel:  # type: ignore[no-untyped-call]
+        channel.subscribe("worker:alive")
+        channel.get_message(timeout=5)
+        claim("alive")
+        claim("dead")
+        for rid in (one.id, other.id):
+            redis.zincrby(jobs.LEASES, -jobs.SILENT_MS, str(rid))
+        assert jobs.requeue_expired() == [ECHO]
+    assert (fields(one.id)["state"], fields(other.id)["state"]) == ("running", "waiting")
+
+
 def test_handing_over_is_no_crash(redis: Redis) -> None:
     one = job()
     submit(one)

@@ -4,11 +4,13 @@ import asyncio
 import os
 import random
 import signal
+import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import psutil
+import redis
 
 from config.stack.apart import Stack
 
@@ -21,41 +23,78 @@ class Victim:
     """A process of the platform, by words of its command line."""
 
     name: str
-    words: tuple[str, ...]
+    words: tuple[str, ...] = ()
+    hows: tuple[str, ...] = ("SIGKILL",)
 
 
-WEB = Victim("web", ("uvicorn",))
-WORKER = Victim("worker", ("celery_app", "worker"))
-BEAT = Victim("beat", ("celery_app", "beat"))
+_ANY = ("SIGKILL", "SIGKILL", "SIGTERM", "SIGSTOP")
+WEB = Victim("web", ("uvicorn",), _ANY)
+WORKER = Victim("worker", ("celery_app", "worker"), _ANY)
+BEAT = Victim("beat", ("celery_app", "beat"), _ANY)
 VALKEY = Victim("valkey", ("valkey-server",))
 POSTGRES = Victim("postgres", ("pginstall", "postgres"))
-VICTIMS = {victim.name: victim for victim in (WEB, WORKER, BEAT, VALKEY, POSTGRES)}
+FLUSH = Victim("flush", hows=("FLUSHDB",))
+"""Not a process: the state Redis forgets all it knew."""
+PROCESSES = {victim.name: victim for victim in (WEB, WORKER, BEAT, VALKEY, POSTGRES)}
+VICTIMS = PROCESSES | {FLUSH.name: FLUSH}
 
-_HOW = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGSTOP)
+
+@dataclass(frozen=True, slots=True)
+class Kill:
+    """One that was done: when (`time.monotonic`), who, how."""
+
+    at: float
+    victim: str
+    how: str
 
 
 class Killer:
-    """Kills one process after another."""
+    """Kills one process after another: of each victim as many as told, or without end."""
 
-    def __init__(self, stack: Stack, victims: Sequence[Victim], *, seed: int) -> None:
+    def __init__(
+        self,
+        stack: Stack,
+        victims: Mapping[str, int | None],
+        *,
+        hows: Sequence[str] = _ANY,
+        seed: int,
+    ) -> None:
         self._stack = stack
-        self._victims = victims
         self._random = random.Random(seed)  # noqa: S311  a drill that can be repeated
-        self.done: Counter[str] = Counter()
+        self._endless = [VICTIMS[name] for name, count in victims.items() if count is None]
+        self._left = [VICTIMS[name] for name, count in victims.items() for _ in range(count or 0)]
+        self._random.shuffle(self._left)
+        self._hows = set(hows)
+        self.done: list[Kill] = []
+
+    @property
+    def is_through(self) -> bool:
+        """Whether all that was told is done."""
+        return not self._endless and not self._left
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """What was done, by victim and how."""
+        return dict(sorted(Counter(f"{kill.victim} {kill.how}" for kill in self.done).items()))
 
     async def kill(self) -> None:
         """Kill one, if it is there to be killed."""
-        victim = self._random.choice(self._victims)
-        how = self._random.choice(_HOW) if victim in (WEB, WORKER, BEAT) else signal.SIGKILL
-        try:
-            process = await asyncio.to_thread(self._stack.find, *victim.words)
-        except ValueError:
-            return
-        self.done[f"{victim.name} {how.name}"] += 1
-        if how is signal.SIGSTOP:
+        victim = self._left[-1] if self._left else self._random.choice(self._endless)
+        how = self._random.choice([h for h in victim.hows if h in self._hows] or victim.hows[:1])
+        if victim is not FLUSH:
+            found = await asyncio.to_thread(self._stack.find_all, *victim.words)
+            if not found:
+                return
+            process = self._random.choice(found)
+        if self._left:
+            self._left.pop()
+        self.done.append(Kill(time.monotonic(), victim.name, how))
+        if victim is FLUSH:
+            await asyncio.to_thread(redis.Redis.from_url(self._stack.redis_url).flushdb)
+        elif how == "SIGSTOP":
             await _freeze(process)
         else:
-            _signal(process, how)
+            _signal(process, signal.Signals[how])
 
     async def pause(self, seconds: float) -> None:
         """About so long."""

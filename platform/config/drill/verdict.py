@@ -1,13 +1,14 @@
 """What must be true after a drill: every client's account against the books, and nothing left."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import redis
 
-from config.drill.load import Heard
+from config.drill.client import LOST, Heard
+from config.drill.kills import FLUSH, WORKER, Kill
 from config.stack.apart import Stack
 
 _LEDGER = """
@@ -18,6 +19,7 @@ _HISTORY = """
 SELECT replace(id::text, '-', ''), prompt_tokens, completion_tokens, amount
 FROM {schema}.inference_request
 """
+_ATTEMPTS = "SELECT replace(id::text, '-', ''), attempts FROM {schema}.inference_request"
 _SPENT = "SELECT organization_id, sum(amount)::bigint FROM billing_ledgerentry GROUP BY 1"
 
 Books = dict[str, tuple[int, int, int]]
@@ -32,6 +34,14 @@ class Verdict:
     tokens: int = 0
     breaks: int = 0
     ends: Counter[str] = field(default_factory=Counter)
+    pauses: list[float] = field(default_factory=list)
+    """How long answers stood still for a worker that was killed, in seconds."""
+    late: list[int] = field(default_factory=list)
+    """Tokens that came after a running request's cancellation was told."""
+    resumed: int = 0
+    """Answers that more than one worker wrote."""
+    same: int | None = None
+    """How many of them equal the undisturbed text; None where it was not asked for again."""
     differences: list[str] = field(default_factory=list)
 
     def as_json(self) -> dict[str, Any]:
@@ -41,42 +51,103 @@ class Verdict:
             "tokens": self.tokens,
             "breaks": self.breaks,
             "ends": dict(self.ends),
+            "pause_p95_seconds": quantile(self.pauses, 0.95),
+            "late_tokens_most": max(self.late, default=0),
+            "resumed": self.resumed,
+            "resumed_same": self.same,
             "differences": self.differences,
         }
 
 
-def judge(stack: Stack, heard: Sequence[Heard], schemas: Sequence[str]) -> Verdict:
+def judge(
+    stack: Stack, heard: Sequence[Heard], schemas: Sequence[str], kills: Sequence[Kill]
+) -> Verdict:
     """Compare what the clients heard with history, ledger and credit, and look for leftovers."""
     verdict = Verdict(requests=len(heard))
+    flushed = any(kill.victim == FLUSH.name for kill in kills)
     ledger = _books(stack.rows(_LEDGER))
-    history = _books([row for s in schemas for row in stack.rows(_HISTORY.format(schema=s))])
-    _compare_clients(verdict, heard, ledger)
+    history = _books(row for s in schemas for row in stack.rows(_HISTORY.format(schema=s)))
+    _compare_clients(verdict, heard, ledger, flushed=flushed)
     if ledger != history:
         odd = sorted(set(ledger.items()) ^ set(history.items()))
         verdict.differences += [f"history and ledger differ: {each}" for each in odd]
-    known = {each.request.replace("-", "") for each in heard}
-    verdict.differences += [f"booked, but no client's: {each}" for each in ledger.keys() - known]
+    known = {_plain(each) for each in heard}
+    verdict.differences += [
+        f"booked, but no client's: {request} {row}"
+        for request, row in ledger.items()
+        if request not in known and not (flushed and row[2] == 0)
+    ]
+    verdict.pauses = _pauses(heard, kills)
+    verdict.resumed = len(resumed(stack, heard, schemas))
     state = redis.Redis.from_url(stack.redis_url)
+    verdict.late = _late(state, heard)
     _compare_credit(verdict, state, stack)
     verdict.differences += _left_over(state)
     return verdict
 
 
-def _compare_clients(verdict: Verdict, heard: Sequence[Heard], ledger: Books) -> None:
+def resumed(stack: Stack, heard: Sequence[Heard], schemas: Sequence[str]) -> list[Heard]:
+    """Those that came to their own end by more than one worker."""
+    rows = [row for s in schemas for row in stack.rows(_ATTEMPTS.format(schema=s))]
+    several = {request for request, attempts in rows if attempts > 1}
+    return [h for h in heard if _plain(h) in several and h.reason in ("stop", "length")]
+
+
+def quantile(values: Sequence[float], share: float) -> float | None:
+    """The value that this share of them does not exceed; None of none."""
+    ordered = sorted(values)
+    return round(ordered[int((len(ordered) - 1) * share)], 2) if ordered else None
+
+
+def _compare_clients(
+    verdict: Verdict, heard: Sequence[Heard], ledger: Books, *, flushed: bool
+) -> None:
     for each in heard:
         verdict.breaks += each.breaks
         verdict.ends[f"{each.habit}: {each.reason}"] += 1
         name = f"{each.habit} {each.request}"
-        if each.problem:
-            verdict.differences.append(f"{name}: {each.problem}")
-        booked = ledger.get(each.request.replace("-", ""))
-        if booked is None:
-            verdict.differences.append(f"{name}: not in the ledger")
-            continue
+        booked = ledger.get(_plain(each))
+        verdict.tokens += each.usage.get("completion_tokens", 0)
+        wrong = _of_lost(each, booked) if flushed and each.reason == LOST else _of(each, booked)
+        verdict.differences += [f"{name}: {what}" for what in wrong]
+
+
+def _of(each: Heard, booked: tuple[int, int, int] | None) -> Iterator[str]:
+    """What is wrong with a request that came to its end."""
+    if each.problem:
+        yield each.problem
+    if booked is None:
+        yield "not in the ledger"
+    elif each.usage:
         used = (each.usage["prompt_tokens"], each.usage["completion_tokens"])
-        verdict.tokens += used[1]
         if booked[:2] != used:
-            verdict.differences.append(f"{name}: heard {used} tokens, booked {booked[:2]}")
+            yield f"heard {used} tokens, booked {booked[:2]}"
+        if each.left_at > used[1]:
+            yield f"{each.left_at} tokens heard, {used[1]} booked"
+
+
+def _of_lost(each: Heard, booked: tuple[int, int, int] | None) -> Iterator[str]:
+    """What is wrong with one that Redis forgot: that more was billed than its client has heard."""
+    heard = len(each.text.encode())
+    if booked is not None and booked[2] and booked[1] > heard:
+        yield f"lost, {booked[1]} tokens billed and {heard} heard"
+
+
+def _pauses(heard: Iterable[Heard], kills: Sequence[Kill]) -> list[float]:
+    """Those in which a worker was killed outright, and nobody else in any way."""
+    found = []
+    for since, until in (pause for each in heard for pause in each.pauses):
+        within = {(k.victim, k.how) for k in kills if since - 1 < k.at < until}
+        if within == {(WORKER.name, "SIGKILL")}:
+            found.append(until - since)
+    return found
+
+
+def _late(state: Any, heard: Sequence[Heard]) -> list[int]:
+    with state.pipeline(transaction=False) as pipe:
+        for each in heard:
+            pipe.hmget(f"job:{each.request}", "told_at", "position")
+        return [int(end) - int(told) for told, end in pipe.execute() if told is not None]
 
 
 def _compare_credit(verdict: Verdict, state: Any, stack: Stack) -> None:
@@ -92,12 +163,16 @@ def _compare_credit(verdict: Verdict, state: Any, stack: Stack) -> None:
 
 
 def _left_over(state: Any) -> list[str]:
-    found = [
-        f"{key} is not empty" for key in ("leases", "sealed", "queue:echo") if state.exists(key)
-    ]
+    lines = [key.decode() for key in state.scan_iter("queue:*") if state.type(key) == b"list"]
+    names = ["leases", "sealed", *lines]
+    found = [f"{key} is not empty" for key in names if state.exists(key)]
     running = [key for key in state.scan_iter("limits:*:running") if state.zcard(key)]
     return found + [f"{key.decode()} still counts requests" for key in running]
 
 
-def _books(rows: Sequence[tuple[Any, ...]]) -> Books:
+def _plain(heard: Heard) -> str:
+    return heard.request.replace("-", "")
+
+
+def _books(rows: Iterable[tuple[Any, ...]]) -> Books:
     return {request: (prompt, completion, amount) for request, prompt, completion, amount in rows}

@@ -92,12 +92,20 @@ class Stack:
 
     def find(self, *words: str) -> psutil.Process:
         """Its process whose command line has these words; raises ValueError if none has."""
+        found = self.find_all(*words)
+        if not found:
+            raise ValueError(f"no process of the platform runs {' '.join(words)}")
+        return found[0]
+
+    def find_all(self, *words: str) -> list[psutil.Process]:
+        """Its processes whose command lines have these words, each family by its eldest."""
+        found = dict[int, psutil.Process]()
         for each in psutil.Process(self.process.pid).children(recursive=True):
             with suppress(psutil.Error):
                 line = each.cmdline()
-                if all(any(word in part for part in line) for word in words):
-                    return each
-        raise ValueError(f"no process of the platform runs {' '.join(words)}")
+                if each.ppid() not in found and all(any(w in part for part in line) for w in words):
+                    found[each.pid] = each
+        return list(found.values())
 
 
 @contextmanager

@@ -3,10 +3,11 @@
 import logging
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import cycle
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -68,13 +69,18 @@ class Processes:
     _printer: Printer = field(default_factory=Printer)
 
     def start(self) -> None:
-        """Start every process of the Procfile."""
+        """Start every process of the Procfile, as many of each as FORMATION says."""
         procfile = parse_procfile((self.root / "Procfile").read_text())
-        self._printer.width = max(len("stack"), *map(len, procfile.processes))
-        for colour, (name, command) in zip(_COLOURS * 4, procfile.processes.items(), strict=False):
+        commands = dict(_formed(procfile.processes, self.environment.get("FORMATION", "")))
+        self._printer.width = max(len("stack"), *map(len, commands))
+        for colour, (name, command) in zip(cycle(_COLOURS), commands.items(), strict=False):
             path = self.logs / f"{name}.log"
             process = Process(
-                command, name=name, colour=colour, env=dict(self.environment), cwd=str(self.root)
+                command,
+                name=name,
+                colour=colour,
+                env={**self.environment, "PROCESS": name},
+                cwd=str(self.root),
             )
             self._running[name] = _Running(process, _log_file(name, path), path)
             self._launch(self._running[name])
@@ -143,6 +149,15 @@ class Processes:
         for running in self._running.values():
             if running.again_at is not None and monotonic() >= running.again_at:
                 self._launch(running)
+
+
+def _formed(commands: Mapping[str, str], formation: str) -> Iterator[tuple[str, str]]:
+    """Each process by name, the second of its kind as `worker.2`; `formation` is `worker=2,…`."""
+    pairs = (each.partition("=") for each in formation.split(",") if each)
+    counts = {name.strip(): int(count) for name, _, count in pairs}
+    for name, command in commands.items():
+        for number in range(1, counts.get(name, 1) + 1):
+            yield (name if number == 1 else f"{name}.{number}"), command
 
 
 def _log_file(name: str, path: Path) -> logging.Logger:
