@@ -19,8 +19,8 @@ from inference.worker.held import Held
 
 _MOST_AT_ONCE = 512
 """Deltas in one script call."""
-_CROWD, _GATHER_SECONDS = 16, 0.03
-"""From how many streams in a step on the next is waited for, and how long."""
+_CROWD, _GATHER_SECONDS = 16, 0.06
+"""From how many streams in a step on the next are waited for, and within what time."""
 
 log = structlog.get_logger()
 
@@ -34,6 +34,8 @@ class Publisher:
         self._held = held
         self._note = note
         self._steps: SimpleQueue[Sequence[Delta] | None] = SimpleQueue()
+        self._put_at = 0.0
+        self._pace = _GATHER_SECONDS  # seconds between the last two steps
         self._thread = Thread(target=self._publish, name=f"publisher {name}", daemon=True)
 
     def start(self) -> None:
@@ -42,6 +44,8 @@ class Publisher:
 
     def put(self, step: Sequence[Delta]) -> None:
         """Write it, soon."""
+        now = monotonic()
+        self._pace, self._put_at = now - self._put_at, now
         self._steps.put(step)
 
     def stop(self) -> None:
@@ -63,8 +67,9 @@ class Publisher:
     def _next_deltas(self) -> list[Delta] | None:
         """A step's, and those of what piled up; None at the end.
 
-        A crowd's steps go out together when they follow within some milliseconds, which halves what
-        every token costs on its way out. First tokens and ends wait for nothing.
+        A crowd's steps go out together as far as they follow within some milliseconds, since most
+        of what a token costs on its way out is a cost of the message. First tokens and ends wait
+        for nothing, and nothing waits for a step that would be too late.
         """
         first = self._steps.get()
         if first is None:
@@ -72,7 +77,9 @@ class Publisher:
         steps, count = [first], len(first)
         until = monotonic() + (_GATHER_SECONDS if count >= _CROWD else 0)
         while count < _MOST_AT_ONCE:
-            wait = 0.0 if any(map(_urgent, steps[-1])) else until - monotonic()
+            wait = until - monotonic()
+            if wait < self._pace or any(map(_urgent, steps[-1])):
+                wait = 0
             try:
                 more = self._steps.get(wait > 0, max(wait, 0) or None)
             except Empty:
