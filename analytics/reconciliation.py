@@ -1,6 +1,6 @@
 """Whether history, ledger, credit counters and invoices of a month say the same, row by row."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
 from enum import StrEnum
@@ -14,7 +14,7 @@ from psycopg import sql
 from billing import credit
 from billing.allowances import Budget
 from billing.invoicing import Draft, as_draft, recount
-from billing.models import Account, Invoice, Period
+from billing.models import READ, WRITTEN, Account, Invoice, Meter, Period
 from billing.months import month_after, month_of
 from kit.money import to_minor
 from tenants.models import Organization
@@ -27,17 +27,18 @@ SELECT l.request, h.id IS NULL, array_remove(ARRAY[
     CASE WHEN h.key <> l.key THEN format('key %%s, not %%s', h.key, l.key) END,
     CASE WHEN h.currency <> l.currency
         THEN format('currency %%s, not %%s', h.currency, l.currency) END,
-    CASE WHEN h.prompt_tokens IS DISTINCT FROM (l.units->>'input_tokens')::bigint
-        THEN format('%%s tokens in, not %%s', h.prompt_tokens, l.units->>'input_tokens') END,
-    CASE WHEN h.completion_tokens IS DISTINCT FROM (l.units->>'output_tokens')::bigint
-        THEN format('%%s tokens out, not %%s', h.completion_tokens, l.units->>'output_tokens') END
+    CASE WHEN h.prompt_tokens IS DISTINCT FROM l.read
+        THEN format('%%s tokens in, not %%s', h.prompt_tokens, l.read) END,
+    CASE WHEN h.completion_tokens IS DISTINCT FROM l.written
+        THEN format('%%s tokens out, not %%s', h.completion_tokens, l.written) END
 ], NULL) AS unequal
-FROM public.billing_ledgerentry l LEFT JOIN {history} h ON h.id = l.request
-WHERE l.organization_id = %s AND l.month = %s
-  AND (h.id IS NULL OR h.amount <> l.amount OR h.state <> l.state OR h.model <> l.model
+FROM (
+    SELECT *, {read} AS read, {written} AS written FROM public.billing_ledgerentry
+    WHERE organization_id = %s AND month = %s
+) l LEFT JOIN {history} h ON h.id = l.request
+WHERE (h.id IS NULL OR h.amount <> l.amount OR h.state <> l.state OR h.model <> l.model
     OR h.key <> l.key OR h.currency <> l.currency
-    OR h.prompt_tokens IS DISTINCT FROM (l.units->>'input_tokens')::bigint
-    OR h.completion_tokens IS DISTINCT FROM (l.units->>'output_tokens')::bigint)
+    OR h.prompt_tokens IS DISTINCT FROM l.read OR h.completion_tokens IS DISTINCT FROM l.written)
 ORDER BY l.request
 """
 _UNBOOKED = """
@@ -210,7 +211,13 @@ def _requests(organization: Organization, month: date) -> int:
 
 
 def _of(template: str, history: sql.Identifier) -> sql.Composed:
-    return sql.SQL(template).format(history=history)
+    return sql.SQL(template).format(history=history, read=_units(READ), written=_units(WRITTEN))
+
+
+def _units(meters: Iterable[Meter]) -> sql.Composed:
+    """What a row counts by these meters."""
+    each = sql.SQL("coalesce((units->>{})::bigint, 0)")
+    return sql.SQL(" + ").join(each.format(sql.Literal(meter.value)) for meter in meters)
 
 
 def _rows(statement: Any, values: list[Any]) -> list[Any]:

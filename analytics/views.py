@@ -8,7 +8,7 @@ from django.http import HttpRequest, HttpResponse
 
 from billing import credit, standing
 from billing.ledger import Summary, recent, summary
-from billing.models import Meter
+from billing.models import READ, WRITTEN, tokens
 from billing.months import month_of
 from kit.money import show
 from tenants import keyring, members
@@ -32,8 +32,8 @@ class Overview(OrganizationPage):
         context = {
             "month": month,
             "used": used,
-            "input_tokens": used.units(Meter.INPUT_TOKENS),
-            "output_tokens": used.units(Meter.OUTPUT_TOKENS),
+            "input_tokens": sum(tokens(use.units, *READ) for use in used.models),
+            "output_tokens": sum(tokens(use.units, *WRITTEN) for use in used.models),
             "models": _models(used),
             "recent": [
                 {
@@ -71,8 +71,8 @@ def _models(used: Summary) -> list[Mapping[str, Any]]:
         {
             "name": each.model,
             "requests": each.requests,
-            "input_tokens": each.units[Meter.INPUT_TOKENS],
-            "output_tokens": each.units[Meter.OUTPUT_TOKENS],
+            "input_tokens": tokens(each.units, *READ),
+            "output_tokens": tokens(each.units, *WRITTEN),
             "amount": show(each.amount, used.currency),
         }
         for each in used.models

@@ -98,6 +98,12 @@ class PriceForm(forms.ModelForm):  # type: ignore[type-arg]
 
     input_tokens = money_field("For a million; empty: free of charge.", required=False)
     output_tokens = money_field("For a million; empty: free of charge.", required=False)
+    embedding_tokens = money_field("For a million; empty: free of charge.", required=False)
+    batch_input_tokens = money_field("For a million; empty: as outside batches.", required=False)
+    batch_output_tokens = money_field("For a million; empty: as outside batches.", required=False)
+    batch_embedding_tokens = money_field(
+        "For a million; empty: as outside batches.", required=False
+    )
 
     class Meta:
         model = PriceVersion

@@ -1,5 +1,6 @@
 """Accounts, prices, the ledger, invoices. Amounts are nanos."""
 
+from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
 
@@ -24,6 +25,28 @@ class Meter(StrEnum):
 
     INPUT_TOKENS = "input_tokens"
     OUTPUT_TOKENS = "output_tokens"
+    EMBEDDING_TOKENS = "embedding_tokens"
+    BATCH_INPUT_TOKENS = "batch_input_tokens"
+    BATCH_OUTPUT_TOKENS = "batch_output_tokens"
+    BATCH_EMBEDDING_TOKENS = "batch_embedding_tokens"
+
+
+IN_BATCHES = "batch_"
+"""What the meters of batches begin with."""
+READ = (
+    Meter.INPUT_TOKENS,
+    Meter.EMBEDDING_TOKENS,
+    Meter.BATCH_INPUT_TOKENS,
+    Meter.BATCH_EMBEDDING_TOKENS,
+)
+"""What counts the tokens that models read."""
+WRITTEN = (Meter.OUTPUT_TOKENS, Meter.BATCH_OUTPUT_TOKENS)
+"""What counts those that they wrote."""
+
+
+def tokens(units: Mapping[str, int], *meters: Meter) -> int:
+    """Of these meters together."""
+    return sum(units.get(meter.value, 0) for meter in meters)
 
 
 class Account(models.Model):

@@ -6,7 +6,7 @@ from datetime import datetime
 
 from django.utils import timezone
 
-from billing.models import Meter, PriceVersion
+from billing.models import IN_BATCHES, Meter, PriceVersion
 from kit import money
 from kit.errors import Unavailable
 from kit.snapshot import Snapshot
@@ -78,16 +78,21 @@ def version(number: int) -> Price:
 def charge(price: Price, units: Mapping[str, int], *, free: bool = False) -> Charge:
     """What `units` by meter cost: each meter is rounded half to even, to the nano.
 
-    A meter that the price list leaves out costs nothing; so does everything if `free`. Raises
+    A meter that the price list leaves out costs nothing, but one of batches as much as outside
+    them; everything costs nothing if `free`. Raises
     ValueError on a meter that doesn't exist and on negative units.
     """
     amounts = {}
     for meter, count in units.items():
         if count < 0:
             raise ValueError(f"{meter}: {count} units were used; there can't be less than none.")
-        rate = 0 if free else price.rates.get(meter, 0)
+        rate = 0 if free else _rate(price, meter)
         amounts[Meter(meter).value] = money.amount(count, rate)
     return Charge(price.currency, sum(amounts.values()), amounts)
+
+
+def _rate(price: Price, meter: str) -> int:
+    return price.rates.get(meter, price.rates.get(meter.removeprefix(IN_BATCHES), 0))
 
 
 def most(price: Price, **units: int) -> int:

@@ -7,7 +7,7 @@ from datetime import date
 from typing import Any
 
 from billing import pricing
-from billing.models import LedgerEntry, State, rates_problem
+from billing.models import WRITTEN, LedgerEntry, State, rates_problem, tokens
 from billing.pricing import charge
 from kit.errors import Invalid
 
@@ -68,4 +68,4 @@ def _amount(row: Mapping[str, Any], lists: Lists) -> int:
 
 def _is_free(row: Mapping[str, Any]) -> bool:
     failed, cancelled = (row["state"] == state for state in (State.FAILED, State.CANCELLED))
-    return failed or (cancelled and not row["units"].get("output_tokens"))
+    return failed or (cancelled and not tokens(row["units"], *WRITTEN))

@@ -16,6 +16,7 @@ from uuid import UUID
 from django.conf import settings
 
 from billing import credit, pricing
+from billing.models import Meter
 from inference import jobs
 from inference.announce import announce
 from inference.catalog.offers import Offer
@@ -64,6 +65,8 @@ class Wish:
     asked: str = ""
     """The model asked for, where `offer` stands in for it."""
     n: int = 1
+    lengths: tuple[int, ...] = ()
+    """Of the texts that `prompt` has one after another, to be embedded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +117,7 @@ async def admit(
     ring = await datakeys.aring(caller.organization)
     scopes = limits.scopes(caller, model=wish.offer.name)
     job = _job(caller, wish, request, price.version, scopes)
-    most = pricing.most(price, input_tokens=job.input_tokens, output_tokens=job.output_tokens)
+    most = pricing.most(price, **job.units(read=job.input_tokens, written=job.output_tokens))
     submit = partial(jobs.submit, job=job, ring=ring, web=web, keep=keep)
     scripts = partial(_scripts, scopes=scopes, job=job, most=most, submit=submit)
     standing = await _enter(job, scopes, scripts)
@@ -181,6 +184,7 @@ def _job(
     remote = wish.offer.remote is not None
     if remote:
         refuse_unknown(wish.sampling)
+    retention, (reads, writes) = _retention(caller, wish), _meters(wish)
     return Job(
         id=request,
         organization=caller.organization,
@@ -190,7 +194,8 @@ def _job(
         model_version=wish.offer.version,
         priority=caller.priority,
         prompt=() if remote else wish.prompt,
-        messages=tuple(wish.messages) if remote or caller.retention == Retention.TEXTS else (),
+        lengths=wish.lengths,
+        messages=tuple(wish.messages) if remote or retention == Retention.TEXTS else (),
         prompt_tokens=len(wish.prompt),
         n=wish.n,
         sampling=wish.sampling,
@@ -200,5 +205,21 @@ def _job(
         project=wish.project or origin.current().project,
         region=settings.REGION,
         counted=tuple(scope.name for scope in scopes),
-        retention=caller.retention,
+        retention=retention,
+        reads=reads,
+        writes=writes,
     )
+
+
+def _meters(wish: Wish) -> tuple[str, str]:
+    """What is counted of its prompt, and of its answers."""
+    if wish.lengths:
+        return Meter.EMBEDDING_TOKENS.value, ""
+    return Meter.INPUT_TOKENS.value, Meter.OUTPUT_TOKENS.value
+
+
+def _retention(caller: Caller, wish: Wish) -> str:
+    """What was embedded is not kept in the history: its vectors are no answer to be read."""
+    if wish.lengths and caller.retention == Retention.TEXTS:
+        return Retention.ANSWERS
+    return caller.retention

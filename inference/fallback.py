@@ -7,7 +7,7 @@ from dataclasses import replace
 from inference.admission import Wish
 from inference.catalog.offers import Offer, offers
 from inference.fleet import pulse
-from kit.errors import Refused
+from kit.errors import Invalid, Refused
 
 Build = Callable[[Offer], Awaitable[Wish]]
 """Makes the wish for a model: its tokens, its defaults. May refuse."""
@@ -18,8 +18,14 @@ async def served(asked: Offer, build: Build, *, allowed: frozenset[str], replace
 
     `allowed` are the models that the caller may use, all if empty: no other one stands in.
     `replace_it` says whether one may. A stand-in that cannot take the request (its context is too
-    short, it knows no tools) is passed over. Raises what `build` raises for the model asked for.
+    short, it knows no tools) is passed over. Raises what `build` raises for the model asked for,
+    and `Invalid` for one that makes no answers.
     """
+    if asked.is_encoder:
+        raise Invalid(
+            f"model: {asked.name} makes embeddings and does not answer; use /v1/embeddings.",
+            param="model",
+        )
     for offer in await _stand_ins(asked, allowed) if replace_it else ():
         with suppress(Refused):
             return replace(await build(offer), asked=asked.name)

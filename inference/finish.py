@@ -53,7 +53,7 @@ class Sealed:
     @property
     def units(self) -> dict[str, int]:
         """What was used, by meter."""
-        return {"input_tokens": self.prompt_tokens, "output_tokens": self.completion_tokens}
+        return self.job.units(read=self.prompt_tokens, written=self.completion_tokens)
 
     @property
     def is_free(self) -> bool:

@@ -48,7 +48,7 @@ _LUA = Path(__file__).parent / "lua"
 _SUBMIT, _CLAIM, _RENEW = (Lua(_LUA / f"{n}.lua") for n in ("submit", "claim", "renew"))
 _REQUEUE, _CANCEL, _ATTACH = (Lua(_LUA / f"{n}.lua") for n in ("requeue", "cancel", "attach"))
 
-_ASKED = frozenset({"prompt", "messages", "sampling", "sealed"})
+_ASKED = frozenset({"prompt", "lengths", "messages", "sampling", "sealed"})
 LEASES, SEALED = "leases", "sealed"
 
 
@@ -86,6 +86,8 @@ class Job:
     endpoint: str
     label: str
     region: str
+    lengths: tuple[int, ...] = ()
+    """Of the texts in the prompt, where it is several to be embedded."""
     messages: tuple[Mapping[str, Any], ...] = ()
     prompt_tokens: int = 0
     n: int = 1
@@ -97,6 +99,9 @@ class Job:
     """What was asked, as Redis has it: see `unsealed`."""
     project: str = ""
     """What its caller books it to; budgets may count it."""
+    reads: str = "input_tokens"
+    writes: str = "output_tokens"
+    """The meters of its prompt and of its answers; "" where there are none."""
 
     @property
     def input_tokens(self) -> int:
@@ -106,7 +111,11 @@ class Job:
     @property
     def output_tokens(self) -> int:
         """The most tokens its answers can have."""
-        return self.n * self.sampling.max_tokens
+        return self.n * self.sampling.max_tokens if self.writes else 0
+
+    def units(self, *, read: int, written: int) -> dict[str, int]:
+        """Tokens by meter."""
+        return {self.reads: read} | ({self.writes: written} if self.writes else {})
 
     @property
     def cost(self) -> int:
@@ -120,7 +129,7 @@ class Job:
 
     def seal(self, ring: Ring) -> bytes:
         """What was asked, as stored in Redis: under the organization's data key."""
-        asked = {name: getattr(self, name) for name in ("prompt", "messages", "sampling")}
+        asked = {name: getattr(self, name) for name in _ASKED - {"sealed"}}
         return ring.seal(orjson.dumps(asked), self._place)
 
     def seal_messages(self, ring: Ring) -> bytes:
@@ -166,6 +175,7 @@ def _asked(data: Mapping[str, Any]) -> dict[str, Any]:
     """Prompt, messages and sampling, as far as they are there."""
     return {
         "prompt": tuple(data.get("prompt", ())),
+        "lengths": tuple(data.get("lengths", ())),
         "messages": tuple(data.get("messages", ())),
         "sampling": Sampling.load(data.get("sampling", {"max_tokens": 1})),
         "sealed": b"",

@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field
 
 from billing.grouping import By, Group, grouped
 from billing.ledger import Row, Summary, Use, recent, summary
-from billing.models import Meter
+from billing.models import READ, WRITTEN, tokens
 from billing.months import month_of, parse_month
 from kit.edge import Endpoint, Json
 from kit.errors import Invalid
@@ -160,8 +160,8 @@ def _report(organization: str, used: Summary, rows: tuple[Row, ...]) -> UsageRep
         currency=used.currency or None,
         totals=Totals(
             requests=used.requests,
-            input_tokens=used.units(Meter.INPUT_TOKENS),
-            output_tokens=used.units(Meter.OUTPUT_TOKENS),
+            input_tokens=sum(tokens(use.units, *READ) for use in used.models),
+            output_tokens=sum(tokens(use.units, *WRITTEN) for use in used.models),
             amount=_decimal(used.amount),
             amount_nanos=used.amount,
         ),
@@ -175,8 +175,8 @@ def _model(use: Use) -> ModelTotals:
     return ModelTotals(
         model=use.model,
         requests=use.requests,
-        input_tokens=use.units[Meter.INPUT_TOKENS],
-        output_tokens=use.units[Meter.OUTPUT_TOKENS],
+        input_tokens=tokens(use.units, *READ),
+        output_tokens=tokens(use.units, *WRITTEN),
         amount=_decimal(use.amount),
         amount_nanos=use.amount,
     )

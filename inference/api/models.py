@@ -87,6 +87,7 @@ def _info(each: Offer, now: Fleet) -> dict[str, Any]:
         "title": each.title,
         "owner": each.owner,
         "version": each.version,
+        "kind": "embedding" if each.is_encoder else "language",
         "backend": each.backend,
         "device": each.device,
         "context": each.context,

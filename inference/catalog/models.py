@@ -9,7 +9,7 @@ from django.db import models
 
 
 class Model(models.Model):
-    """A language model that organizations may name in a request."""
+    """A model that organizations may name in a request: of language, or a sentence encoder."""
 
     class Backend(models.TextChoices):
         """What runs it."""
@@ -18,6 +18,7 @@ class Model(models.Model):
         ONNX = "onnx", "ONNX Runtime"
         TORCH = "torch", "PyTorch"
         REMOTE = "remote", "A server that speaks OpenAI's API"
+        ENCODER = "encoder", "ONNX Runtime, a sentence encoder (embeddings)"
         ECHO = "echo", "Echo (repeats the prompt; for measuring)"
 
     name = models.CharField(
@@ -108,6 +109,11 @@ class Model(models.Model):
             raise ValidationError({"remote_url": wanted})
         if self.adapter and self.backend != self.Backend.TORCH:
             raise ValidationError({"adapter": "Only PyTorch runs adapters."})
+        if self.fallback is not None and self.Backend.ENCODER in (
+            self.backend,
+            self.fallback.backend,
+        ):
+            raise ValidationError({"fallback": "No other model's vectors stand in for these."})
         names, model = [self.name], self.fallback
         while model is not None:
             if model.name in names:

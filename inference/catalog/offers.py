@@ -10,8 +10,8 @@ from django.conf import settings
 
 from inference.catalog.estimate import Estimate
 from inference.catalog.models import Model
-from inference.engine import Text, load_text
-from kit.errors import Refused
+from inference.engine import Text, WordPieceText, load_text
+from kit.errors import Invalid, Refused
 from kit.snapshot import Snapshot
 
 
@@ -61,6 +61,16 @@ class Offer:
         return str(self.folder) if self.backend == Model.Backend.TORCH else self.name
 
     @property
+    def is_encoder(self) -> bool:
+        """Whether it makes vectors, not answers."""
+        return self.backend == Model.Backend.ENCODER
+
+    @property
+    def reader(self) -> WordPieceText:
+        """A sentence encoder's tokenizer, read from disk once a process."""
+        return _reader(self.folder, self.version)
+
+    @property
     def text(self) -> Text:
         """Its tokenizer and chat template, read from disk once a process; an estimate of them for
         a remote model whose tokenizer is not here."""
@@ -82,6 +92,17 @@ async def offer(name: str | None, *, allowed: frozenset[str]) -> Offer:
             "GET /v1/models lists those it may.",
             param="model",
         )
+    return found
+
+
+async def encoder(name: str | None, *, allowed: frozenset[str]) -> Offer:
+    """The sentence encoder called `name` (the default one if None); see `offer`.
+
+    Raises `UnknownModel`, and `Invalid` for a model of language.
+    """
+    found = await offer(name or settings.DEFAULT_EMBEDDING_MODEL, allowed=allowed)
+    if not found.is_encoder:
+        raise Invalid(f"model: {found.name} answers, it makes no embeddings.", param="model")
     return found
 
 
@@ -151,6 +172,11 @@ def _remote(row: Model) -> Remote | None:
 @lru_cache(maxsize=32)
 def _text(folder: Path, version: str) -> Text:
     return load_text(folder)
+
+
+@lru_cache(maxsize=8)
+def _reader(folder: Path, version: str) -> WordPieceText:
+    return WordPieceText(folder)
 
 
 _published: Snapshot[Mapping[str, Offer]] = Snapshot(_load, seconds=5)

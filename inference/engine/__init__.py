@@ -7,10 +7,12 @@ Importing it loads numpy and tokenizers, never a machine-learning framework; a r
 from inference.engine.delta import Delta, FinishReason, Logprob, Outcome
 from inference.engine.engine import Engine, EngineClosed, EngineStats
 from inference.engine.grammar import GrammarRefused, check
-from inference.engine.loading import load_engine
+from inference.engine.loading import load_embedder, load_engine
 from inference.engine.manifest import Manifest, NotPrepared, read_manifest, write_manifest
 from inference.engine.runner import Logits, Runner
 from inference.engine.text import ChatRefused, Detokenizer, Text, load_text
+from inference.engine.texts import Texts, Vectors, vectors_of
+from inference.engine.wordpiece import WordPieceText
 from inference.engine.work import (
     MOST_ALTERNATIVES,
     ContextOverflow,
@@ -43,10 +45,15 @@ __all__ = [
     "Runner",
     "Sampling",
     "Text",
+    "Texts",
+    "Vectors",
+    "WordPieceText",
     "Work",
     "check",
+    "load_embedder",
     "load_engine",
     "load_text",
     "read_manifest",
+    "vectors_of",
     "write_manifest",
 ]

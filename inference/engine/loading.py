@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from inference.engine.echo import EchoRunner
+from inference.engine.embedder import Embedder
 from inference.engine.engine import Engine
 from inference.engine.manifest import Manifest, NotPrepared, read_manifest
 from inference.engine.native.library import NoKernels
@@ -40,6 +41,18 @@ def load_engine(
         return Engine(runner, load_text(folder), slots=slots, cache_tokens=cache_tokens)
     except NoKernels as error:
         raise NotPrepared(str(error)) from error
+
+
+def load_embedder(folder: Path, *, threads: int | None = None) -> Embedder:
+    """What makes vectors with the sentence encoder in `folder`. Raises NotPrepared."""
+    from inference.engine.encoder import OnnxEncoder
+
+    manifest = read_manifest(folder)
+    if manifest.backend != "encoder":
+        raise NotPrepared(f"{folder} holds no sentence encoder, but a model of {manifest.backend}")
+    threads = threads or len(os.sched_getaffinity(0))
+    encoder = OnnxEncoder(folder / "model.onnx", context=manifest.context, threads=threads)
+    return Embedder(encoder)
 
 
 def load_runner(

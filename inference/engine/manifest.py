@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 FILE = "manifest.json"
-FORMATS = {"native": 1, "onnx": 2, "torch": 1, "echo": 1}
+FORMATS = {"native": 1, "onnx": 2, "torch": 1, "encoder": 1, "echo": 1}
 """What this version reads, by backend. Raised whenever what `prepare` writes changes, or what a
 runner wants of it: older folders are then made anew, or refused."""
 
@@ -27,6 +27,8 @@ class Manifest:
     parameters: int
     provider: str = "cpu"
     """Which of onnxruntime's execution providers its graph is for."""
+    dimensions: int = 0
+    """Of the vectors that a sentence encoder makes; 0 for a language model."""
 
 
 def read_manifest(folder: Path) -> Manifest:

@@ -2,6 +2,7 @@
 
 station     one model: its engine, the engine's thread, and the thread that publishes its steps
 stations    which models are loaded, within a budget of memory
+embedding   a sentence encoder: texts in, vectors out
 remote      a model that another server runs: one event loop carries its streams
 openai      the calls to such a server; tally: what an answer of its comes to
 finisher    books sealed requests, many in one transaction

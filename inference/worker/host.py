@@ -14,7 +14,8 @@ from redis.exceptions import RedisError
 from inference import jobs
 from inference.announce import announce
 from inference.catalog.offers import Offer
-from inference.engine import load_engine
+from inference.engine import load_embedder, load_engine
+from inference.worker.embedding import EmbeddingStation
 from inference.worker.finisher import Finisher
 from inference.worker.held import Held, requeue
 from inference.worker.remote import RemoteStation
@@ -93,6 +94,9 @@ class Host:
             return RemoteStation(
                 offer, slots=settings.REMOTE_STREAMS, sealed=sealed, serve=self.serve
             )
+        if offer.is_encoder:
+            embedder = load_embedder(offer.folder, threads=threads)
+            return EmbeddingStation(offer, embedder, slots=slots, sealed=sealed, spare=_SPARE)
         device = offer.device if offer.device.startswith(("cpu", "cuda")) else None
         engine = load_engine(
             offer.folder,

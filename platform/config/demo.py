@@ -2,7 +2,8 @@
 
 import json
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,7 +14,7 @@ from django.db import transaction
 
 from billing.models import Account, PriceVersion
 from inference.catalog.models import Model
-from inference.engine.manifest import Manifest, read_manifest
+from inference.engine.manifest import Manifest, NotPrepared, read_manifest
 from kit.embedded import write_private
 from kit.money import NANOS
 from tenants import keys
@@ -24,15 +25,23 @@ SLUG = "demo"
 _LIMITS = {"requests_per_minute": 600, "tokens_per_minute": 500_000, "concurrent_requests": 64}
 _CREDIT = 100 * NANOS
 _CURRENCY = "EUR"
-_RATES = {"input_tokens": 50_000_000, "output_tokens": 200_000_000}
-"""EUR 0.05 and 0.20 for a million tokens."""
+_RATES = {
+    "input_tokens": 50_000_000,
+    "output_tokens": 200_000_000,
+    "batch_input_tokens": 25_000_000,
+    "batch_output_tokens": 100_000_000,
+}
+"""EUR 0.05 and 0.20 for a million tokens; in batches half of it."""
+_EMBEDDING_RATES = {"embedding_tokens": 20_000_000, "batch_embedding_tokens": 10_000_000}
+"""EUR 0.02 for a million, in batches half of it."""
 _ABOUT: Mapping[str, Mapping[str, Any]] = {
     "smollm2-135m-instruct": {
         "title": "SmolLM2 135M Instruct",
         "owner": "HuggingFaceTB",
         "default_temperature": 0.2,
         "default_top_p": 0.9,
-    }
+    },
+    "all-minilm-l6-v2": {"title": "all-MiniLM-L6-v2", "owner": "sentence-transformers"},
 }
 """What the catalog says of the models that we ship; sampling as their makers advise."""
 _BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)
@@ -68,7 +77,8 @@ def seed(path: Path) -> Demo:
             organization=organization,
             defaults={"currency": _CURRENCY, "credit_limit": _CREDIT},
         )
-        offer(read_manifest(settings.MODELS_DIR / settings.DEFAULT_MODEL))
+        for manifest in _prepared():
+            offer(manifest)
         key = _key(organization, owner[0], known.get("api_key"))
     demo = Demo("/o/", owner[0].email, owner[1], admin[0].email, admin[1], key)
     write_private(path, json.dumps(asdict(demo), indent=1) + "\n")
@@ -93,9 +103,16 @@ def offer(manifest: Manifest) -> Model:
         model=manifest.name,
         currency=_CURRENCY,
         effective_from=_BEGINNING,
-        defaults={"rates": _RATES},
+        defaults={"rates": _EMBEDDING_RATES if manifest.dimensions else _RATES},
     )
     return model
+
+
+def _prepared() -> Iterator[Manifest]:
+    """The language model, and the sentence encoder where there is one."""
+    yield read_manifest(settings.MODELS_DIR / settings.DEFAULT_MODEL)
+    with suppress(NotPrepared):
+        yield read_manifest(settings.MODELS_DIR / settings.DEFAULT_EMBEDDING_MODEL)
 
 
 def _user(email: str, password: str | None, *, operator: bool = False) -> tuple[User, str]:

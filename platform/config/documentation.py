@@ -5,7 +5,7 @@ from typing import Any
 
 from django.conf import settings
 
-_MODEL = settings.DEFAULT_MODEL
+_MODEL, _ENCODER = settings.DEFAULT_MODEL, settings.DEFAULT_EMBEDDING_MODEL
 _REQUEST = "01a20c6c-0bee-7da5-8622-c07caf11767d"
 _ANSWER = "Gravity is what pulls things together: it is why a ball you throw comes back down."
 _USAGE = {"prompt_tokens": 37, "cached_tokens": 0, "completion_tokens": 19, "total_tokens": 56}
@@ -20,11 +20,21 @@ _CHAT = {
     ],
     "max_tokens": 64,
 }
+_EMBEDDED = {
+    "request_id": _REQUEST,
+    "model": _ENCODER,
+    "usage": {**_USAGE, "prompt_tokens": 8, "completion_tokens": 0, "total_tokens": 8},
+    "cost": {**_COST, "amount": "0.000000160", "amount_nanos": 160},
+    "latency_ms": 14.2,
+}
 _ASKED: Mapping[str, Mapping[str, Any]] = {
     "chat_completions": {
         "Whole": _CHAT,
         "Streamed": {**_CHAT, "stream": True, "stream_options": {"include_usage": True}},
     },
+    "openai_embeddings": {"Two texts": {"model": _ENCODER, "input": ["a cat", "a dog"]}},
+    "embeddings": {"A text": {"text": "a cat"}, "Some": {"texts": ["a cat", "a dog"]}},
+    "similarity": {"Two texts": {"text": "a cat", "texts": ["a kitten", "a bill"]}},
     "infer": {"A prompt": _PROMPT},
     "infer_stream": {"A prompt": _PROMPT},
 }
@@ -43,6 +53,17 @@ _ANSWERED: Mapping[str, Any] = {
         ],
         "usage": {"prompt_tokens": 37, "completion_tokens": 19, "total_tokens": 56},
     },
+    "openai_embeddings": {
+        "object": "list",
+        "data": [
+            {"object": "embedding", "index": 0, "embedding": [0.0216, -0.0581]},
+            {"object": "embedding", "index": 1, "embedding": [0.0403, -0.0179]},
+        ],
+        "model": _ENCODER,
+        "usage": {"prompt_tokens": 8, "total_tokens": 8},
+    },
+    "embeddings": {**_EMBEDDED, "dimensions": 384, "embedding": [0.0216, -0.0581]},
+    "similarity": {**_EMBEDDED, "scores": [0.7886, 0.1174]},
     "models_list": {"object": "list", "data": [_OPENAI_MODEL]},
     "models_retrieve": _OPENAI_MODEL,
     "infer": {

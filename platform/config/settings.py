@@ -290,6 +290,7 @@ REGION = _env("REGION", "local")
 DEVICE = _env("DEVICE", "cpu")
 MODELS_DIR = Path(_env("MODELS_DIR", str(VAR_DIR / "models")))
 DEFAULT_MODEL = _env("DEFAULT_MODEL", "smollm2-135m-instruct")
+DEFAULT_EMBEDDING_MODEL = _env("DEFAULT_EMBEDDING_MODEL", "all-minilm-l6-v2")
 ENGINE_SLOTS = int(_env("ENGINE_SLOTS", "32"))
 ENGINE_CACHE_TOKENS = int(_env("ENGINE_CACHE_TOKENS", "0"))
 ENGINE_MEMORY = int(_env("ENGINE_MEMORY", "0")) * 1024 * 1024

@@ -17,6 +17,11 @@ from tenants import datakeys
 from tenants.auth import Caller
 from tenants.models import Organization
 from tests import factories
+from tests.inference.clients import encoder as encoder
+from tests.inference.clients import encoder_folder as encoder_folder
+from tests.inference.clients import encoding as encoding
+from tests.inference.clients import http as http
+from tests.inference.clients import openai as openai
 from tests.inference.parts import ECHO, RING, add_model
 
 

@@ -21,6 +21,7 @@ from config.stack.apart import MODEL, Stack, wait_until
 
 pytestmark = pytest.mark.timeout(500)
 
+ENCODER = "all-minilm-l6-v2"
 PROMPT = "Tell me a story about a lighthouse."
 QUESTION: list[ChatCompletionMessageParam] = [{"role": "user", "content": PROMPT}]
 
@@ -105,7 +106,16 @@ def test_the_model_talks_sense(openai: OpenAI, counted: Counted) -> None:
     assert answer.usage is not None
     counted.note(answer.id, answer.usage.prompt_tokens, answer.usage.completion_tokens)
     assert "4" in (answer.choices[0].message.content or "")
-    assert [model.id for model in openai.models.list()] == [MODEL]
+    assert [model.id for model in openai.models.list()] == [ENCODER, MODEL]
+
+
+def test_texts_that_mean_the_same_are_near_each_other(openai: OpenAI, counted: Counted) -> None:
+    texts = ["How do I pay?", "Where can I settle my bill?", "The lighthouse is tall."]
+    found = openai.embeddings.with_raw_response.create(model=ENCODER, input=texts)
+    first, *others = (each.embedding for each in found.parse().data)
+    near, far = (sum(a * b for a, b in zip(first, other, strict=True)) for other in others)
+    assert near > far + 0.2
+    counted.note(found.headers["X-Request-ID"], found.parse().usage.prompt_tokens, 0)
 
 
 def test_a_streamed_answer_is_the_whole_one(openai: OpenAI, counted: Counted) -> None:
@@ -200,8 +210,9 @@ def test_what_clients_counted_is_what_the_books_and_the_invoice_say(
         " FROM org_demo.inference_request"
     )
     ledger = stack.rows(
-        "SELECT replace(request::text, '-', ''), (units->>'input_tokens')::int,"
-        " (units->>'output_tokens')::int, amount FROM billing_ledgerentry"
+        "SELECT replace(request::text, '-', ''),"
+        " coalesce(units->>'input_tokens', units->>'embedding_tokens')::int,"
+        " coalesce(units->>'output_tokens', '0')::int, amount FROM billing_ledgerentry"
     )
     assert sorted(history) == sorted(ledger)
     assert {row[0]: row[1:3] for row in ledger} == counted.requests
@@ -212,7 +223,8 @@ def test_what_clients_counted_is_what_the_books_and_the_invoice_say(
     assert sum(line[3] for line in lines) == minor
     units = {meter: count for meter, count, _, _ in lines}
     assert units == {
-        "input_tokens": sum(row[1] for row in ledger),
+        "embedding_tokens": sum(row[1] for row in ledger if not row[2]),
+        "input_tokens": sum(row[1] for row in ledger if row[2]),
         "output_tokens": sum(row[2] for row in ledger),
     }
 

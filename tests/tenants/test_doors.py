@@ -66,10 +66,13 @@ def _key(method: str, route: str, opens: int, roles: tuple[str, ...], of: str, f
 DOORS = (
     _run("POST", "v1/chat/completions", 400, form={}),
     _run("POST", "v1/completions", 400, form={}),
+    _run("POST", "v1/embeddings", 400, form={}),
     _run("GET", "v1/models", 200),
     _run("GET", "v1/models/<str:name>", 404, "v1/models/none"),
     _run("POST", "api/v1/infer", 400, form={}),
     _run("POST", "api/v1/infer/stream", 400, form={}),
+    _run("POST", "api/v1/embeddings", 400, form={}),
+    _run("POST", "api/v1/similarity", 400, form={}),
     _run("GET", "api/v1/models", 200),
     _run("GET", "api/v1/model/info", 404, "api/v1/model/info?model=none"),
     _run("GET", "api/v1/requests/<uuid:identifier>", 404, f"api/v1/requests/{NO_REQUEST}"),

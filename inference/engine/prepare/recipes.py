@@ -106,6 +106,12 @@ def _echo(folder: Path, form: Form, progress: Progress) -> Manifest:
     )
 
 
+def _minilm(folder: Path, form: Form, progress: Progress) -> Manifest:
+    from inference.engine.prepare import minilm
+
+    return minilm.make(folder, progress)
+
+
 def _smollm2_torch(folder: Path, form: Form, progress: Progress) -> Manifest:
     from inference.engine.prepare import smollm2
 
@@ -153,5 +159,6 @@ RECIPES: Mapping[str, Recipe] = {
         )
         for provider in PROVIDERS[1:]
     },
+    "all-minilm-l6-v2": Recipe(_minilm, "encoder", needs=200 * _MIB, quantizations=("none",)),
     "echo": Recipe(_echo, "echo", needs=_MIB, quantizations=("none",)),
 }

@@ -28,6 +28,7 @@ A report of quality is printed and stored beside the model. One whose perplexity
   manage.py prepare_model smollm2-135m-instruct-onnx --prune 0.1       a tenth of neurons out
   manage.py prepare_model smollm2-135m-instruct-torch                  for PyTorch: GPUs
   manage.py prepare_model --provider cuda                         for ONNX Runtime on a GPU, 16 bit
+  manage.py prepare_model --embedding                             the default model of embeddings
   manage.py prepare_model echo                                    repeats its prompt; for tests
 """
 
@@ -52,6 +53,13 @@ class Command(BaseCommand):
             default=settings.DEFAULT_MODEL,
             metavar="NAME",
             help=f"one of: {', '.join(RECIPES)}; default: {settings.DEFAULT_MODEL}",
+        )
+        parser.add_argument(
+            "--embedding",
+            action="store_const",
+            dest="name",
+            const=settings.DEFAULT_EMBEDDING_MODEL,
+            help=f"the default model of embeddings: {settings.DEFAULT_EMBEDDING_MODEL}",
         )
         parser.add_argument(
             "--quantize",

@@ -14,10 +14,13 @@ from pathlib import Path
 from config.stack.screen import Screen
 
 STEP = "::step "
+_EMBEDDINGS = "Embedding model"
+"""The platform starts without it: then nothing serves embeddings."""
 _STEPS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("Database schema", ("migrate_schemas", "--verbosity=0")),
     ("Static files", ("collectstatic", "--noinput", "--verbosity=0")),
     ("Model", ("prepare_model",)),
+    (_EMBEDDINGS, ("prepare_model", "--embedding")),
     ("Demo organization", ("seed_demo",)),
 )
 
@@ -86,7 +89,8 @@ def main() -> None:
         except CommandError as error:
             sys.stdout.write(f"{error}\n")
             sys.stdout.flush()
-            sys.exit(1)
+            if title != _EMBEDDINGS:
+                sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -112,6 +112,7 @@ class Command(BaseCommand):
         console.print(f"Drill with seed {seed}. Starting a platform in {folder} …")
         models = folder / "models" if drill.is_echo else ROOT / "var" / "models"
         quiet = {"LOG_LEVEL": "WARNING", "DRAIN_SECONDS": "5", "MODELS_DIR": str(models)}
+        quiet["DEFAULT_EMBEDDING_MODEL"] = ""
         formation = {"FORMATION": f"worker={options['workers']}"}
         with running(folder, DEFAULT_MODEL=options["model"], **quiet, **formation) as stack:
             verdict, kills = asyncio.run(_run(stack, drill, console))
