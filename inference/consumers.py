@@ -21,7 +21,7 @@ from redis.exceptions import RedisError
 
 from inference.api.access import INFERENCE
 from inference.api.forms import InferForm
-from inference.api.infer import bill, prompt_wish
+from inference.api.infer import bill, prompt_wish, token
 from inference.api.requests import entry
 from inference.generation import Generation, generation, reading
 from inference.idempotency import Repeatable
@@ -217,13 +217,7 @@ class InferConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         await self._say(type="started", id=name, request_id=request, model=run.job.model)
         async for piece in run.pieces():
             if piece.text:
-                await self._say(
-                    type="token",
-                    id=name,
-                    text=piece.text,
-                    position=piece.position,
-                    entry=piece.entry,
-                )
+                await self._say(type="token", id=name, **token(piece), entry=piece.entry)
         await self._say(type="usage", id=name, **bill(run.ended))
         reason = run.ended.reason
         await self._say(type="done", id=name, request_id=request, finish_reason=reason)

@@ -1,7 +1,7 @@
 """One request as an edge sees it: admitted or found again, followed, and left."""
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,7 +15,7 @@ from inference.admission import Admitted, Wish, admit
 from inference.idempotency import Repeatable
 from inference.jobs import Head, Job, Leaving
 from inference.live import Follower, Listener
-from inference.stream import Ended, Piece
+from inference.stream import Ended, Piece, texts_of
 from kit.errors import Refused
 from tenants.auth import Caller
 from tenants.limits import Standing
@@ -51,9 +51,10 @@ class GenerationFailed(Refused):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A whole answer."""
+    """A whole answer, or several to one prompt: the text of each, and how it ended."""
 
-    text: str
+    texts: Sequence[str]
+    reasons: Sequence[str]
     ended: Ended
 
 
@@ -80,10 +81,12 @@ class Generation:
                 "Nothing was charged; try again."
             )
 
-    async def whole(self) -> Answer:
-        """The answer when it is complete; raises `GenerationFailed`."""
-        text = [piece.text async for piece in self.pieces()]
-        return Answer(text="".join(text), ended=self.ended)
+    async def whole(self, *, count: int = 1) -> Answer:
+        """The answer, or all `count` of them, when complete; raises `GenerationFailed`."""
+        pieces = [piece async for piece in self.pieces()]
+        ends = {piece.choice: piece.end for piece in pieces if piece.end}
+        reasons = [ends.get(choice, self.ended.reason) for choice in range(count)]
+        return Answer(texts_of(pieces, count=count), reasons, self.ended)
 
     @property
     def ended(self) -> Ended:

@@ -118,9 +118,9 @@ def read(organization: int, request: UUID) -> list[Event]:
     return opened(found, ring.cipher(place(organization, request)))
 
 
-def texts_of(events: Sequence[Event]) -> list[str]:
-    """The text of each answer so far."""
-    texts = [""]
+def texts_of(events: Sequence[Event], *, count: int = 1) -> list[str]:
+    """The text of each answer so far, of at least `count`."""
+    texts = [""] * count
     for piece in (event for event in events if isinstance(event, Piece)):
         texts += [""] * (piece.choice + 1 - len(texts))
         texts[piece.choice] += piece.text

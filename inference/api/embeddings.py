@@ -85,7 +85,7 @@ class _EmbeddingEndpoint(InferenceEndpoint):
         wish = await embedding_wish(model, texts, endpoint=self.endpoint, label=label)
         async with self.generation(request, wish) as run:
             answer = await run.whole()
-        return run, vectors_of(answer.text, count=len(texts))
+        return run, vectors_of(answer.texts[0], count=len(texts))
 
 
 class Embeddings(_EmbeddingEndpoint):

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from inference.catalog.offers import Offer
 from inference.engine import Grammar, GrammarKind, Sampling
+from inference.jobs import MOST_CHOICES
 from kit.errors import Invalid
 
 MOST_STOPS = 4
@@ -139,6 +140,7 @@ class InferForm(SamplingForm):
     prompt: str
     model: str | None = None
     max_tokens: int | None = Field(None, ge=1)
+    n: int = Field(1, ge=1, le=MOST_CHOICES, description="How many answers.")
 
 
 class WholeInferForm(InferForm):

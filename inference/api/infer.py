@@ -18,9 +18,9 @@ from inference.api.forms import InferForm, WholeInferForm
 from inference.api.structured import checked
 from inference.catalog.offers import Offer, offer
 from inference.fallback import served
-from inference.generation import Generation
+from inference.generation import Answer, Generation
 from inference.jobs import Leaving
-from inference.stream import Ended
+from inference.stream import Ended, Piece
 from kit.edge import Broken, Json, body, problem_body
 from kit.errors import Refused
 from kit.money import decimal
@@ -60,12 +60,11 @@ class Infer(_PromptEndpoint):
         if form.background:
             return accepted(await self.start(request, wish))
         async with self.generation(request, wish) as run:
-            answer = await run.whole()
+            answer = await run.whole(count=form.n)
         data = {
             "request_id": str(run.job.id),
             "model": run.job.model,
-            "text": answer.text,
-            "finish_reason": answer.ended.reason,
+            **told(answer),
             **bill(answer.ended),
             "latency_ms": round((time.perf_counter() - started) * 1000, 1),
         }
@@ -111,6 +110,7 @@ async def prompt_wish(
             endpoint=endpoint,
             label=label,
             messages=turns,
+            n=form.n,
         )
 
     return await served(asked, build, allowed=caller.models, replace_it=replace_it)
@@ -126,6 +126,14 @@ def accepted(request: UUID) -> Json:
         "stream": f"{where}/stream",
     }
     return Json(data, status=202, headers={"Location": where})
+
+
+def told(answer: Answer) -> dict[str, Any]:
+    """The text and how it ended; where several answers were asked for, each one's too."""
+    data: dict[str, Any] = {"text": answer.texts[0], "finish_reason": answer.reasons[0]}
+    if len(answer.texts) > 1:
+        data |= {"texts": answer.texts, "finish_reasons": answer.reasons}
+    return data
 
 
 def bill(ended: Ended) -> dict[str, Any]:
@@ -145,6 +153,12 @@ def bill(ended: Ended) -> dict[str, Any]:
     }
 
 
+def token(piece: Piece) -> dict[str, Any]:
+    """An event's data; `choice` says of which answer it is, but for the first."""
+    data = {"text": piece.text, "position": piece.position}
+    return {**data, "choice": piece.choice} if piece.choice else data
+
+
 async def events(run: Generation, stack: AsyncExitStack) -> AsyncIterator[bytes]:
     """The stream of a run, as server-sent events; `stack` is closed with it."""
     request = str(run.job.id)
@@ -153,10 +167,7 @@ async def events(run: Generation, stack: AsyncExitStack) -> AsyncIterator[bytes]
             yield sse.event({"request_id": request, "model": run.job.model}, name="start")
             async for piece in run.pieces():
                 if piece.text:
-                    token = {"text": piece.text, "position": piece.position}
-                    if piece.choice:
-                        token["choice"] = piece.choice
-                    yield sse.event(token, name="token", entry=piece.entry)
+                    yield sse.event(token(piece), name="token", entry=piece.entry)
             ended = run.ended
             done = {"request_id": request, "finish_reason": ended.reason, **bill(ended)}
             yield sse.event(done, name="done", entry=ended.entry)

@@ -29,6 +29,7 @@ from tests import factories
 from tests.engine.parts import RAISES, HashRunner, finish, work
 from tests.inference.parts import ECHO, in_schema, job, serving
 from tests.inference.test_api import CHAT, events, post
+from tests.inference.test_consumers import connect, hear, hear_until_done, say
 from tests.inference.test_reading import ask
 from tests.inference.test_worker import until
 
@@ -108,6 +109,31 @@ async def test_answers_are_what_each_seed_alone_would_give_and_are_booked_togeth
     )
     assert (row.prompt_tokens, row.completion_tokens) == (prompt, 4 * 24)
     assert entry.units == {"input_tokens": prompt, "output_tokens": 4 * 24}
+
+
+async def test_a_prompt_has_several_answers_over_every_way_in(
+    key: str, drawing: tuple[Host, HashRunner]
+) -> None:
+    body = {"prompt": "x", "temperature": 1.5, "seed": 7, "max_tokens": 24, "n": 3}
+    with serving(drawing[0]):
+        whole = (await ask("POST", "/api/v1/infer", key, body)).json()
+        lines = await events(await post("/api/v1/infer/stream", body, key))
+        socket = await connect(key)
+        await hear(socket)
+        await say(socket, type="infer", id="a", **body)
+        heard = await hear_until_done(socket, 1)
+        await socket.disconnect()
+    assert whole["text"] == whole["texts"][0]
+    assert len({*whole["texts"]}) == 3
+    assert whole["finish_reasons"] == ["length"] * 3
+    assert whole["usage"]["completion_tokens"] == 3 * 24
+    told = [json.loads(line.split("data: ")[1]) for line in lines if "event: token" in line]
+    said = [each for each in heard if each["type"] == "token"]
+    for tokens in (told, said):
+        texts = defaultdict[int, str](str)
+        for each in tokens:
+            texts[each.get("choice", 0)] += each["text"]
+        assert [texts[choice] for choice in range(3)] == whole["texts"]
 
 
 async def test_streamed_answers_come_side_by_side_and_end_each_by_itself(
