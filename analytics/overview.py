@@ -114,7 +114,7 @@ def _sums(rows: QuerySet[LedgerEntry], *by: str) -> Iterable[dict[str, Any]]:
         for meter in Meter
     }
     sums: Any = rows.order_by().values(*by)
-    return list(sums.annotate(n=Count("pk"), nanos=Sum("amount"), **units))
+    return list(sums.annotate(n=Count("pk", filter=Q(kind="use")), nanos=Sum("amount"), **units))
 
 
 def _use(row: Mapping[str, Any]) -> Use:

@@ -34,7 +34,7 @@ SELECT l.request, h.id IS NULL, array_remove(ARRAY[
 ], NULL) AS unequal
 FROM (
     SELECT *, {read} AS read, {written} AS written FROM public.billing_ledgerentry
-    WHERE organization_id = %s AND month = %s
+    WHERE organization_id = %s AND month = %s AND kind = 'use'
 ) l LEFT JOIN {history} h ON h.id = l.request
 WHERE (h.id IS NULL OR h.amount <> l.amount OR h.state <> l.state OR h.model <> l.model
     OR h.key <> l.key OR h.currency <> l.currency
@@ -184,10 +184,7 @@ def _lines(invoice: int, said: Draft, due: Draft) -> Iterator[tuple[str, str]]:
         yield str(invoice), f"subtotal {said.subtotal}, the ledger's rows come to {due.subtotal}"
     if said.currency != due.currency:
         yield str(invoice), f"in {said.currency}, the account is in {due.currency}"
-    ours, theirs = (
-        {(line.model, line.meter): (line.units, line.nanos) for line in draft.lines}
-        for draft in (said, due)
-    )
+    ours, theirs = _sums(said), _sums(due)
     for model, meter in sorted(ours.keys() | theirs.keys()):
         line, rows = (side.get((model, meter), (0, 0)) for side in (ours, theirs))
         if line != rows:
@@ -200,6 +197,15 @@ def _lines(invoice: int, said: Draft, due: Draft) -> Iterator[tuple[str, str]]:
         sum(minors) != said.total_minor
     ):
         yield str(invoice), f"lines round to {sum(minors)}, the total is {said.total_minor}"
+
+
+def _sums(draft: Draft) -> dict[tuple[str, str], tuple[int, int]]:
+    """Units and nanos by model and meter, of all projects."""
+    found: dict[tuple[str, str], tuple[int, int]] = {}
+    for line in draft.lines:
+        units, nanos = found.get((line.model, line.meter), (0, 0))
+        found[line.model, line.meter] = units + line.units, nanos + line.nanos
+    return found
 
 
 def _requests(organization: Organization, month: date) -> int:

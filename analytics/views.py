@@ -7,9 +7,9 @@ from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 
 from billing import credit, standing
-from billing.ledger import Summary, recent, summary
 from billing.models import READ, WRITTEN, tokens
 from billing.months import month_of
+from billing.usage import Summary, recent, summary
 from kit.money import show
 from tenants import keyring, members
 from tenants.roles import Action
@@ -32,8 +32,8 @@ class Overview(OrganizationPage):
         context = {
             "month": month,
             "used": used,
-            "input_tokens": sum(tokens(use.units, *READ) for use in used.models),
-            "output_tokens": sum(tokens(use.units, *WRITTEN) for use in used.models),
+            "input_tokens": sum(tokens(use.units, *READ) for use in used.parts),
+            "output_tokens": sum(tokens(use.units, *WRITTEN) for use in used.parts),
             "models": _models(used),
             "recent": [
                 {

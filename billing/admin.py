@@ -1,22 +1,18 @@
 """The operators' view of money. Only accounts and prices to come can be changed here."""
 
-from decimal import Decimal
 from functools import partial
 from typing import Any
 from uuid import UUID
 
 from django import forms
 from django.contrib import admin
-from django.core.exceptions import ValidationError
 from django.db import transaction
 from django.db.models import Q, QuerySet
 from django.http import HttpRequest
-from django.utils import timezone
-from unfold.admin import ModelAdmin
 from unfold.contrib.filters.admin import AutocompleteSelectFilter
 from unfold.paginator import InfinitePaginator
 
-from billing import admin_invoices, admin_payments, credit
+from billing import admin_invoices, admin_payments, admin_prices, credit
 from billing.admin_rows import (
     Everyones,
     ModelFilter,
@@ -25,17 +21,13 @@ from billing.admin_rows import (
     ReadOnly,
     StateFilter,
     money_field,
+    shown_units,
 )
-from billing.models import Account, LedgerEntry, Meter, Period, PriceVersion
-from kit.money import NANOS, decimal, show
+from billing.models import Account, LedgerEntry, Period
+from kit.money import NANOS, show
 from tenants.admin_audit import Audited
 
-__all__ = ["admin_invoices", "admin_payments"]
-
-
-def _units(nanos: int) -> str:
-    """What such a field shows."""
-    return f"{Decimal(decimal(nanos)).normalize():f}"
+__all__ = ["admin_invoices", "admin_payments", "admin_prices"]
 
 
 class AccountForm(forms.ModelForm):  # type: ignore[type-arg]
@@ -50,7 +42,7 @@ class AccountForm(forms.ModelForm):  # type: ignore[type-arg]
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         if self.instance.pk:
-            self.initial["credit_limit"] = _units(self.instance.credit_limit)
+            self.initial["credit_limit"] = shown_units(self.instance.credit_limit)
 
     def clean_credit_limit(self) -> int:
         """In nanos."""
@@ -93,81 +85,6 @@ class AccountAdmin(Audited, Everyones):
         return False
 
 
-class PriceForm(forms.ModelForm):  # type: ignore[type-arg]
-    """A rate a meter, in the currency's unit."""
-
-    input_tokens = money_field("For a million; empty: free of charge.", required=False)
-    output_tokens = money_field("For a million; empty: free of charge.", required=False)
-    embedding_tokens = money_field("For a million; empty: free of charge.", required=False)
-    batch_input_tokens = money_field("For a million; empty: as outside batches.", required=False)
-    batch_output_tokens = money_field("For a million; empty: as outside batches.", required=False)
-    batch_embedding_tokens = money_field(
-        "For a million; empty: as outside batches.", required=False
-    )
-
-    class Meta:
-        model = PriceVersion
-        fields = ("model", "currency", "organization", "effective_from")
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        for meter, nanos in (self.instance.rates or {}).items():
-            self.initial[meter] = _units(nanos)
-
-    def clean(self) -> dict[str, Any]:
-        """The rates, in nanos."""
-        given = super().clean() or {}
-        rates = {m.value: given[m] for m in Meter if given.get(m) is not None}
-        if not rates:
-            raise ValidationError("Name a rate for at least one meter.")
-        elsewhere = PriceVersion.objects.filter(model=given.get("model", ""))
-        other = elsewhere.exclude(currency=given.get("currency", "")).first()
-        if other:
-            raise ValidationError(f"{other.model} is priced in {other.currency} already.")
-        self.instance.rates = {meter: int(rate * NANOS) for meter, rate in rates.items()}
-        return given
-
-    def _post_clean(self) -> None:
-        """The row itself is checked once it has rates: it would complain of no field here."""
-        if not self.errors:
-            super()._post_clean()  # type: ignore[misc]
-
-
-@admin.register(PriceVersion)
-class PriceVersionAdmin(Audited, ModelAdmin):  # type: ignore[misc]
-    """Price lists; to change a price, add a version."""
-
-    audit_noun = "price"
-    list_display = ("model", "currency", "organization", "effective_from", "per_million")
-    list_filter = (ModelFilter, "currency")
-    list_select_related = ("organization",)
-    autocomplete_fields = ("organization",)
-    search_fields = ("model",)
-    search_help_text = "A model's name"
-    form = PriceForm
-
-    def get_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
-        """A form, or what stands for good."""
-        rates = ("per_million",) if _has_begun(obj) else tuple(Meter)
-        return ("model", "currency", "organization", *rates, "effective_from")
-
-    @admin.display(description="for a million units")
-    def per_million(self, price: PriceVersion) -> str:
-        """For people."""
-        return " · ".join(
-            f"{meter.replace('_', ' ')} {show(nanos, price.currency)}"
-            for meter, nanos in price.rates.items()
-        )
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Until it takes effect."""
-        return super().has_change_permission(request, obj) and not _has_begun(obj)
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Until it takes effect."""
-        return super().has_delete_permission(request, obj) and not _has_begun(obj)
-
-
 @admin.register(LedgerEntry)
 class LedgerEntryAdmin(OfMonth, ReadOnly, Everyones):
     """Every request that was ever billed. Pages without a count: the table is large."""
@@ -181,6 +98,7 @@ class LedgerEntryAdmin(OfMonth, ReadOnly, Everyones):
         "charged",
         "booked_to",
         "label",
+        "kind",
         "created_at",
     )
     list_filter = (
@@ -194,7 +112,7 @@ class LedgerEntryAdmin(OfMonth, ReadOnly, Everyones):
     fieldsets = (
         (None, {"fields": ("request", "organization", "state", "booked_to", "created_at")}),
         ("Amount", {"fields": ("charged", "parts", "used", "price_version")}),
-        ("Request", {"fields": ("model", "key", "label", "region")}),
+        ("Request", {"fields": ("kind", "model", "project", "key", "label", "region")}),
     )
     paginator = InfinitePaginator
     show_full_result_count = False
@@ -240,7 +158,3 @@ class PeriodAdmin(OfMonth, ReadOnly, Everyones):
     fields = ("organization", "booked_to", "closed_at")
     list_filter = (("organization", AutocompleteSelectFilter), MonthFilter)
     search_fields = ("organization__name", "organization__slug")
-
-
-def _has_begun(price: PriceVersion | None) -> bool:
-    return price is not None and price.is_effective(timezone.now())

@@ -17,7 +17,7 @@ from unfold.widgets import UnfoldAdminSelectWidget, UnfoldAdminTextInputWidget
 
 from billing import lifecycle
 from billing.admin_rows import Everyones, MonthFilter, OfMonth, ReadOnly
-from billing.documents import invoice_pdf
+from billing.documents import invoice_pdf, measured, named
 from billing.invoicing import shown
 from billing.models import BillingDetails, Invoice, InvoiceLine, InvoiceMove, TaxRate
 from kit.errors import Refused
@@ -30,8 +30,8 @@ class InvoiceLineInline(ReadOnly, TabularInline):  # type: ignore[misc]
     """An invoice's lines."""
 
     model = InvoiceLine
-    fields = ("model", "of_meter", "of_units", "exact", "invoiced")
-    readonly_fields = ("of_meter", "of_units", "exact", "invoiced")
+    fields = ("of_what", "of_meter", "detail", "of_units", "exact", "invoiced")
+    readonly_fields = ("of_what", "of_meter", "detail", "of_units", "exact", "invoiced")
     extra = 0
     hide_title = True
 
@@ -39,10 +39,20 @@ class InvoiceLineInline(ReadOnly, TabularInline):  # type: ignore[misc]
         """With the invoice, whose currency each line is shown in."""
         return super().get_queryset(request).select_related("invoice")  # type: ignore[no-any-return]
 
+    @admin.display(description="model")
+    def of_what(self, line: InvoiceLine) -> str:
+        """For people."""
+        return named(line)
+
     @admin.display(description="meter")
     def of_meter(self, line: InvoiceLine) -> str:
         """For people."""
-        return line.meter.replace("_", " ")
+        return measured(line)
+
+    @admin.display(description="project")
+    def detail(self, line: InvoiceLine) -> str:
+        """Or what time it is for."""
+        return line.project or line.label
 
     @admin.display(description="units")
     def of_units(self, line: InvoiceLine) -> str:

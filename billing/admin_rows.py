@@ -1,6 +1,7 @@
 """What the admins of money share: whose rows, of which month, and that nobody touches them."""
 
 from collections.abc import Iterable
+from decimal import Decimal
 from typing import Any
 
 from django import forms
@@ -14,7 +15,7 @@ from unfold.widgets import UnfoldAdminDecimalFieldWidget
 
 from billing.models import LARGEST, PriceVersion, State
 from billing.months import month_after, month_before, month_of, parse_month
-from kit.money import NANOS
+from kit.money import NANOS, decimal
 
 _MONTHS_LISTED = 24
 
@@ -30,6 +31,11 @@ def money_field(help_text: str, *, required: bool = True) -> forms.DecimalField:
         widget=UnfoldAdminDecimalFieldWidget,
         help_text=help_text,
     )
+
+
+def shown_units(nanos: int) -> str:
+    """What such a field shows."""
+    return f"{Decimal(decimal(nanos)).normalize():f}"
 
 
 class ReadOnly:

@@ -77,7 +77,10 @@ class AutoTopUp(models.Model):
 
 
 class GrantUse(models.Model):
-    """What of a grant paid for a request, and in which month that was booked."""
+    """What of a grant paid for a request, and in which month that was booked.
+
+    What a closing month's tiers give back is negative, and names their row.
+    """
 
     grant = models.ForeignKey(Grant, on_delete=models.PROTECT, related_name="uses")
     organization = models.ForeignKey(Organization, on_delete=models.PROTECT, related_name="+")
@@ -90,7 +93,7 @@ class GrantUse(models.Model):
     class Meta:
         constraints = (
             models.UniqueConstraint(fields=("request", "grant"), name="one_use_a_request"),
-            models.CheckConstraint(condition=Q(amount__gt=0), name="grant_use_amount"),
+            models.CheckConstraint(condition=~Q(amount=0), name="grant_use_amount"),
         )
         indexes = (models.Index(fields=("organization", "month"), name="grant_use_of_month"),)
 
@@ -149,8 +152,8 @@ class Budget(models.Model):
         return f"{self.scope[0]}:{self.subject}"
 
     def rows(self) -> models.QuerySet[LedgerEntry]:
-        """The ledger's rows that it counts, of all months."""
-        found = LedgerEntry.objects.for_org(self.organization_id)
+        """The requests that it counts, of all months; what else is charged is nobody's budget."""
+        found = LedgerEntry.objects.for_org(self.organization_id).filter(kind="use")
         if self.scope == Budget.Scope.ORGANIZATION:
             return found
         return found.filter(**{self.scope: self.subject})

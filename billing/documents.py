@@ -6,12 +6,15 @@ from io import StringIO
 from typing import Any
 from uuid import UUID
 
-from billing.invoicing import shown
-from billing.models import Invoice, LedgerEntry, Meter
+from billing.invoicing import Line, shown
+from billing.models import Invoice, InvoiceLine, LedgerEntry, Meter
 from billing.typesetting import pdf
 from kit.money import decimal, show
 
-COLUMNS = ("request", "created_at", "key", "model", "state", *Meter, "amount", "currency", "label")
+COLUMNS = (
+    *("request", "created_at", "key", "model", "state", *Meter),
+    *("amount", "currency", "label", "project", "kind"),
+)
 _PAGE = 2_000
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
@@ -37,8 +40,9 @@ def as_data(invoice: Invoice) -> dict[str, Any]:
         "buyer": invoice.buyer,
         "lines": [
             {
-                "model": line.model or ("Prepaid" if line.meter == "grants" else "Credit"),
-                "meter": line.meter.replace("_", " "),
+                "model": named(line),
+                "meter": measured(line),
+                "detail": line.project or line.label,
                 "units": f"{line.units:,}",
                 "exact": show(line.nanos, currency).removeprefix(f"{currency} "),
                 "amount": shown(line.minor, currency).removeprefix(f"{currency} "),
@@ -55,6 +59,23 @@ def as_data(invoice: Invoice) -> dict[str, Any]:
         "root": invoice.merkle_root,
         "rows": f"{invoice.row_count:,}",
     }
+
+
+def named(line: Line | InvoiceLine) -> str:
+    """What a line is about: a model, a plan, or what else is charged."""
+    others = {"grants": "Prepaid", "minimum": "Monthly minimum", "credit": "Credit"}
+    return line.model or others.get(line.meter, "")
+
+
+def measured(line: Line | InvoiceLine) -> str:
+    """The meter, for people."""
+    meter = line.meter.replace("_", " ")
+    return f"{meter}, by volume" if line.kind == LedgerEntry.Kind.TIER else meter
+
+
+def described(line: Line | InvoiceLine) -> str:
+    """A line in one text."""
+    return " · ".join(filter(None, [named(line), measured(line), line.project or line.label]))
 
 
 def usage_csv(invoice: Invoice) -> Iterator[str]:
@@ -78,6 +99,8 @@ def _cells(row: LedgerEntry) -> list[Any]:
         decimal(row.amount),
         row.currency,
         _harmless(row.label),
+        _harmless(row.project),
+        row.kind,
     ]
 
 

@@ -8,10 +8,11 @@ from functools import partial
 from uuid import UUID
 
 from django.db import connection, transaction
-from django.db.models import Q, Sum
+from django.db.models import F, Q, Sum
 
 from billing import credit
 from billing.allowances import Grant, GrantUse
+from billing.models import LedgerEntry
 from kit.errors import Invalid
 
 _USABLE = """
@@ -108,6 +109,39 @@ def used(organization: int, month: date) -> int:
     """What grants have paid of a month, in nanos."""
     rows = GrantUse.objects.for_org(organization).filter(month=month)
     return int(rows.aggregate(sum=Sum("amount", default=0))["sum"])
+
+
+def usage(organization: int, month: date) -> int:
+    """What grants may pay for in a month: its requests, and what tiers take off; in nanos."""
+    kinds = (LedgerEntry.Kind.USE, LedgerEntry.Kind.TIER)
+    rows = LedgerEntry.objects.for_org(organization).filter(month=month, kind__in=kinds)
+    return int(rows.aggregate(sum=Sum("amount", default=0))["sum"])
+
+
+def give_back(*, organization: int, month: date, row: UUID) -> None:
+    """Return to grants what they paid of a month beyond what it came to, on behalf of a `row`.
+
+    In the transaction that closes the month. What was used last is given back first.
+    """
+    excess = used(organization, month) - max(0, usage(organization, month))
+    if excess <= 0:
+        return
+    uses = GrantUse.objects.for_org(organization).filter(month=month).values("grant")
+    paid = dict(uses.annotate(sum=Sum("amount")).values_list("grant", "sum"))
+    rows = Grant.objects.for_org(organization).filter(pk__in=paid).select_for_update()
+    for grant in rows.order_by(F("expires_at").desc(nulls_first=True), "-pk"):
+        part = min(excess, int(paid[grant.pk]))
+        if part:
+            GrantUse.objects.create(
+                grant=grant,
+                organization_id=organization,
+                request=row,
+                month=month,
+                amount=-part,
+            )
+            grant.remaining += part
+            grant.save(update_fields=["remaining"])
+            excess -= part
 
 
 def left(organization: int, *, now: datetime) -> int:

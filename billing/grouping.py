@@ -1,4 +1,4 @@
-"""The ledger's rows of a month, summed by day, model, key, project and meter."""
+"""The requests of a month, summed by day, model, key, project and meter."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -6,11 +6,11 @@ from datetime import UTC, date
 from enum import StrEnum
 from typing import Any, cast
 
-from django.db.models import BigIntegerField, Count, F, Sum
-from django.db.models.fields.json import KT
-from django.db.models.functions import Cast, TruncDate
+from django.db.models import Count, F, Sum
+from django.db.models.functions import TruncDate
 
 from billing.models import LedgerEntry, Meter
+from billing.usage import sums
 
 MOST = 10_000
 """Groups in one answer."""
@@ -39,16 +39,16 @@ class Group:
 def grouped(organization: int, month: date, by: Sequence[By]) -> list[Group]:
     """A month's groups, in the order of what they are grouped by; at most `MOST`.
 
-    By meter, the amounts are the meter's parts; together the groups always sum to the month.
+    By meter, the amounts are the meter's parts; together the groups always sum to the month's use.
     """
     names = [each.value for each in by if each is not By.METER]
     rows = (
         LedgerEntry.objects.for_org(organization)
-        .filter(month=month)
+        .filter(month=month, kind=LedgerEntry.Kind.USE)
         .annotate(day=TruncDate("created_at", tzinfo=UTC), one=F("organization"))
         .order_by(*names)
         .values(*(names or ["one"]))
-        .annotate(requests=Count("request"), total=Sum("amount"), **_sums())
+        .annotate(requests=Count("request"), total=Sum("amount"), **sums())
     )
     found: Iterable[Group] = (
         group
@@ -56,16 +56,6 @@ def grouped(organization: int, month: date, by: Sequence[By]) -> list[Group]:
         for group in _groups(row, names, split=By.METER in by)
     )
     return list(found)
-
-
-def _sums() -> dict[str, Any]:
-    return {
-        f"{column}_{meter.value}": Sum(
-            Cast(KT(f"{column}__{meter.value}"), BigIntegerField()), default=0
-        )
-        for meter in Meter
-        for column in ("units", "amounts")
-    }
 
 
 def _groups(row: Mapping[str, Any], names: Sequence[str], *, split: bool) -> Iterator[Group]:

@@ -1,19 +1,24 @@
 """Closing a month: its ledger rows become an invoice, once, to the nano."""
 
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import date, datetime
 
 from django.db import transaction
 
-from billing import grants, lifecycle, proof
-from billing.ledger import Summary, summary
-from billing.models import Invoice, InvoiceLine, Period
+from billing import adjustments, grants, ledger, lifecycle, proof
+from billing.models import Invoice, InvoiceLine, LedgerEntry, Period
 from billing.months import month_of
+from billing.usage import Extra, Summary, summary
 from kit.errors import Refused
 from kit.money import NANOS, minor_exponent, show, to_minor
 
-_GRANTS = "grants"
-"""The meter of the line that takes off what grants have paid."""
+GRANTS = "grants"
+"""The line that takes off what grants have paid."""
+OTHERS = "(others)"
+MOST_PROJECTS = 40
+"""Named on one invoice; those that cost least share a line beyond."""
 
 
 class MonthStillRunning(Refused):
@@ -46,13 +51,24 @@ class Unbalanced(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A model's use of one meter, in nanos and in the currency's minor unit."""
+    """A model's use of one meter by one project, or what else is charged.
 
+    In nanos and in the currency's minor unit.
+    """
+
+    kind: str
     model: str
     meter: str
+    project: str
+    label: str
     units: int
     nanos: int
-    minor: int
+    minor: int = 0
+
+    @property
+    def what(self) -> tuple[str, str, str, str, str]:
+        """What sets it apart from an invoice's other lines."""
+        return self.kind, self.model, self.meter, self.project, self.label
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +96,8 @@ def preview(*, organization: int, month: date, now: datetime) -> Draft:
     period = Period.objects.for_org(organization).filter(month=month).first()
     if period is not None:
         _require_open(period)
-    return _draft(organization, month)
+    found = adjustments.pending(organization=organization, month=month, minimum=0)
+    return _draft(organization, month, [each.extra for each in found])
 
 
 def close_month(
@@ -100,10 +117,12 @@ def close_month(
             "what is used later is then booked to the next month."
         )
     with transaction.atomic():
+        ledger.lock_account(organization)
         new = Period(organization_id=organization, month=month)
         Period.objects.bulk_create([new], ignore_conflicts=True)
         period = Period.objects.for_org(organization).select_for_update().get(month=month)
         _require_open(period)
+        adjustments.close(organization=organization, month=month, minimum=0, now=now)
         invoice = _write(_draft(organization, month), now)
         period.closed_at = now
         period.save(update_fields=["closed_at"])
@@ -119,7 +138,7 @@ def as_draft(invoice: Invoice) -> Draft:
         month=invoice.month,
         currency=invoice.currency,
         lines=tuple(
-            Line(line.model, line.meter, line.units, line.nanos, line.minor)
+            Line(**{each.name: getattr(line, each.name) for each in fields(Line)})
             for line in invoice.lines.all()
         ),
         subtotal=invoice.subtotal,
@@ -159,25 +178,55 @@ def _require_open(period: Period) -> None:
         )
 
 
-def _draft(organization: int, month: date) -> Draft:
+def _draft(organization: int, month: date, extras: Iterable[Extra] = ()) -> Draft:
+    """What the ledger says, and `extras` that are not in it yet."""
     used = summary(organization, month)
     if not used.currency:
         raise NotInvoiceable(f"Organization {organization} has no billing account.")
-    granted = grants.used(organization, month)
-    rows = [*_rows(used), *([("", _GRANTS, 1, -granted)] if granted else [])]
-    minors = to_minor([nanos for *_, nanos in rows], used.currency)
-    lines = tuple(Line(*row, minor) for row, minor in zip(rows, minors, strict=True))
+    used = replace(used, extras=(*used.extras, *extras))
+    granted = _granted(used, grants.used(organization, month))
+    lines = [*_of_use(used), *_of_extras(used)]
+    if granted:
+        lines.append(Line(GRANTS, "", GRANTS, "", "", 1, -granted))
+    minors = to_minor([line.nanos for line in lines], used.currency)
+    lines = [replace(line, minor=minor) for line, minor in zip(lines, minors, strict=True)]
     if sum(line.nanos for line in lines) != used.amount - granted:
         raise Unbalanced(f"{organization}, {month:%Y-%m}: the lines are not the {used.amount} due.")
-    return Draft(organization, month, used.currency, lines, used.amount, sum(minors), granted)
+    return Draft(
+        organization, month, used.currency, tuple(lines), used.amount, sum(minors), granted
+    )
 
 
-def _rows(used: Summary) -> list[tuple[str, str, int, int]]:
+def _granted(used: Summary, paid: int) -> int:
+    """What grants have paid: never more than use comes to, once its tiers are taken off."""
+    tiers = sum(extra.nanos for extra in used.extras if extra.kind == LedgerEntry.Kind.TIER)
+    return min(paid, max(0, used.used + tiers))
+
+
+def _of_use(used: Summary) -> list[Line]:
+    """By model, meter and project; the projects past `MOST_PROJECTS`, the cheapest, together."""
+    costs: dict[str, int] = defaultdict(int)
+    for part in used.parts:
+        costs[part.project] += part.amount
+    ranked = sorted(costs, key=lambda project: (-costs[project], project))
+    named = set(ranked if len(ranked) <= MOST_PROJECTS else ranked[: MOST_PROJECTS - 1])
+    found: dict[tuple[str, str, str], list[int]] = defaultdict(lambda: [0, 0])
+    for part in used.parts:
+        project = part.project if part.project in named else OTHERS
+        for meter, units in part.units.items():
+            if units or part.amounts[meter]:
+                sums = found[part.model, meter, project]
+                sums[:] = [sums[0] + units, sums[1] + part.amounts[meter]]
     return [
-        (use.model, meter, units, use.amounts[meter])
-        for use in used.models
-        for meter, units in sorted(use.units.items())
-        if units or use.amounts[meter]
+        Line(LedgerEntry.Kind.USE, model, meter, project, "", *sums)
+        for (model, meter, project), sums in sorted(found.items())
+    ]
+
+
+def _of_extras(used: Summary) -> list[Line]:
+    return [
+        Line(each.kind, each.model, each.meter, "", each.label, each.units, each.nanos)
+        for each in used.extras
     ]
 
 
@@ -193,16 +242,9 @@ def _write(draft: Draft, now: datetime) -> Invoice:
         closed_at=now,
         merkle_root=root,
         row_count=rows,
+        proof_format=proof.FORMAT,
     )
     InvoiceLine.objects.bulk_create(
-        InvoiceLine(
-            invoice=invoice,
-            model=line.model,
-            meter=line.meter,
-            units=line.units,
-            nanos=line.nanos,
-            minor=line.minor,
-        )
-        for line in draft.lines
+        InvoiceLine(invoice=invoice, **asdict(line)) for line in draft.lines
     )
     return invoice

@@ -1,19 +1,16 @@
 """The ledger: one row a request, written once, in the transaction that records its history."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import date, datetime
-from typing import Any, cast
+from typing import Any
 from uuid import UUID
 
 import orjson
 from django.db import connection, transaction
-from django.db.models import BigIntegerField, Count, Sum
-from django.db.models.fields.json import KT
-from django.db.models.functions import Cast
 
 from billing import credit, grants, partitions
-from billing.models import Account, LedgerEntry, Meter, State
+from billing.models import Fee, LedgerEntry, Meter, State
 from billing.months import month_after, month_of
 from kit.redis import pipeline
 
@@ -33,17 +30,17 @@ ON CONFLICT DO NOTHING
 _ROWS = """
 INSERT INTO public.billing_ledgerentry (
     request, organization_id, key, model, month, state, units, amounts, amount, currency,
-    price_version_id, region, label, project, credit_epoch, created_at
+    price_version_id, region, label, project, kind, credit_epoch, created_at
 )
 SELECT request, organization, key, model, month, state, units, amounts, amount, currency,
-    price_version, region, label, project, epoch, %s
+    price_version, region, label, project, kind, epoch, %s
 FROM unnest(
     %s::uuid[], %s::bigint[], %s::text[], %s::text[], %s::date[], %s::text[], %s::jsonb[],
     %s::jsonb[], %s::bigint[], %s::text[], %s::bigint[], %s::text[], %s::text[], %s::text[],
-    %s::bigint[]
+    %s::text[], %s::bigint[]
 ) AS row (
     request, organization, key, model, month, state, units, amounts, amount, currency,
-    price_version, region, label, project, epoch
+    price_version, region, label, project, kind, epoch
 )
 ORDER BY request
 ON CONFLICT DO NOTHING
@@ -52,6 +49,10 @@ RETURNING request
 _EARLIER = """
 SELECT request, credit_epoch, month, state FROM public.billing_ledgerentry WHERE request = ANY(%s)
 """
+
+
+Kind = LedgerEntry.Kind
+_METERS = {True: set(map(str, Meter)), False: {*map(str, Meter), *map(str, Fee)}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +77,12 @@ class Entry:
     label: str = ""
     project: str = ""
     epoch: int | None = None
+    kind: str = Kind.USE
 
     def __post_init__(self) -> None:
         if sum(self.amounts.values()) != self.amount:
             raise ValueError(f"{self.request}: {self.amounts} do not add up to {self.amount}.")
-        if not set(self.amounts) <= set(self.units) <= {meter.value for meter in Meter}:
+        if not set(self.amounts) <= set(self.units) <= _METERS[self.kind == Kind.USE]:
             raise ValueError(f"{self.request}: {self.units} and {self.amounts} don't fit meters.")
         if State(self.state) is State.FAILED and self.amount:
             raise ValueError(f"{self.request}: a failed request costs nothing, not {self.amount}.")
@@ -102,14 +104,17 @@ class CannotBook(Exception):
     """An entry whose organization has no account in its currency."""
 
 
-def book(entries: Sequence[Entry], *, now: datetime) -> dict[UUID, Booked]:
+def book(
+    entries: Sequence[Entry], *, now: datetime, month: date | None = None
+) -> dict[UUID, Booked]:
     """Write the rows that are not there yet, and say where each of `entries` stands.
 
-    Called once in the caller's transaction, on whichever schema. Rows go to the month of `now`
-    (UTC), or the next whose period is open; both it and the account stay locked FOR SHARE until
-    the transaction ends, so that neither a closing nor a rebuild can miss them. Locks are taken
-    in one order (accounts, then periods by month and organization, then rows), so that batches
-    can't block each other. A reservation of an older epoch is held again, or else its request is
+    Called once in the caller's transaction, on whichever schema. Rows go to `month` (that of
+    `now`, UTC, unless said) or the next whose period is open; both it and the account stay locked
+    FOR SHARE until the transaction ends, so that neither a closing nor a rebuild can miss them.
+    Locks are taken in one order (accounts, then periods by month and organization, then rows), so
+    that batches can't block each other. A reservation of an older epoch is held again, or else its
+    request is
     booked as failed, at nothing. Raises `CannotBook`.
     """
     if not connection.in_atomic_block:
@@ -118,7 +123,7 @@ def book(entries: Sequence[Entry], *, now: datetime) -> dict[UUID, Booked]:
         return {}
     epochs = _lock_accounts(entries)
     entries, retaken = _covered(entries, epochs)
-    months = _lock_periods({entry.organization for entry in entries}, month_of(now))
+    months = _lock_periods({entry.organization for entry in entries}, month or month_of(now))
     placed = {
         each.request: Booked(epochs[each.organization], months[each.organization], each.state)
         for each in entries
@@ -128,7 +133,7 @@ def book(entries: Sequence[Entry], *, now: datetime) -> dict[UUID, Booked]:
         (
             grants.Cost(each.request, each.organization, months[each.organization], each.amount)
             for each in {entry.request: entry for entry in entries}.values()
-            if each.request in written
+            if each.request in written and each.kind == Kind.USE
         ),
         now=now,
     )
@@ -179,6 +184,12 @@ def _let_go(entries: Sequence[Entry]) -> None:
 
     if entries:
         pipeline(scripts)
+
+
+def lock_account(organization: int) -> None:
+    """Hold the account as booking does, before its periods: nobody rebuilds counters meanwhile."""
+    with connection.cursor() as cursor:
+        cursor.execute(_ACCOUNTS, [[organization]])
 
 
 def _lock_accounts(entries: Sequence[Entry]) -> dict[int, int]:
@@ -232,6 +243,7 @@ def _insert(entries: Sequence[Entry], placed: Mapping[UUID, Booked], now: dateti
             entry.region,
             entry.label,
             entry.project,
+            entry.kind,
             placed[entry.request].epoch,
         )
         for entry in entries
@@ -252,86 +264,3 @@ def _earlier(requests: Iterable[UUID]) -> dict[UUID, Booked]:
 def make_partitions(now: datetime) -> list[str]:
     """Make the partitions of this month and the next three that are missing; their names."""
     return partitions.make(now)
-
-
-@dataclass(frozen=True, slots=True)
-class Use:
-    """What was used of one model, in all: units and nanos by meter."""
-
-    model: str
-    requests: int
-    units: Mapping[str, int]
-    amounts: Mapping[str, int]
-    amount: int
-
-
-@dataclass(frozen=True, slots=True)
-class Summary:
-    """A month of an organization's, by model."""
-
-    organization: int
-    month: date
-    currency: str
-    models: tuple[Use, ...] = field(default=())
-
-    @property
-    def requests(self) -> int:
-        """Of all models, however they ended."""
-        return sum(use.requests for use in self.models)
-
-    @property
-    def amount(self) -> int:
-        """Of all models, in nanos."""
-        return sum(use.amount for use in self.models)
-
-    def units(self, meter: Meter) -> int:
-        """Of all models."""
-        return sum(use.units[meter.value] for use in self.models)
-
-
-def summary(organization: int, month: date) -> Summary:
-    """What the ledger has for a month, in one statement and so of one moment."""
-    sums = {}
-    for meter in Meter:
-        for column in ("units", "amounts"):
-            number = Cast(KT(f"{column}__{meter.value}"), BigIntegerField())
-            sums[f"{column}_{meter.value}"] = Sum(number, default=0)
-    rows = (
-        LedgerEntry.objects.for_org(organization)
-        .filter(month=month)
-        .order_by("model")
-        .values("model")
-        .annotate(requests=Count("request"), total=Sum("amount"), **sums)
-    )
-    currency = Account.objects.for_org(organization).values_list("currency", flat=True).first()
-    uses = tuple(
-        Use(
-            model=row["model"],
-            requests=row["requests"],
-            units={meter.value: int(row[f"units_{meter.value}"]) for meter in Meter},
-            amounts={meter.value: int(row[f"amounts_{meter.value}"]) for meter in Meter},
-            amount=int(row["total"]),
-        )
-        for row in cast(Iterable[dict[str, Any]], rows)
-    )
-    return Summary(organization, month, currency or "", uses)
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """A row of the ledger, as its owner sees it."""
-
-    request: UUID
-    model: str
-    state: str
-    units: Mapping[str, int]
-    amount: int
-    label: str
-    created_at: datetime
-
-
-def recent(organization: int, month: date, *, most: int) -> tuple[Row, ...]:
-    """The latest rows booked to a month, the newest request first."""
-    columns = ("request", "model", "state", "units", "amount", "label", "created_at")
-    rows = LedgerEntry.objects.for_org(organization).filter(month=month).order_by("-request")
-    return tuple(Row(*row) for row in rows.values_list(*columns)[:most])

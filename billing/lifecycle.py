@@ -209,6 +209,7 @@ def _write_lines(note: Invoice, corrected: Invoice, *, is_whole: bool) -> None:
     if not is_whole:
         InvoiceLine.objects.create(
             invoice=note,
+            kind="credit",
             model="",
             meter="credit",
             units=1,
@@ -219,8 +220,11 @@ def _write_lines(note: Invoice, corrected: Invoice, *, is_whole: bool) -> None:
     InvoiceLine.objects.bulk_create(
         InvoiceLine(
             invoice=note,
+            kind=line.kind,
             model=line.model,
             meter=line.meter,
+            project=line.project,
+            label=line.label,
             units=-line.units,
             nanos=-line.nanos,
             minor=-line.minor,

@@ -3,6 +3,7 @@
 from datetime import datetime
 
 from billing import gateway
+from billing.documents import described
 from billing.lifecycle import CREDITED
 from billing.models import Invoice
 from billing.receivables import Collection, Payment, PaymentProfile
@@ -103,14 +104,7 @@ def _left_behind(row: Collection, customer: str) -> RemoteInvoice | None:
 
 def _lines(document: Invoice) -> list[tuple[str, int, str]]:
     """Names, minor units and descriptions that sum to what is charged."""
-    lines = [
-        (
-            f"line-{line.pk}",
-            line.minor,
-            f"{line.model} · {line.meter.replace('_', ' ')}".strip(" ·"),
-        )
-        for line in document.lines.all()
-    ]
+    lines = [(f"line-{line.pk}", line.minor, described(line)) for line in document.lines.all()]
     if document.tax_minor:
         lines.append((_TAX, document.tax_minor, document.tax_name))
     rounded = _due(document) - document.due_minor

@@ -1,52 +1,24 @@
-"""Accounts, prices, the ledger, invoices. Amounts are nanos."""
+"""Accounts, the ledger, invoices; prices are in `billing.prices`. Amounts are nanos."""
 
-from collections.abc import Mapping
-from datetime import datetime
-from enum import StrEnum
-
-from django.core.exceptions import ValidationError
 from django.core.validators import MaxValueValidator, RegexValidator
 from django.db import models
 from django.db.models import Q
 from django.utils import timezone
 
+from billing.prices import CURRENCY as CURRENCY
+from billing.prices import IN_BATCHES as IN_BATCHES
+from billing.prices import LARGEST as LARGEST
+from billing.prices import READ as READ
+from billing.prices import WRITTEN as WRITTEN
+from billing.prices import Fee as Fee
+from billing.prices import Meter as Meter
+from billing.prices import PriceVersion as PriceVersion
+from billing.prices import tokens as tokens
 from kit import money
 from tenants.models import Organization
 from tenants.scoping import OwnedQuerySet
 
-LARGEST = 2**53 - 1
-"""The largest amount that Lua counts exactly, in nanos: nine million currency units."""
-CURRENCY = RegexValidator(r"^[A-Z]{3}\Z", "An ISO 4217 code in capitals, like EUR.")
 COUNTRY = RegexValidator(r"^[A-Z]{2}\Z", "An ISO 3166 code in capitals, like DE.")
-
-
-class Meter(StrEnum):
-    """What is counted, and priced."""
-
-    INPUT_TOKENS = "input_tokens"
-    OUTPUT_TOKENS = "output_tokens"
-    EMBEDDING_TOKENS = "embedding_tokens"
-    BATCH_INPUT_TOKENS = "batch_input_tokens"
-    BATCH_OUTPUT_TOKENS = "batch_output_tokens"
-    BATCH_EMBEDDING_TOKENS = "batch_embedding_tokens"
-
-
-IN_BATCHES = "batch_"
-"""What the meters of batches begin with."""
-READ = (
-    Meter.INPUT_TOKENS,
-    Meter.EMBEDDING_TOKENS,
-    Meter.BATCH_INPUT_TOKENS,
-    Meter.BATCH_EMBEDDING_TOKENS,
-)
-"""What counts the tokens that models read."""
-WRITTEN = (Meter.OUTPUT_TOKENS, Meter.BATCH_OUTPUT_TOKENS)
-"""What counts those that they wrote."""
-
-
-def tokens(units: Mapping[str, int], *meters: Meter) -> int:
-    """Of these meters together."""
-    return sum(units.get(meter.value, 0) for meter in meters)
 
 
 class Account(models.Model):
@@ -74,62 +46,6 @@ class Account(models.Model):
 
     def __str__(self) -> str:
         return f"{self.organization} · {money.show(self.credit_limit, self.currency)}"
-
-
-class PriceVersion(models.Model):
-    """What a model's use costs from a moment on. Once effective, it never changes.
-
-    An organization that has a price of its own in force pays that, and not the list's.
-    """
-
-    model = models.CharField(max_length=64)
-    currency = models.CharField(max_length=3, validators=[CURRENCY])
-    organization = models.ForeignKey(
-        Organization,
-        on_delete=models.PROTECT,
-        null=True,
-        blank=True,
-        related_name="prices",
-        help_text="Whose price this is, instead of the list's; empty: everybody's.",
-    )
-    rates = models.JSONField(help_text='Nanos per million units: {"input_tokens": 150000000, …}.')
-    effective_from = models.DateTimeField()
-
-    class Meta:
-        ordering = ("model", "currency", "-effective_from")
-        constraints = (
-            models.UniqueConstraint(
-                fields=("model", "currency", "organization", "effective_from"),
-                name="one_price_at_a_time",
-                nulls_distinct=False,
-            ),
-        )
-
-    def __str__(self) -> str:
-        whose = f"{self.organization} · " if self.organization_id else ""
-        return f"{whose}{self.model} · {self.currency} · from {self.effective_from:%Y-%m-%d %H:%M}"
-
-    def clean(self) -> None:
-        """Refuse rates that are no price."""
-        problem = rates_problem(self.rates)
-        if problem:
-            raise ValidationError({"rates": problem})
-
-    def is_effective(self, now: datetime) -> bool:
-        """Whether requests may already have been charged at it."""
-        return self.effective_from <= now
-
-
-def rates_problem(rates: object) -> str:
-    """Why `rates` is not a price list of known meters in whole, non-negative nanos; or ""."""
-    if not isinstance(rates, dict) or not rates:
-        return "An object of meters and nanos for a million units."
-    for meter, nanos in rates.items():
-        if meter not in list(Meter):
-            return f"{meter!r} is no meter; there are {', '.join(Meter)}."
-        if type(nanos) is not int or not 0 <= nanos <= LARGEST:
-            return f"{meter}: {nanos!r} is no whole number of nanos from 0 to {LARGEST}."
-    return ""
 
 
 class Period(models.Model):
@@ -166,6 +82,14 @@ class LedgerEntry(models.Model):
     The table is partitioned by month of its key, a UUIDv7: see `billing.partitions`.
     """
 
+    class Kind(models.TextChoices):
+        """What wrote it: a request, or `billing.adjustments`."""
+
+        USE = "use"
+        TIER = "tier"
+        MINIMUM = "minimum"
+        PLAN = "plan"
+
     request = models.UUIDField(primary_key=True)
     organization = models.ForeignKey(
         Organization, on_delete=models.PROTECT, related_name="ledger", db_index=False
@@ -184,6 +108,9 @@ class LedgerEntry(models.Model):
     region = models.CharField(max_length=32)
     label = models.CharField(max_length=128, blank=True)
     project = models.CharField(max_length=64, blank=True, db_default="", default="")
+    kind = models.CharField(
+        max_length=7, choices=Kind.choices, db_default=Kind.USE, default=Kind.USE
+    )
     credit_epoch = models.BigIntegerField()
     created_at = models.DateTimeField(default=timezone.now)
 
@@ -296,6 +223,7 @@ class Invoice(models.Model):
     )
     merkle_root = models.CharField(max_length=64, blank=True)
     row_count = models.PositiveBigIntegerField(default=0)
+    proof_format = models.CharField(max_length=16, default="ledger-rows-1")
     seller = models.JSONField(default=dict)
     buyer = models.JSONField(default=dict)
 
@@ -347,22 +275,26 @@ class InvoiceMove(models.Model):
 
 
 class InvoiceLine(models.Model):
-    """A model's use of one meter in the invoice's month."""
+    """A model's use of one meter by one project in the invoice's month, or what else is charged."""
 
     invoice = models.ForeignKey(Invoice, on_delete=models.CASCADE, related_name="lines")
+    kind = models.CharField(max_length=7, default=LedgerEntry.Kind.USE)
     model = models.CharField(max_length=64)
     meter = models.CharField(max_length=32)
+    project = models.CharField(max_length=64, blank=True, default="")
+    label = models.CharField(max_length=128, blank=True, default="")
     units = models.BigIntegerField()
     nanos = models.BigIntegerField()
     minor = models.BigIntegerField()
 
     class Meta:
-        ordering = ("invoice_id", "model", "meter")
+        ordering = ("pk",)
         constraints = (
             models.UniqueConstraint(
-                fields=("invoice", "model", "meter"), name="one_line_a_model_and_meter"
+                fields=("invoice", "kind", "model", "meter", "project", "label"),
+                name="one_line_of_each",
             ),
         )
 
     def __str__(self) -> str:
-        return f"{self.model} · {self.meter}"
+        return " · ".join(filter(None, [self.model, self.meter, self.project]))

@@ -1,15 +1,18 @@
 """What use costs: effective-dated price lists, held in memory."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from django.utils import timezone
 
+from billing import tiers
 from billing.models import IN_BATCHES, Meter, PriceVersion
+from billing.tiers import Tiers
 from kit import money
 from kit.errors import Unavailable
 from kit.snapshot import Snapshot
+from tenants.models import Organization
 
 _SECONDS = 5.0
 
@@ -24,7 +27,8 @@ class NoPrice(Unavailable):
 class Price:
     """One version of a model's price list; `rates` are nanos for a million units of a meter.
 
-    `organization` is whose alone it is, None for everybody's.
+    `organization` is whose alone it is, `plan` whose organizations'; neither: everybody's.
+    `tiers` say by meter what a whole month comes to.
     """
 
     version: int
@@ -33,6 +37,16 @@ class Price:
     effective_from: datetime
     rates: Mapping[str, int]
     organization: int | None = None
+    plan: int | None = None
+    tiers: Mapping[str, Tiers] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class _Lists:
+    """All price lists, and the plans of the organizations that have prices by their plan."""
+
+    prices: tuple[Price, ...]
+    plans: Mapping[int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +63,7 @@ async def price_of(
 ) -> Price:
     """The price of `model` in force now, without waiting for the database.
 
-    An `organization`'s own price goes before the list's.
+    An `organization`'s own price goes before its plan's, and that before the list's.
 
     Without a `currency` the model has to be priced in one alone. Raises `NoPrice`.
     """
@@ -67,7 +81,7 @@ def price_for(
 def version(number: int) -> Price:
     """The price list a request was admitted under, for threads. Raises `NoPrice`."""
     for attempt in range(2):
-        for price in _prices.get():
+        for price in _prices.get().prices:
             if price.version == number:
                 return price
         if attempt == 0:
@@ -105,31 +119,63 @@ def forget() -> None:
     _prices.forget()
 
 
-def _load() -> tuple[Price, ...]:
+def _load() -> _Lists:
     rows = PriceVersion.objects.order_by("effective_from", "pk")
-    return tuple(
-        Price(row.pk, row.model, row.currency, row.effective_from, row.rates, row.organization_id)
-        for row in rows
+    plans = Organization.objects.filter(plan__prices__isnull=False).values_list("pk", "plan_id")
+    return _Lists(tuple(map(as_price, rows)), dict(plans.distinct()))
+
+
+def as_price(row: PriceVersion) -> Price:
+    """A row, as it is used."""
+    return Price(
+        version=row.pk,
+        model=row.model,
+        currency=row.currency,
+        effective_from=row.effective_from,
+        rates=row.rates,
+        organization=row.organization_id,
+        plan=row.plan_id,
+        tiers={meter: tiers.parse(data) for meter, data in row.tiers.items()},
     )
 
 
 _prices = Snapshot(_load, seconds=_SECONDS)
 
 
-def _of(prices: tuple[Price, ...], organization: int | None, at: datetime) -> tuple[Price, ...]:
-    """The price lists that count for an organization: of a model its own, where one has begun."""
-    own = {
-        price.model
-        for price in prices
-        if organization is not None
-        and price.organization == organization
-        and price.effective_from <= at
-    }
-    return tuple(
+def _of(lists: _Lists, organization: int | None, at: datetime) -> tuple[Price, ...]:
+    """The price lists that count for an organization: of a model the nearest that has begun."""
+    plan = lists.plans.get(organization) if organization is not None else None
+    return nearest(lists.prices, organization=organization, plan=plan, at=at)
+
+
+def tiered() -> list[Price]:
+    """All versions, in their order, of the models that have tiers in one; of this very moment."""
+    rows = PriceVersion.objects.order_by("effective_from", "pk")
+    having = PriceVersion.objects.exclude(tiers={}).values("model")
+    return list(map(as_price, rows.filter(model__in=having)))
+
+
+def nearest(
+    prices: Iterable[Price], *, organization: int | None, plan: int | None, at: datetime
+) -> tuple[Price, ...]:
+    """Of each model one's own prices where one has begun, else the plan's, else the list's.
+
+    With those that are nearer and yet to come.
+    """
+    mine = [
         price
         for price in prices
-        if price.organization == (organization if price.model in own else None)
-    )
+        if price.organization in (None, organization) and price.plan in (None, plan)
+    ]
+    best: dict[str, int] = {}
+    for price in mine:
+        if price.effective_from <= at:
+            best[price.model] = max(best.get(price.model, 0), _nearness(price))
+    return tuple(price for price in mine if _nearness(price) >= best.get(price.model, 0))
+
+
+def _nearness(price: Price) -> int:
+    return 2 if price.organization is not None else int(price.plan is not None)
 
 
 def _in_force(prices: tuple[Price, ...], model: str, currency: str | None, at: datetime) -> Price:

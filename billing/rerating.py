@@ -6,13 +6,17 @@ from dataclasses import dataclass, replace
 from datetime import date
 from typing import Any
 
-from billing import pricing
-from billing.models import WRITTEN, LedgerEntry, State, rates_problem, tokens
-from billing.pricing import charge
+from billing import adjustments, pricing, tiers
+from billing.models import WRITTEN, LedgerEntry, Period, PriceVersion, State, tokens
+from billing.prices import rates_problem
+from billing.pricing import Price, charge
+from billing.tiers import Tiers
 from kit.errors import Invalid
 
-Lists = Mapping[str, Mapping[str, int]]
-"""Nanos for a million units, by model and meter."""
+Lists = Mapping[str, Mapping[str, Any]]
+"""By model: nanos for a million units by meter, and under `tiers` what a month comes to."""
+_TIERS = "tiers"
+_USE = LedgerEntry.Kind.USE
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,33 +41,84 @@ def rerate(*, organization: int, month: date, lists: Lists | None = None) -> lis
 
     A model that `lists` names is priced by it, every other row by the version it was booked
     under, which has to come to what was booked. What was free stays free: failures, and what was
-    cancelled before its first token. Raises `Invalid` on rates that are no price.
+    cancelled before its first token. Tiers count as the month's end counts them; of an open month
+    those in force count as booked. Raises `Invalid` on rates that are no price.
     """
-    for model, rates in (lists or {}).items():
-        if problem := rates_problem(rates):
-            raise Invalid(f"{model}: {problem}", param="prices")
+    new = {model: _checked(model, given) for model, given in (lists or {}).items()}
     totals: dict[tuple[str, str], list[int]] = defaultdict(lambda: [0, 0, 0, 0])
+    uses: dict[tuple[str, str, str], _Uses] = defaultdict(dict)
     for row in _rows(organization, month):
-        now = _amount(row, lists or {})
-        total = totals[row["model"], row["currency"]]
-        parts = (1, now != row["amount"], row["amount"], now)
-        total[:] = [sum(pair) for pair in zip(total, parts, strict=True)]
+        price, amounts = _again(row, new)
+        now = sum(amounts.values())
+        _add(totals[row["model"], row["currency"]], 1, now != row["amount"], row["amount"], now)
+        if price is None or _is_free(row):
+            continue
+        for meter, nanos in amounts.items():
+            _, units, sum_of = uses[row["model"], row["currency"], meter].get(
+                price.version, (None, 0, 0)
+            )
+            uses[row["model"], row["currency"], meter][price.version] = (
+                price.tiers.get(meter),
+                units + row["units"][meter],
+                sum_of + nanos,
+            )
+    booked = _booked_tiers(organization, month)
+    order = list(PriceVersion.objects.order_by("effective_from", "pk").values_list("pk", flat=True))
+    for (model, currency, meter), by_version in uses.items():
+        parts = [by_version[version] for version in order if version in by_version]
+        before, now = booked.get((model, meter), 0), adjustments.tiered(parts)
+        _add(totals[model, currency], 0, before != now, before, now)
     return [Rerated(*which, *figures) for which, figures in sorted(totals.items())]
 
 
+_Uses = dict[int, tuple[Tiers | None, int, int]]
+"""By price version: the tiers of a meter, units, and what they come to without."""
+
+
+def _add(total: list[int], *parts: int) -> None:
+    total[:] = [sum(pair) for pair in zip(total, parts, strict=True)]
+
+
+def _checked(model: str, given: Any) -> Mapping[str, Any]:
+    """What a price's fields become."""
+    given = given if isinstance(given, dict) else {}
+    rates = {name: value for name, value in given.items() if name != _TIERS}
+    found = given.get(_TIERS, {})
+    if problem := rates_problem(rates) or tiers.problem(found, rates):
+        raise Invalid(f"{model}: {problem}", param="prices")
+    return {"rates": rates, "tiers": {meter: tiers.parse(data) for meter, data in found.items()}}
+
+
+def _booked_tiers(organization: int, month: date) -> dict[tuple[str, str], int]:
+    """What tiers changed when the month closed, or would if it closed now."""
+    periods = Period.objects.for_org(organization).filter(month=month)
+    if not periods.filter(closed_at__isnull=False).exists():
+        extras = adjustments.of_tiers(organization, month)
+        return {(extra.model, extra.meter): extra.nanos for extra in extras}
+    rows = LedgerEntry.objects.for_org(organization).filter(month=month)
+    return {
+        (row.model, meter): nanos
+        for row in rows.filter(kind=LedgerEntry.Kind.TIER)
+        for meter, nanos in row.amounts.items()
+    }
+
+
 def _rows(organization: int, month: date) -> Iterator[dict[str, Any]]:
-    columns = ("model", "currency", "state", "units", "amount", "price_version_id")
-    rows = LedgerEntry.objects.for_org(organization).filter(month=month).values(*columns)
-    yield from rows.iterator(chunk_size=2_000)
+    columns = ("model", "currency", "state", "units", "amount", "amounts", "price_version_id")
+    rows = LedgerEntry.objects.for_org(organization).filter(month=month, kind=_USE)
+    yield from rows.values(*columns).iterator(chunk_size=2_000)
 
 
-def _amount(row: Mapping[str, Any], lists: Lists) -> int:
+def _again(
+    row: Mapping[str, Any], new: Mapping[str, Mapping[str, Any]]
+) -> tuple[Price | None, Mapping[str, int]]:
+    """The price that counts, and what the row comes to by meter."""
     if row["price_version_id"] is None:
-        return int(row["amount"])
+        return None, row["amounts"]
     price = pricing.version(row["price_version_id"])
-    if row["model"] in lists:
-        price = replace(price, rates=lists[row["model"]])
-    return charge(price, row["units"], free=_is_free(row)).amount
+    if row["model"] in new:
+        price = replace(price, **new[row["model"]])
+    return price, charge(price, row["units"], free=_is_free(row)).amounts
 
 
 def _is_free(row: Mapping[str, Any]) -> bool:

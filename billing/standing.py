@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 
-from django.db.models import Q
-
-from billing import credit, grants
-from billing.ledger import summary
+from billing import credit, grants, pricing
 from billing.models import Account, PriceVersion
 from billing.months import month_after, month_of
+from billing.tiers import Tiers
+from billing.usage import summary
+from tenants.models import Organization
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +43,7 @@ class Offered:
     currency: str
     effective_from: datetime
     rates: Mapping[str, int]
+    tiers: Mapping[str, Tiers]
 
 
 def of(*, organization: int, now: datetime) -> Standing:
@@ -73,18 +74,19 @@ def forecast(spent: int, *, month: date, now: datetime) -> int:
 def prices(*, organization: int, now: datetime) -> list[Offered]:
     """In the organization's currency: of each model the price in force, then those to come.
 
-    Where it has a price of its own in force, the list's are left out.
+    Its own prices, or its plan's, stand instead of the list's.
     """
     currency = _account(organization).currency
-    theirs = Q(organization=None) | Q(organization=organization)
-    rows = PriceVersion.objects.filter(theirs, currency=currency)
-    own = {row.model for row in rows if row.organization_id and row.is_effective(now)}
+    plan = Organization.objects.values_list("plan_id", flat=True).get(pk=organization)
+    rows = PriceVersion.objects.filter(currency=currency).order_by("model", "effective_from")
     found: list[Offered] = []
-    for row in rows.order_by("model", "effective_from"):
-        if row.model in own and row.organization_id is None:
-            continue
-        offered = Offered(row.model, row.currency, row.effective_from, row.rates)
-        replaced = found and found[-1].model == row.model and row.is_effective(now)
+    for price in pricing.nearest(
+        map(pricing.as_price, rows), organization=organization, plan=plan, at=now
+    ):
+        offered = Offered(
+            price.model, price.currency, price.effective_from, price.rates, price.tiers
+        )
+        replaced = found and found[-1].model == price.model and price.effective_from <= now
         found = [*found[:-1], offered] if replaced else [*found, offered]
     return found
 

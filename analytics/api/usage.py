@@ -12,9 +12,9 @@ from drf_spectacular.utils import OpenApiParameter, extend_schema
 from pydantic import BaseModel, Field
 
 from billing.grouping import By, Group, grouped
-from billing.ledger import Row, Summary, Use, recent, summary
 from billing.models import READ, WRITTEN, tokens
 from billing.months import month_of, parse_month
+from billing.usage import Row, Summary, Use, recent, summary
 from kit.edge import Endpoint, Json
 from kit.errors import Invalid
 from kit.money import NANOS
@@ -160,8 +160,8 @@ def _report(organization: str, used: Summary, rows: tuple[Row, ...]) -> UsageRep
         currency=used.currency or None,
         totals=Totals(
             requests=used.requests,
-            input_tokens=sum(tokens(use.units, *READ) for use in used.models),
-            output_tokens=sum(tokens(use.units, *WRITTEN) for use in used.models),
+            input_tokens=sum(tokens(use.units, *READ) for use in used.parts),
+            output_tokens=sum(tokens(use.units, *WRITTEN) for use in used.parts),
             amount=_decimal(used.amount),
             amount_nanos=used.amount,
         ),

@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field
 from billing import standing
 from billing.api.access import BillingEndpoint, read
 from billing.standing import Offered, Standing
+from billing.tiers import Tiers
 from kit.edge import Json
 from kit.money import decimal
 
@@ -30,6 +31,20 @@ class Billing(BaseModel):
     forecast: str = Field(description="What the month will come to if it goes on like this.")
 
 
+class PriceStep(BaseModel):
+    """From so many units of the month on."""
+
+    from_units: int
+    per_million: str
+
+
+class PriceTiers(BaseModel):
+    """What a month comes to: graduated (each step its own units) or volume (all at the reached)."""
+
+    mode: str = Field(examples=["graduated"])
+    steps: list[PriceStep]
+
+
 class Price(BaseModel):
     """What a model costs from a moment on, for a million units of each meter."""
 
@@ -37,6 +52,9 @@ class Price(BaseModel):
     currency: str
     effective_from: datetime
     per_million: Mapping[str, str] = Field(examples=[{"input_tokens": "0.050000000"}])
+    tiers: Mapping[str, PriceTiers] = Field(
+        description="By meter; the month's end takes the difference to `per_million` off."
+    )
 
 
 class Prices(BaseModel):
@@ -93,4 +111,10 @@ def _price(each: Offered) -> Price:
         currency=each.currency,
         effective_from=each.effective_from.astimezone(UTC),
         per_million={meter: decimal(nanos) for meter, nanos in each.rates.items()},
+        tiers={meter: _tiers(found) for meter, found in each.tiers.items()},
     )
+
+
+def _tiers(found: Tiers) -> PriceTiers:
+    steps = [PriceStep(from_units=n, per_million=decimal(rate)) for n, rate in found.steps]
+    return PriceTiers(mode=found.mode, steps=steps)

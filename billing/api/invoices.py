@@ -24,10 +24,16 @@ _MOST = 100
 
 
 class Line(BaseModel):
-    """A model's use of one meter. `exact` is the ledger's sum; `amount` is rounded."""
+    """A model's use of one meter by a project, or what else is charged.
 
-    model: str
+    `exact` is the ledger's sum; `amount` is rounded.
+    """
+
+    kind: str = Field(description="use, tier, minimum, plan, grants or credit.")
+    model: str = Field(description="A plan's name where the line is a plan's fee.")
     meter: str
+    project: str
+    label: str = Field(description="What time a fee is for.")
     units: int
     exact: str = Field(examples=["1.234567890"])
     amount: str = Field(examples=["1.23"])
@@ -246,6 +252,9 @@ def _document(row: Invoice) -> Document:
 
 def _line(line: InvoiceLine, currency: str) -> Line:
     return Line(
+        kind=line.kind,
+        project=line.project,
+        label=line.label,
         model=line.model,
         meter=line.meter,
         units=line.units,

@@ -2,6 +2,7 @@
 
 import secrets
 from datetime import UTC, datetime
+from hashlib import sha256
 from uuid import UUID
 
 _RANDOM_BITS = 74
@@ -15,6 +16,12 @@ def request_id(now: datetime) -> UUID:
 def first_id(at: datetime) -> UUID:
     """The smallest UUIDv7 of that millisecond: the border between what came before and after."""
     return _uuid7(at, 0)
+
+
+def named_id(at: datetime, name: str) -> UUID:
+    """The UUIDv7 of that millisecond that stands for `name`: the same whenever it is asked for."""
+    random = int.from_bytes(sha256(name.encode()).digest(), "big") >> (256 - _RANDOM_BITS)
+    return _uuid7(at, random)
 
 
 def made_at(identifier: UUID) -> datetime:

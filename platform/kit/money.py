@@ -14,7 +14,17 @@ _EXPONENTS = {"JPY": 0, "KRW": 0, "KWD": 3, "BHD": 3, "OMR": 3, "TND": 3}
 
 def amount(units: int, nanos_per_million: int) -> int:
     """What `units` cost, in nanos, rounded half to even."""
-    return _half_even(units * nanos_per_million, PRICE_UNIT)
+    return of_millionths(units * nanos_per_million)
+
+
+def of_millionths(total: int) -> int:
+    """Units times nanos for a million, summed, in nanos, rounded half to even."""
+    return _half_even(total, PRICE_UNIT)
+
+
+def share(nanos: int, part: int, whole: int) -> int:
+    """`part` of `whole` of an amount, rounded half to even."""
+    return _half_even(nanos * part, whole)
 
 
 def minor_exponent(currency: str) -> int:

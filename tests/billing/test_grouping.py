@@ -7,8 +7,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from billing.grouping import By, grouped
-from billing.ledger import summary
 from billing.models import Account
+from billing.usage import summary
 from tests.billing.rows import NOW, entry
 from tests.billing.test_ledger import NOVEMBER, booked
 

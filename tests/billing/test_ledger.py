@@ -12,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from billing import ledger, partitions
-from billing.ledger import Booked, CannotBook, Entry, book, recent, summary
+from billing.ledger import Booked, CannotBook, Entry, book
 from billing.models import Account, LedgerEntry, Meter, Period
 from billing.months import month_after, month_before, month_of, parse_month
+from billing.usage import recent, summary
 from kit.ids import first_id, request_id
 from tenants.scoping import Unscoped
 from tests.billing.rows import NOW, entry

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from billing import pricing, standing
-from billing.models import LARGEST, Account, Meter, PriceVersion, rates_problem
+from billing.models import LARGEST, Account, Meter, PriceVersion
+from billing.prices import rates_problem
 from billing.pricing import NoPrice, Price, charge, most
 from kit.money import minor_exponent, to_minor
 from tests.billing.rows import NOW, RATES, price

@@ -16,6 +16,7 @@ from billing.pricing import Price, charge
 from billing.rerating import rerate
 from tests.billing import rows
 from tests.billing.rows import NOW, RATES, entry
+from tests.billing.test_invoicing import close
 from tests.billing.test_ledger import NOVEMBER, booked
 
 NEW = {"input_tokens": 2 * RATES["input_tokens"], "output_tokens": RATES["output_tokens"]}
@@ -87,6 +88,25 @@ def test_prices_times_a_number_are_amounts_times_it(
     for row in rerate(organization=account.organization_id, month=NOVEMBER, lists=lists):
         assert row.rerated == factor * row.booked
         assert row.requests == len(counts) + (before["echo"].requests if before else 0)
+
+
+def test_tiers_are_replayed_as_the_months_end_counts_them(account: Account) -> None:
+    steps = [[0, RATES["input_tokens"]], [1_000, 0]]
+    tiers = {"input_tokens": {"mode": "graduated", "steps": steps}}
+    later = rows.price("echo", effective_from=NOW, tiers=tiers)
+    for _ in range(3):
+        units = {"input_tokens": 1_000, "output_tokens": 0}
+        due = charge(pricing.version(later.pk), units)
+        amounts = dict(due.amounts)
+        booked(entry(account.organization_id, units=units, amounts=amounts, price_version=later.pk))
+    assert again(account) == [("echo", 3, 0, 0)]
+    close(account)
+    assert again(account) == [("echo", 3, 0, 0)]
+    ((_, _, _, difference),) = again(account, lists={"echo": RATES})
+    assert difference == 2 * 1_000 * RATES["input_tokens"] // 10**6
+    dearer = {**RATES, "tiers": {"input_tokens": {"mode": "volume", "steps": steps}}}
+    ((_, _, _, difference),) = again(account, lists={"echo": dearer})
+    assert difference == -1_000 * RATES["input_tokens"] // 10**6
 
 
 def run(*arguments: str) -> str:

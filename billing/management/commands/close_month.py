@@ -11,6 +11,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from billing.documents import measured, named
 from billing.invoicing import Draft, MonthClosed, as_draft, close_month, preview, shown
 from billing.models import Invoice
 from billing.months import month_before, month_of, parse_month
@@ -125,8 +126,8 @@ def _table(draft: Draft, title: str) -> Table:
     table.add_column("Invoiced", rounded, justify="right", no_wrap=True)
     for line in draft.lines:
         table.add_row(
-            line.model,
-            line.meter.replace("_", " "),
+            " · ".join(filter(None, [named(line), line.project or line.label])),
+            measured(line),
             f"{line.units:,}",
             show(line.nanos, draft.currency),
             shown(line.minor, draft.currency),

@@ -1,0 +1,140 @@
+"""Rows of the ledger that no request wrote: what tiers take off a month, minimums, plans' fees.
+
+Each has an identifier made of what it is for, so that booking it again changes nothing.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
+from uuid import UUID
+
+from django.conf import settings
+from django.db import connection
+
+from billing import credit, grants, ledger, pricing
+from billing.ledger import Entry, Kind
+from billing.models import WRITTEN, Account, Fee, Meter, State
+from billing.months import month_after
+from billing.pricing import Price
+from billing.tiers import Tiers
+from billing.usage import Extra
+from kit.ids import named_id
+
+_PRICED = """
+SELECT model, price_version_id, {sums} FROM public.billing_ledgerentry
+WHERE organization_id = %s AND month = %s AND kind = 'use' AND price_version_id = ANY(%s)
+  AND state <> 'failed'
+  AND NOT (state = 'cancelled' AND {written} = 0)
+GROUP BY model, price_version_id
+""".format(
+    written=" + ".join(f"coalesce((units->>'{meter}')::bigint, 0)" for meter in WRITTEN),
+    sums=", ".join(
+        f"sum(({column}->>'{meter}')::bigint)" for column in ("units", "amounts") for meter in Meter
+    ),
+)
+"""What was free is counted in no tier: failures, and what was cancelled before its first token."""
+
+
+@dataclass(frozen=True, slots=True)
+class Adjustment:
+    """An amount in nanos to be booked once a `name`: what it is of, and the moment it is for."""
+
+    name: str
+    at: datetime
+    extra: Extra
+
+
+def book(
+    adjustments: Sequence[Adjustment], *, organization: int, now: datetime, month: date
+) -> list[UUID]:
+    """Write those that are not there yet, in the caller's transaction; their identifiers.
+
+    To `month`, or the next that is open. The counters learn of it once that is committed.
+    """
+    if not adjustments:
+        return []
+    currency = Account.objects.for_org(organization).values_list("currency", flat=True).get()
+    entries = [_entry(each, organization, currency) for each in adjustments]
+    ledger.book(entries, now=now, month=month)
+    credit.renew_on_commit(organization)
+    return [each.request for each in entries]
+
+
+def close(*, organization: int, month: date, minimum: int, now: datetime) -> None:
+    """Write what the end of a month adds and takes off, in the transaction that closes it."""
+    due = pending(organization=organization, month=month, minimum=minimum)
+    written = book(due, organization=organization, now=now, month=month)
+    if written:
+        grants.give_back(organization=organization, month=month, row=written[0])
+
+
+def pending(*, organization: int, month: date, minimum: int) -> list[Adjustment]:
+    """What closing the month now would write: what tiers change, then what a minimum adds."""
+    last = datetime.combine(month_after(month), time(), UTC) - timedelta(milliseconds=1)
+    found = [
+        Adjustment(f"{organization}/{month}/tier/{extra.model}/{extra.meter}", last, extra)
+        for extra in of_tiers(organization, month)
+    ]
+    used = grants.usage(organization, month) + sum(each.extra.nanos for each in found)
+    if used < minimum:
+        extra = Extra(Kind.MINIMUM, "", Fee.MINIMUM, "", 1, minimum - used)
+        found.append(Adjustment(f"{organization}/{month}/minimum", last, extra))
+    return found
+
+
+def of_tiers(organization: int, month: date) -> Iterator[Extra]:
+    """Of each model and meter, what the tiers of the price lists it was used under change."""
+    rows = _priced(organization, month, pricing.tiered())
+    for (model, meter), uses in sorted(rows.items()):
+        if change := tiered(uses):
+            yield Extra(Kind.TIER, model, meter, "", 0, change)
+
+
+def tiered(uses: Iterable[tuple[Tiers | None, int, int]]) -> int:
+    """What tiers change of units that were booked at so many nanos, price list by price list.
+
+    The month's units go on counting from one price list to the next that replaces it.
+    """
+    start = change = 0
+    for tiers, units, nanos in uses:
+        change += tiers.between(start, units) - nanos if tiers else 0
+        start += units
+    return change
+
+
+def _priced(
+    organization: int, month: date, versions: Sequence[Price]
+) -> dict[tuple[str, str], list[tuple[Tiers | None, int, int]]]:
+    """By model and meter: the tiers, units and nanos of each price list, in their order."""
+    if not versions:
+        return {}
+    with connection.cursor() as cursor:
+        cursor.execute(_PRICED, [organization, month, [each.version for each in versions]])
+        rows = {row[1]: row for row in cursor.fetchall()}
+    found = defaultdict(list)
+    for price in versions:
+        if (row := rows.get(price.version)) is not None:
+            for index, meter in enumerate(Meter, 2):
+                units, nanos = (int(row[at] or 0) for at in (index, index + len(Meter)))
+                found[row[0], meter.value].append((price.tiers.get(meter), units, nanos))
+    return found
+
+
+def _entry(each: Adjustment, organization: int, currency: str) -> Entry:
+    extra = each.extra
+    return Entry(
+        request=named_id(each.at, f"adjustment/{each.name}"),
+        organization=organization,
+        key="",
+        model=extra.model,
+        state=State.FINISHED,
+        currency=currency,
+        price_version=None,
+        region=settings.REGION,
+        units={extra.meter: extra.units},
+        amounts={extra.meter: extra.nanos},
+        amount=extra.nanos,
+        label=extra.label,
+        kind=extra.kind,
+    )
