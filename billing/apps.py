@@ -17,3 +17,4 @@ class BillingConfig(AppConfig):
         super().import_models()
         import_module("billing.receivables")
         import_module("billing.allowances")
+        import_module("billing.offers")

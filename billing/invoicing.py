@@ -7,7 +7,7 @@ from datetime import date, datetime
 
 from django.db import transaction
 
-from billing import adjustments, grants, ledger, lifecycle, proof
+from billing import adjustments, grants, ledger, lifecycle, proof, subscriptions
 from billing.models import Invoice, InvoiceLine, LedgerEntry, Period
 from billing.months import month_of
 from billing.usage import Extra, Summary, summary
@@ -96,7 +96,8 @@ def preview(*, organization: int, month: date, now: datetime) -> Draft:
     period = Period.objects.for_org(organization).filter(month=month).first()
     if period is not None:
         _require_open(period)
-    found = adjustments.pending(organization=organization, month=month, minimum=0)
+    minimum = subscriptions.minimum(organization=organization, month=month)
+    found = adjustments.pending(organization=organization, month=month, minimum=minimum)
     return _draft(organization, month, [each.extra for each in found])
 
 
@@ -117,12 +118,13 @@ def close_month(
             "what is used later is then booked to the next month."
         )
     with transaction.atomic():
+        minimum = subscriptions.close(organization=organization, month=month, now=now)
         ledger.lock_account(organization)
         new = Period(organization_id=organization, month=month)
         Period.objects.bulk_create([new], ignore_conflicts=True)
         period = Period.objects.for_org(organization).select_for_update().get(month=month)
         _require_open(period)
-        adjustments.close(organization=organization, month=month, minimum=0, now=now)
+        adjustments.close(organization=organization, month=month, minimum=minimum, now=now)
         invoice = _write(_draft(organization, month), now)
         period.closed_at = now
         period.save(update_fields=["closed_at"])

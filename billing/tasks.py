@@ -6,7 +6,16 @@ import structlog
 from celery import shared_task
 from django.utils import timezone
 
-from billing import alerts, checkouts, collecting, events, ledger, mails, topups
+from billing import (
+    alerts,
+    checkouts,
+    collecting,
+    events,
+    ledger,
+    mails,
+    subscriptions,
+    topups,
+)
 from billing.invoicing import MonthClosed, close_month
 from billing.models import Account
 from billing.months import month_before, month_of
@@ -40,12 +49,13 @@ def close_months() -> int:
 
 @shared_task(name="billing.collect", ignore_result=True)
 def collect() -> int:
-    """Open wanted pages, handle webhooks, go on with what is to be paid, and send mails."""
+    """Open pages, handle webhooks, collect what is to be paid, renew plans, and send mails."""
     for checkout in checkouts.waiting():
         _guarded("a page could not be opened", open_checkout, str(checkout))
     for event in events.due(now=timezone.now()):
         events.handle(event, now=timezone.now())
     done = _advance_due()
+    subscriptions.watch(now=timezone.now())
     topups.watch(now=timezone.now())
     alerts.watch(now=timezone.now())
     mails.send_due(now=timezone.now())

@@ -183,7 +183,7 @@ def test_an_invoice_takes_off_what_grants_have_paid(account: Account) -> None:
     invoice = close(account)
     assert (invoice.subtotal, invoice.granted) == (100 * NANOS, 30 * NANOS)
     assert (invoice.total_minor, invoice.due_minor) == (7_000, 7_000)
-    assert next((line.meter, line.minor) for line in invoice.lines.all()) == ("grants", -3_000)
+    assert [(line.meter, line.minor) for line in invoice.lines.all()][-1] == ("grants", -3_000)
     assert credit.owed(account.organization_id) == 70 * NANOS
     report = reconcile(account.organization, NOVEMBER)
     assert [each for each in report.differences if each.kind == "invoice"] == []

@@ -109,8 +109,11 @@ async def test_an_invoice_is_read_with_its_lines(invoice: Invoice, key: str) -> 
         "100.00",
     )
     assert said["lines"][0] == {
+        "kind": "use",
         "model": "echo",
         "meter": "input_tokens",
+        "project": "",
+        "label": "",
         "units": 10,
         "exact": "60.000000000",
         "amount": "60.00",
@@ -128,7 +131,7 @@ async def test_the_csv_has_the_usage(invoice: Invoice, key: str) -> None:
     answer = await ask(f"invoices/{NUMBER}.csv", key)
     lines = (await whole(answer)).splitlines()
     assert len(lines) == 2
-    assert lines[1].endswith(",echo,finished,10,5,100.000000000,EUR,my label")
+    assert lines[1].endswith(",echo,finished,10,5,100.000000000,EUR,my label,,use")
 
 
 @pytest.fixture
