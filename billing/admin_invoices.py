@@ -22,6 +22,7 @@ from billing.invoicing import shown
 from billing.models import BillingDetails, Invoice, InvoiceLine, InvoiceMove, TaxRate
 from kit.errors import Refused
 from kit.money import show
+from tenants.admin_audit import Audited
 
 _CREDIT = "credit"
 
@@ -118,7 +119,7 @@ def _steps(invoice: Invoice) -> list[tuple[str, str]]:
 
 
 @admin.register(Invoice)
-class InvoiceAdmin(OfMonth, Everyones):
+class InvoiceAdmin(Audited, OfMonth, Everyones):
     """Closed months; `close_month` makes them. Only their status moves."""
 
     list_display = ("named", "organization", "booked_to", "total", "tax", "due", "status", "due_on")
@@ -163,6 +164,7 @@ class InvoiceAdmin(OfMonth, Everyones):
 
     def save_model(self, request: HttpRequest, obj: Invoice, form: Any, change: bool) -> None:
         """Take the step that was chosen."""
+        self.audit_before(request, obj, change)
         step, reason = form.cleaned_data.get("step"), form.cleaned_data.get("reason", "")
         by, now = request.user.get_username(), timezone.now()
         if step == _CREDIT:
@@ -211,7 +213,7 @@ class InvoiceAdmin(OfMonth, Everyones):
 
 
 @admin.register(BillingDetails)
-class BillingDetailsAdmin(Everyones):
+class BillingDetailsAdmin(Audited, Everyones):
     """Whom invoices are made out to."""
 
     list_display = ("organization", "name", "country", "vat_id", "email")
@@ -220,7 +222,7 @@ class BillingDetailsAdmin(Everyones):
 
 
 @admin.register(TaxRate)
-class TaxRateAdmin(ModelAdmin):  # type: ignore[misc]
+class TaxRateAdmin(Audited, ModelAdmin):  # type: ignore[misc]
     """What countries take; what is on an invoice stays there."""
 
     list_display = ("country", "name", "percent", "effective_from")

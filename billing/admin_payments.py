@@ -221,7 +221,7 @@ class AutoTopUpForm(forms.ModelForm):  # type: ignore[type-arg]
 
 
 @admin.register(AutoTopUp)
-class AutoTopUpAdmin(Everyones):
+class AutoTopUpAdmin(Audited, Everyones):
     """Credit that is bought by itself; empty "stopped" to have it go on."""
 
     list_display = ("organization", "when", "bought", "stopped")

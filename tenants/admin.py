@@ -19,7 +19,7 @@ from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget, UnfoldAdminT
 
 from tenants import audit, keys, logins, organizations
 from tenants.admin_audit import Audited, AuditEntryAdmin
-from tenants.admin_factors import LostFactors
+from tenants.admin_people import Helping
 from tenants.admin_plans import LIMITS, ModelLimitsInline, PlanAdmin
 from tenants.admin_sso import SingleSignOnAdmin
 from tenants.models import (
@@ -99,6 +99,7 @@ class OrganizationAdmin(Audited, ChangedFieldsOnly, ModelAdmin):  # type: ignore
         (None, {"fields": ("name", "slug", "schema_name", "created_at")}),
         ("Limits", {"fields": ("plan", *LIMITS, "priority")}),
         ("Privacy", {"fields": ("retention", "kept_days")}),
+        ("Log-ins", {"fields": ("two_factors_required",)}),
         ("Suspension", {"fields": ("suspended_at", "suspended_reason")}),
     )
 
@@ -184,7 +185,7 @@ class UserForm(UserChangeForm):  # type: ignore[misc]
 
 
 @admin.register(User)
-class UserAdmin(LostFactors, Audited, DjangoUserAdmin, ModelAdmin):  # type: ignore[misc,type-arg]
+class UserAdmin(Helping, Audited, DjangoUserAdmin, ModelAdmin):  # type: ignore[misc,type-arg]
     """People. Staff are operators; what a member may do is their role's."""
 
     form, add_form, change_password_form = UserForm, NewUserForm, AdminPasswordChangeForm

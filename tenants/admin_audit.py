@@ -37,9 +37,13 @@ class Audited:
         """Something happened to a row that no field shows."""
         _record(request, f"{self._noun(obj)}.{verb}", obj)
 
+    def audit_before(self, request: HttpRequest, obj: Any, change: bool) -> None:
+        """How the row is; for those who save otherwise."""
+        request.audited = _stored(obj) if change else {}  # type: ignore[attr-defined]
+
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
         """Remember the row as it was: a form may show its fields in other units."""
-        request.audited = _stored(obj) if change else {}  # type: ignore[attr-defined]
+        self.audit_before(request, obj, change)
         super().save_model(request, obj, form, change)  # type: ignore[misc]
 
     def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:

@@ -17,8 +17,11 @@ class TenantsConfig(AppConfig):
     verbose_name = "Organizations"
 
     def ready(self) -> None:
-        """Have `check --deploy` try the key-encryption key."""
+        """Have `check --deploy` try the key-encryption key, and hear what happens to accounts."""
         register(a_keeper_answers, Tags.security, deploy=True)
+        from tenants.accounts import events
+
+        events.listen()
 
 
 def a_keeper_answers(**_: Any) -> list[Error]:

@@ -16,7 +16,8 @@ from typing import Any
 from django.db import models, transaction
 
 from kit import origin
-from tenants.models import AuditEntry, AuditHead, User
+from kit.origin import Origin
+from tenants.models import AuditEntry, AuditHead, Membership, User
 
 PLATFORM = 0
 """The chain of what belongs to no organization: operators, prices."""
@@ -72,15 +73,20 @@ def person(user: User) -> Actor:
 
 
 def record(
-    change: Change, *, by: Actor, organization: int | None, now: datetime | None = None
+    change: Change,
+    *,
+    by: Actor,
+    organization: int | None,
+    now: datetime | None = None,
+    where: Origin | None = None,
 ) -> AuditEntry:
     """Add an entry to the organization's chain (None: the platform's), in the caller's transaction.
 
-    Where from is the running request's. Call it last: chains are written one entry at a time, and
-    the lock is held until the commit.
+    Where from is the running request's, if nothing else is said. Call it last: chains are written
+    one entry at a time, and the lock is held until the commit.
     """
     chain = organization or PLATFORM
-    where = origin.current()
+    where = where or origin.current()
     with transaction.atomic():
         AuditHead.objects.bulk_create([AuditHead(chain=chain)], ignore_conflicts=True)
         head = AuditHead.objects.select_for_update().get(chain=chain)
@@ -104,6 +110,22 @@ def record(
         head.sequence, head.hash = entry.sequence, entry.hash
         head.save()
     return entry
+
+
+def record_of(user: int, change: Change, *, by: Actor, now: datetime | None = None) -> AuditEntry:
+    """`record` what concerns a person: in the platform's chain and in that of each organization
+    they belong to; the platform's entry."""
+    with transaction.atomic():
+        entry = record(change, by=by, organization=None, now=now)
+        for organization in organizations_of(user):
+            record(change, by=by, organization=organization, now=entry.at)
+    return entry
+
+
+def organizations_of(user: int) -> list[int]:
+    """Where a person belongs, in the order in which chains are locked."""
+    rows = Membership.objects.across_organizations().filter(user=user)
+    return sorted(rows.values_list("organization", flat=True))
 
 
 def seal(entry: AuditEntry) -> str:

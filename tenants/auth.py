@@ -42,6 +42,7 @@ __all__ = [
     "NotAMember",
     "NotYourRole",
     "Suspended",
+    "TwoFactorsRequired",
     "Unauthenticated",
     "authenticate",
 ]
@@ -72,6 +73,12 @@ class NotYourRole(Refused):
     """A member, but not one who may do this."""
 
     status, code = 403, "insufficient_role"
+
+
+class TwoFactorsRequired(Refused):
+    """The organization lets in nobody by a password alone."""
+
+    status, code = 403, "two_factors_required"
 
 
 class Suspended(Refused):
@@ -161,13 +168,18 @@ async def authenticate_person(authorization: str | None) -> int:
 
     Raises `NotLoggedIn` and `Unavailable`.
     """
+    return (await claims_of(authorization)).user
+
+
+async def claims_of(authorization: str | None) -> AccessClaims:
+    """`authenticate_person`, with which of the person's log-ins it is."""
     claims = read_access(_bearer(authorization))
     try:
         login = await LOGINS.get(claims.login)
     except (RedisError, DatabaseError) as error:
         raise Unavailable("Log-ins cannot be checked right now; try again.") from error
     _refuse_ended(login, claims)
-    return claims.user
+    return claims
 
 
 async def _member(token: str) -> Caller:
@@ -189,6 +201,8 @@ async def _member(token: str) -> Caller:
     if member is None or organization is None:
         raise NotAMember(f"You do not belong to an organization {slug!r}.")
     _refuse_shut(organization)
+    if organization.two_factors and not (login and login.two_factors):
+        raise TwoFactorsRequired(two_factors_wanted(slug))
     return Caller(
         organization=member.organization,
         slug=organization.slug,
@@ -269,6 +283,14 @@ def _bearer(authorization: str | None) -> str:
     if scheme.lower() != "bearer" or not token.strip():
         raise Unauthenticated("The Authorization header must read 'Bearer ' and then the API key.")
     return token.strip()
+
+
+def two_factors_wanted(slug: str) -> str:
+    """What a member without them is told."""
+    return (
+        f"The organization {slug!r} wants two factors of its members: set a second one up at "
+        "/accounts/2fa/, then log in with its code."
+    )
 
 
 def _refuse_ended(login: KnownLogIn | None, claims: AccessClaims) -> None:

@@ -1,14 +1,14 @@
 """How operators get in."""
 
+from datetime import UTC, datetime
 from typing import Any
 
 from django.forms import ValidationError
 from unfold.forms import AuthenticationForm
 
-from tenants import audit, throttle
+from tenants import failures, logins, throttle
 from tenants.accounts import factors
-from tenants.audit import Actor, Change
-from tenants.models import User
+from tenants.models import Door
 
 
 class OperatorLoginForm(AuthenticationForm):  # type: ignore[misc]
@@ -32,12 +32,10 @@ class OperatorLoginForm(AuthenticationForm):  # type: ignore[misc]
             raise ValidationError(
                 "You have a second factor: log in at the portal, then come back.", code="factor"
             )
-        entry = Change("operator.logged_in", f"user:{user.pk}")
-        audit.record(entry, by=audit.operator(user), organization=None)
+        logins.record(user, door=Door.ADMIN, now=datetime.now(UTC))
 
     def get_invalid_login_error(self) -> ValidationError:
         """It is not, or they are not an operator."""
-        tried = User.objects.normalize_email(self.cleaned_data.get("username"))
-        entry = Change("operator.login_failed", "admin", after={"email": tried[:254]})
-        audit.record(entry, by=Actor("nobody", tried[:254]), organization=None)
+        tried = self.cleaned_data.get("username") or ""
+        failures.wrong_password(tried, door=Door.ADMIN, now=datetime.now(UTC))
         return super().get_invalid_login_error()  # type: ignore[no-any-return]

@@ -60,6 +60,7 @@ class KnownOrganization:
     priority: int
     model_limits: Mapping[str, Limits] = field(default_factory=dict)
     retention: str = Retention.ANSWERS
+    two_factors: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +69,7 @@ class KnownLogIn:
 
     user: int
     ended: bool
+    two_factors: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +113,7 @@ def _load_organization(identifier: str) -> Fields | None:
         "priority": organization.priority,
         "model_limits": _model_limits(organization),
         "retention": organization.retention,
+        "two_factors": organization.two_factors_required,
     }
 
 
@@ -121,6 +124,7 @@ def _load_login(identifier: str) -> Fields | None:
     return {
         "user": login.user_id,
         "ended": login.ended_at is not None or not login.user.is_active,
+        "two_factors": login.two_factors,
     }
 
 

@@ -19,6 +19,7 @@ from tenants.models_invitations import Invitation as Invitation
 from tenants.models_invitations import Role as Role
 from tenants.models_keys import DataKey as DataKey
 from tenants.models_sso import SingleSignOn as SingleSignOn
+from tenants.models_users import Door as Door
 from tenants.models_users import LogIn as LogIn
 from tenants.models_users import User as User
 from tenants.plans import Limited as Limited
@@ -106,6 +107,9 @@ class Organization(Remembered, Limited, TenantMixin):  # type: ignore[misc,djang
         default=30,
         validators=[MinValueValidator(1), MaxValueValidator(3650)],
         help_text="How long prompts and answers stay in the history, where they are kept.",
+    )
+    two_factors_required = models.BooleanField(
+        default=False, help_text="Members come in with a second factor alone."
     )
     ready_at = models.DateTimeField(
         null=True, blank=True, editable=False, help_text="Since when its schema is complete."

@@ -49,6 +49,7 @@ class User(AbstractUser):
 
     class Meta:
         ordering = ("email",)
+        permissions = (("log_in_as_user", "Can see the portal as another person"),)
         constraints = (
             models.CheckConstraint(
                 condition=models.Q(email=Lower("email")), name="user_email_lower"
@@ -71,20 +72,32 @@ class User(AbstractUser):
             return super().delete(*args, **kwargs)
 
 
+class Door(models.TextChoices):
+    """Where people log in."""
+
+    API = "api", "API"
+    PORTAL = "portal", "portal"
+    ADMIN = "admin", "admin"
+
+
 class LogIn(Remembered):
-    """A person who logged in: from one password to the end of its last refresh token.
+    """A person who logged in: at the API from one password to the end of its last refresh token,
+    in a browser until the session ends.
 
     `token` is the id of the one refresh token that is good now; whoever shows an older one has
-    stolen it, or was stolen from.
+    stolen it, or was stolen from. `two_factors` holds of the API's: whether a code was shown.
+    `refreshed_at` is when it was last seen.
     """
 
     kind = "login"
 
     id = models.UUIDField(primary_key=True, default=uuid4, editable=False)
     user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="logins")
-    token = models.CharField(max_length=64)
+    token = models.CharField(max_length=64, blank=True)
     address = models.CharField(max_length=45, blank=True)
     agent = models.CharField(max_length=200, blank=True)
+    door = models.CharField(max_length=8, choices=Door.choices, default=Door.API)
+    two_factors = models.BooleanField(default=False)
     created_at = models.DateTimeField()
     refreshed_at = models.DateTimeField()
     ended_at = models.DateTimeField(null=True, blank=True)

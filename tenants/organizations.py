@@ -34,6 +34,12 @@ class TooManyOrganizations(Refused):
     status, code = 409, "too_many_organizations"
 
 
+class SetYoursUpFirst(Refused):
+    """Who asks for second factors has none."""
+
+    status, code = 409, "second_factor_not_set"
+
+
 class NotLeaving(Refused):
     """Nobody asked to delete it, or its data has gone already."""
 
@@ -111,6 +117,27 @@ def keep(
             organization.save(update_fields=list(_RETENTION))
             change = Change("organization.retention", target(organization), before, after)
             audit.record(change, by=by, organization=organization.pk, now=now)
+
+
+def require_two_factors(
+    organization: Organization, *, required: bool, is_set: bool, now: datetime, by: Actor
+) -> None:
+    """Let members in with a second factor alone, or no more; within a second everywhere.
+
+    `is_set`: whether who asks has one; raises `SetYoursUpFirst`. Again changes nothing.
+    """
+    before = {"two_factors_required": organization.two_factors_required}
+    if before["two_factors_required"] == required:
+        return
+    if required and not is_set:
+        raise SetYoursUpFirst(
+            "Set your own second factor up first, at /accounts/2fa/: you would be shut out."
+        )
+    with transaction.atomic():
+        organization.two_factors_required = required
+        organization.save(update_fields=["two_factors_required"])
+        after = {"two_factors_required": required}
+        _record("organization.two_factors", organization, before, after, by, now)
 
 
 def ask_deletion(organization: Organization, *, now: datetime, by: Actor) -> None:

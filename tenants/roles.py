@@ -27,7 +27,7 @@ class Action(StrEnum):
     MANAGE_OWNERS = "give and take ownership"
     READ_PRIVACY = "see what is kept of prompts and answers"
     MANAGE_PRIVACY = "choose what is kept, and take everything away as an export"
-    SET_UP_LOG_IN = "set up single sign-on"
+    SET_UP_LOG_IN = "set up single sign-on, and require second factors"
     RENAME = "rename the organization"
     DELETE = "delete the organization, and restore it"
 

@@ -5,7 +5,7 @@ from typing import Any
 from celery import shared_task
 from django.utils import timezone
 
-from tenants import anchors, audit, erasure, keyring, organizations, schemas, uses
+from tenants import anchors, audit, erasure, failures, keyring, organizations, schemas, uses
 
 
 @shared_task(name="tenants.anchor_audit")
@@ -24,6 +24,16 @@ def write_uses() -> int:
 def tell_of_leak(key: str = "", **_: Any) -> int:
     """Write to the owners of a key that was reported as leaked; how many letters were sent."""
     return keyring.tell_of_leak(key)
+
+
+@shared_task(name="tenants.record_failure")
+def record_failure(
+    email: str = "", door: str = "", at: str = "", address: str = "", agent: str = "", **_: object
+) -> int:
+    """Write a failed log-in into the logs of the account's organizations; how many."""
+    if not (email and at):
+        return 0
+    return failures.tell(email=email, door=door, at=at, address=address, agent=agent)
 
 
 @shared_task(name="tenants.make_schema")

@@ -9,6 +9,7 @@ from tenants.api.keys import KeyRotation, Keys, LeakReport, OneKey
 from tenants.api.logins import LogInEndpoint, LogOut, Myself, Renewal
 from tenants.api.members import Leave, Members, OneMember, Ownership
 from tenants.api.retention import RetentionEndpoint
+from tenants.api.sessions import OneSession, Sessions
 
 portal = [
     path("keys", views.keys.Keys.as_view(), name="keys"),
@@ -36,11 +37,14 @@ portal = [
         views.settings.SingleSignOnSetting.as_view(),
         name="single-sign-on",
     ),
+    path("settings/two-factors", views.settings.TwoFactors.as_view(), name="two-factors"),
     path("settings/delete", views.settings.Deletion.as_view(), name="delete"),
     path("settings/restore", views.settings.Restoration.as_view(), name="restore"),
 ]
 """Below /o/<slug>/."""
 pages = [
+    path("accounts/sessions/", views.sessions.Sessions.as_view(), name="sessions"),
+    path("accounts/acting/stop/", views.sessions.Acting.as_view(), name="acting-stop"),
     path("accounts/sso/", views.single_sign_on.SingleSignOnDoor.as_view(), name="sso"),
     path(
         "accounts/oidc/<slug:provider_id>/login/",
@@ -59,6 +63,8 @@ urlpatterns = [
     path("auth/token", LogInEndpoint.as_view()),
     path("auth/refresh", Renewal.as_view()),
     path("auth/logout", LogOut.as_view()),
+    path("auth/sessions", Sessions.as_view()),
+    path("auth/sessions/<str:identifier>", OneSession.as_view()),
     path("auth/me", Myself.as_view()),
     path("auth/invitations", Acceptance.as_view()),
     path("keys", Keys.as_view()),

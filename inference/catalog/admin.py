@@ -13,12 +13,13 @@ from unfold.decorators import display
 from billing.models import PriceVersion
 from inference.catalog import offers
 from inference.catalog.models import Model
+from tenants.admin_audit import Audited
 
 _COLORS = {"published": "success", "draft": "warning"}
 
 
 @admin.register(Model)
-class ModelAdminOfCatalog(ModelAdmin):  # type: ignore[misc]
+class ModelAdminOfCatalog(Audited, ModelAdmin):  # type: ignore[misc]
     """A model that was used is taken back, not deleted: history and the ledger name it."""
 
     list_display = (
@@ -81,13 +82,18 @@ class ModelAdminOfCatalog(ModelAdmin):  # type: ignore[misc]
     @admin.action(description="Publish", permissions=["change"])
     def publish(self, request: HttpRequest, chosen: QuerySet[Model]) -> None:
         """Let requests name them."""
-        chosen.update(published=True)
-        self._changed(request, list(chosen))
+        self._publish(request, chosen, True)
 
     @admin.action(description="Take back: refuse new requests", permissions=["change"])
     def take_back(self, request: HttpRequest, chosen: QuerySet[Model]) -> None:
         """What runs goes on."""
-        chosen.update(published=False)
+        self._publish(request, chosen, False)
+
+    def _publish(self, request: HttpRequest, chosen: QuerySet[Model], published: bool) -> None:
+        with transaction.atomic():
+            for model in chosen.exclude(published=published):
+                self.audit_fact(request, model, "published" if published else "taken_back")
+            chosen.update(published=published)
         self._changed(request, list(chosen))
 
     def _changed(self, request: HttpRequest, models: list[Model]) -> None:

@@ -1,6 +1,7 @@
 """Django's middleware for people's pages; API paths pass it by without a thread hop."""
 
 from collections.abc import Awaitable, Callable, Iterable
+from datetime import UTC, datetime
 from typing import Any
 
 from allauth.account.middleware import AccountMiddleware
@@ -13,6 +14,8 @@ from django.http import HttpRequest, HttpResponseBase
 from django.middleware.csrf import CsrfViewMiddleware
 from django.middleware.security import SecurityMiddleware
 from whitenoise.middleware import WhiteNoiseMiddleware
+
+from tenants.accounts import sessions
 
 
 class PortalOnly:
@@ -69,7 +72,13 @@ class Csrf(PortalOnly, CsrfViewMiddleware):
 
 
 class Authentication(PortalOnly, AuthenticationMiddleware):
-    """`request.user`, read lazily."""
+    """`request.user`, read lazily; a log-in that was ended elsewhere is over."""
+
+    def process_request(self, request: HttpRequest) -> None:
+        """In the thread in which Django's own runs."""
+        super().process_request(request)
+        if settings.SESSION_COOKIE_NAME in request.COOKIES:
+            sessions.see(request, now=datetime.now(UTC))
 
     async def process_view(self, request: HttpRequest, *view: Any) -> Any:
         """Nothing to do before a view; Django's own hook would cost a thread hop."""

@@ -174,6 +174,7 @@ MFA_ADAPTER = "tenants.accounts.factors.FactorAdapter"
 MFA_SUPPORTED_TYPES = ["totp", "webauthn", "recovery_codes"]
 MFA_PASSKEY_LOGIN_ENABLED = True
 MFA_TOTP_ISSUER = "AI Inference Platform"
+MFA_TOTP_TOLERANCE = 1  # The step before and after (RFC 6238 §5.2): codes are typed, clocks differ.
 MFA_WEBAUTHN_ALLOW_INSECURE_ORIGIN = not PRODUCTION
 
 # Mail

@@ -2,6 +2,7 @@
 
 from django.contrib import admin
 from django.urls import include, path, re_path
+from django.views.generic import RedirectView
 from drf_spectacular.views import SpectacularAPIView
 
 import analytics.urls
@@ -27,6 +28,7 @@ urlpatterns = [
     path("api/v1/", include(API)),
     path("api/schema", SpectacularAPIView.as_view(), name="schema"),
     path("api/docs", Docs.as_view(), name="docs"),
+    path("admin/password_change/", RedirectView.as_view(pattern_name="account_change_password")),
     path("admin/", admin.site.urls),
     path("accounts/", include("allauth.account.urls")),
     path("accounts/2fa/", include("allauth.mfa.urls")),

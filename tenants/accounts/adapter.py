@@ -4,14 +4,16 @@ from datetime import UTC, datetime
 from typing import Any
 
 from allauth.account.adapter import DefaultAccountAdapter, get_adapter
+from allauth.core import context
 from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.http import HttpRequest
 
 from kit import origin
-from tenants import audit, logins, throttle
+from tenants import audit, failures, logins, throttle
+from tenants.accounts import sessions
 from tenants.audit import Change
-from tenants.models import User
+from tenants.models import Door, User
 
 _INVITED = "invited"
 
@@ -46,24 +48,24 @@ class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]
 
     def authentication_failed(self, request: HttpRequest, **credentials: Any) -> None:
         """Nobody; the throttle has counted it."""
+        failures.wrong_password(_account(credentials), door=Door.PORTAL, now=datetime.now(UTC))
 
     def _rollback_login_failed_rl_usage(self) -> None:
         """Allauth's own count is not used."""
 
     def login(self, request: HttpRequest, user: User) -> None:
-        """Begin a session; an operator's is recorded."""
+        """Begin a session."""
         super().login(request, user)
-        if user.is_staff:
-            entry = Change("operator.logged_in", f"user:{user.pk}")
-            audit.record(entry, by=audit.operator(user), organization=None)
+        logins.record(user, door=Door.PORTAL, now=datetime.now(UTC))
 
     def set_password(self, user: User, password: str) -> None:
-        """A new password ends the person's log-ins at the API."""
+        """A new password ends the person's log-ins everywhere else."""
         now = datetime.now(UTC)
+        had = user.has_usable_password()
         super().set_password(user, password)
-        logins.end_all(user, now=now)
-        entry = Change("user.password_changed", f"user:{user.pk}")
-        audit.record(entry, by=audit.person(user), organization=None, now=now)
+        logins.end_all(user, now=now, but=sessions.current(context.request))
+        change = Change("user.password_changed", f"user:{user.pk}", {"set": had}, {"set": True})
+        audit.record_of(user.pk, change, by=audit.person(user), now=now)
 
     def get_client_ip(self, request: HttpRequest) -> str:
         """As everywhere: through our own proxies, and theirs alone."""

@@ -45,10 +45,13 @@ def take_away(user: User) -> None:
     Authenticator.objects.filter(user=user).delete()
 
 
-def check(user: User, code: str) -> None:
-    """Raise unless the person has no second factor, or this is its code; a code is good once."""
+def check(user: User, code: str) -> bool:
+    """Whether the person has a second factor, and this is its code, which is good once.
+
+    Raises `SecondFactorNeeded`, `WrongSecondFactor`.
+    """
     if not are_set(user):
-        return
+        return False
     if not code:
         raise SecondFactorNeeded(
             "Send the code of your authenticator app, or a recovery code, in the field 'code'."
@@ -57,5 +60,5 @@ def check(user: User, code: str) -> None:
     for factor in coded:
         if factor.wrap().validate_code(code):
             factor.record_usage()
-            return
+            return True
     raise WrongSecondFactor("This code is not good now, or was used before.")

@@ -1,5 +1,21 @@
 """The portal's pages of organizations, for people in a browser."""
 
-from tenants.views import invitations, keys, members, organizations, settings, single_sign_on
+from tenants.views import (
+    invitations,
+    keys,
+    members,
+    organizations,
+    sessions,
+    settings,
+    single_sign_on,
+)
 
-__all__ = ["invitations", "keys", "members", "organizations", "settings", "single_sign_on"]
+__all__ = [
+    "invitations",
+    "keys",
+    "members",
+    "organizations",
+    "sessions",
+    "settings",
+    "single_sign_on",
+]

@@ -16,26 +16,48 @@ from django.views import View
 
 from kit.errors import Refused
 from tenants import audit
+from tenants.accounts import acting, factors
 from tenants.audit import Actor
-from tenants.auth import Caller, Limits, Suspended
+from tenants.auth import Caller, Limits, Suspended, TwoFactorsRequired, two_factors_wanted
 from tenants.models import Membership, Organization, Role, User
 from tenants.roles import Action, scopes_of
 from tenants.views.navigation import links
 
 PERMISSION = frozenset({401, 403, 404})
+_LOOKING = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
+class OnlyLooking(Refused):
+    """An operator who sees the page as somebody else does."""
+
+    status, code = 403, "only_looking"
+
+
+def _only_looking(person: User) -> OnlyLooking:
+    return OnlyLooking(
+        f"You see this as {person} does. What is to be changed, change in the admin, in your own "
+        "name."
+    )
 
 
 class PersonPage(View):
-    """A page for whoever is logged in."""
+    """A page for whoever is logged in, or for the operator who looks as somebody does."""
 
     person: User
+    seen_as: User | None
+    visitor: User
     now: datetime
 
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         """Know the person, or have them log in."""
         if not request.user.is_authenticated:
             return redirect_to_login(request.get_full_path())
-        self.person, self.now = request.user, datetime.now(UTC)
+        self.now = datetime.now(UTC)
+        self.seen_as = acting.whom(request, now=self.now)
+        self.visitor = request.user
+        self.person = self.seen_as or self.visitor
+        if self.seen_as and request.method not in _LOOKING:
+            return PersonPage.refused(self, request, _only_looking(self.person))
         try:
             return self.answer(request, *args, **kwargs)
         except Refused as refusal:
@@ -91,6 +113,8 @@ class OrganizationPage(PersonPage):
         method = "GET" if request.method == "HEAD" else str(request.method)
         if method in self.actions:
             self.caller.allow(self.actions[method])
+        if self.organization.two_factors_required and not factors.are_set(self.visitor):
+            raise TwoFactorsRequired(two_factors_wanted(slug))
         if self.organization.suspended_at is not None and not self.open_while_suspended:
             raise Suspended(
                 f"The organization {slug!r} is suspended"

@@ -9,6 +9,7 @@ from django.urls import reverse
 
 from kit.errors import Invalid
 from tenants import organizations, single_sign_on
+from tenants.accounts import factors
 from tenants.models import Role
 from tenants.roles import Action
 from tenants.views.access import OrganizationPage
@@ -74,6 +75,26 @@ class SingleSignOnSetting(SettingsPage):
             by=self.actor,
         )
         return self.done("Single sign-on is set up; an operator confirms your domains.")
+
+
+class TwoFactors(SettingsPage):
+    """Whether members need a second factor."""
+
+    actions: ClassVar[Mapping[str, Action]] = {"POST": Action.SET_UP_LOG_IN}
+
+    def post(self, request: HttpRequest) -> HttpResponse:
+        """From now on, or no more."""
+        required = request.POST.get("required") == "1"
+        organizations.require_two_factors(
+            self.organization,
+            required=required,
+            is_set=factors.are_set(self.person),
+            now=self.now,
+            by=self.actor,
+        )
+        return self.done(
+            "Members now need two factors." if required else "One factor is enough again."
+        )
 
 
 class Deletion(SettingsPage):

@@ -371,7 +371,7 @@ def test_log_ins_of_operators_are_recorded_and_those_that_fail(
     failed, done = entries(None)
     assert (failed.action, failed.after) == (
         "operator.login_failed",
-        {"email": "operator@example.com"},
+        {"email": "operator@example.com", "door": "admin"},
     )
     assert (done.action, done.actor_name, done.address) == (
         "operator.logged_in",

@@ -189,7 +189,13 @@ OPEN = {
 """Nobody is asked who they are; what an empty body gets."""
 PAGES = ("accounts/", "o/", "organizations/", "invitations/")
 """The portal's, whose rows are in `test_portal_doors`."""
-PEOPLE = {("GET", "api/v1/auth/me"): 200, ("POST", "api/v1/auth/invitations"): 400}
+PEOPLE = {
+    ("GET", "api/v1/auth/me"): 200,
+    ("POST", "api/v1/auth/invitations"): 400,
+    ("GET", "api/v1/auth/sessions"): 200,
+    ("DELETE", "api/v1/auth/sessions"): 200,
+    ("DELETE", "api/v1/auth/sessions/<str:identifier>"): 404,
+}
 """Whoever is logged in, in whatever organization."""
 
 pytestmark = [
@@ -425,8 +431,12 @@ def test_whoever_is_logged_in_learns_of_themselves_alone(world: World) -> None:
         assert status == 200
         [place] = json.loads(said)["organizations"]
         assert place["slug"] == ("globex" if name == "bob" else "acme")
-    for bearer in ("", world.keys["good"], world.keys["revoked"]):
-        assert ask("GET", "api/v1/auth/me", None, bearer)[0] == 401
+    for (method, route), opens in PEOPLE.items():
+        path = route.replace("<str:identifier>", NO_REQUEST)
+        form: Any = {} if method == "POST" else None
+        for bearer in ("", world.keys["good"], world.keys["revoked"]):
+            assert ask(method, path, form, bearer)[0] == 401
+        assert ask(method, path, form, world.tokens["bob"])[0] == opens
 
 
 @pytest.mark.parametrize("who", ["nobody", "owner"])
@@ -439,7 +449,7 @@ def test_the_admin_is_operators_alone(
         client.force_login(place.user)
     paths = {_sample(route) for _, route, _ in routes() if route.startswith("admin/")}
     assert len(paths) > 40
-    for path in sorted(paths - {"/admin/login/", "/admin/logout/"}):
+    for path in sorted(paths - {"/admin/login/", "/admin/logout/", "/admin/password_change/"}):
         answer = client.get(path)
         assert answer.status_code in {302, 404, 405}, path
         if answer.status_code == 302:

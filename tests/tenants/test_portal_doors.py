@@ -72,6 +72,7 @@ DOORS = (
         {"issuer": "https://id.example", "client_id": "x", "client_secret": "y", "role": "viewer"},
         while_suspended=True,
     ),
+    Door("POST", "settings/two-factors", 302, OWNER, {"required": "1"}, while_suspended=True),
     Door("POST", "settings/delete", 302, OWNER, {"slug": "acme"}, while_suspended=True),
     Door("POST", "settings/restore", 302, OWNER, while_suspended=True),
 )
@@ -102,6 +103,8 @@ ACCOUNTS = {
     "password/reset/done/": (200, 200),
     r"^password/reset/key/(?P<uidb36>[0-9A-Za-z]+)-(?P<key>.+)/$": (200, 200),
     "password/reset/key/done/": (200, 200),
+    "sessions/": (302, 200),
+    "acting/stop/": (405, 405),
     "sso/": (200, 200),
     "oidc/<slug:provider_id>/login/": (404, 404),
     "oidc/<slug:provider_id>/login/callback/": (404, 404),
