@@ -17,13 +17,19 @@ from billing.ledger import Booked
 from billing.models import State
 from billing.pricing import Charge
 from inference import history, metrics, stream, texts
-from inference.jobs import SEALED, Job
+from inference.jobs import SEALED, Job, TurnedAway
+from inference.pace import runs
 from inference.stream import Ended
 from kit.redis import pipeline, state
 from tenants import belonging, limits
 
 _LOST = "The platform lost its record of this request's credit; nothing is charged."
-_STATES = {"failed": "failed", "cancelled": "cancelled"}
+_STATES = {
+    "failed": "failed",
+    TurnedAway.SHED: "failed",
+    TurnedAway.UNSERVED: "failed",
+    "cancelled": "cancelled",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +104,12 @@ def overdue(*, older_than_ms: int, most: int) -> list[UUID]:
     border = seconds * 1000 + micros // 1000 - older_than_ms
     found = cast("list[bytes]", state().zrangebyscore(SEALED, "-inf", border, start=0, num=most))
     return [UUID(each.decode()) for each in found]
+
+
+def put_off(request: UUID) -> None:
+    """One that could not be booked, though the database answers: others go first."""
+    seconds, micros = state().time()
+    state().zadd(SEALED, {str(request): seconds * 1000 + micros // 1000}, xx=True)
 
 
 def _texts(found: list[Sealed]) -> list[tuple[str, texts.SealedTexts]]:
@@ -240,6 +252,8 @@ def _measure(found: list[Sealed], charges: list[Charge]) -> None:
         metrics.TOKENS.labels(model, "input").inc(each.prompt_tokens)
         metrics.TOKENS.labels(model, "output").inc(each.completion_tokens)
         metrics.NANOS.labels(model).inc(charge.amount)
+        if each.started_at and each.state == "finished":
+            runs.note(model, (each.sealed_at - each.started_at).total_seconds())
         if each.started_at:
             waited = (each.started_at - each.created_at).total_seconds()
             metrics.QUEUE_SECONDS.labels(model).observe(waited)

@@ -39,6 +39,15 @@ class Fleet:
         """Requests in its engines."""
         return sum(each["running"] for each in self._of(model))
 
+    def slots(self, model: str) -> int:
+        """How many requests its engines run at once."""
+        return sum(each.get("slots", 0) for each in self._of(model) if each["well"])
+
+    def seconds(self, model: str) -> float:
+        """How long a request runs, as its workers found lately; 0 where none has."""
+        found = [each["seconds"] for each in self._of(model) if each.get("seconds")]
+        return sum(found) / len(found) if found else 0.0
+
     @property
     def cache_hit_rate(self) -> float:
         """The share of prompt tokens that needed no computing, since the workers started."""

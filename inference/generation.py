@@ -13,8 +13,9 @@ from redis.exceptions import RedisError
 from inference import idempotency, jobs
 from inference.admission import Admitted, Wish, admit
 from inference.idempotency import Repeatable
-from inference.jobs import Head, Job, Leaving
+from inference.jobs import Head, Job, Leaving, TurnedAway
 from inference.live import Follower, Listener
+from inference.pace import room_in
 from inference.stream import Ended, Piece, texts_of
 from kit.errors import Refused
 from tenants.auth import Caller
@@ -26,6 +27,8 @@ LINGER_SECONDS = 15
 log = structlog.get_logger()
 _OURS = (Refused, RedisError)
 """What ends an answer without the caller's doing."""
+_UNFINISHED = frozenset({"failed", *TurnedAway})
+_UNSERVED_RETRY_SECONDS = 10.0
 _behind: set[asyncio.Task[None]] = set()
 
 
@@ -47,6 +50,18 @@ class GenerationFailed(Refused):
     """The model could not finish the answer; nothing was charged."""
 
     status, code = 500, "generation_failed"
+
+
+class Overloaded(Refused):
+    """It was in line, but the line was full and others had more right to it."""
+
+    status, code = 503, "queue_full"
+
+
+class Unserved(Refused):
+    """It was in line, but no worker serves the model any more."""
+
+    status, code = 503, "model_unavailable"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,15 +86,31 @@ class Generation:
         self._follower = follower
 
     async def pieces(self) -> AsyncIterator[Piece]:
-        """The answer as it is made; raises `GenerationFailed`."""
+        """The answer as it is made; raises `GenerationFailed`, `Overloaded`, `Unserved`."""
         async for event in self._follower:
             if isinstance(event, Piece):
                 yield event
-        if self.ended.reason == "failed":
-            raise GenerationFailed(
-                f"The answer could not be finished: {self.ended.error or 'the worker failed'}. "
-                "Nothing was charged; try again."
+        if self.ended.reason in _UNFINISHED:
+            raise await self._refusal()
+
+    async def _refusal(self) -> Refused:
+        model = self.job.model
+        if self.ended.reason == TurnedAway.SHED:
+            return Overloaded(
+                f"Too many requests wait for {model}; this one gave way. Nothing was charged; try "
+                "again shortly.",
+                retry_after=await room_in(model),
             )
+        if self.ended.reason == TurnedAway.UNSERVED:
+            return Unserved(
+                f"No worker serves {model} at the moment. Nothing was charged; try again, or "
+                "another model.",
+                retry_after=_UNSERVED_RETRY_SECONDS,
+            )
+        return GenerationFailed(
+            f"The answer could not be finished: {self.ended.error or 'the worker failed'}. "
+            "Nothing was charged; try again."
+        )
 
     async def whole(self, *, count: int = 1) -> Answer:
         """The answer, or all `count` of them, when complete; raises `GenerationFailed`."""
@@ -118,7 +149,7 @@ async def generation(
     listener = await Listener.here()
     if repeatable is not None:
         organization = caller.organization
-        request = await idempotency.tie(repeatable, organization=organization, request=request)
+        request = await _tied(repeatable, organization, request)
         if await jobs.exists(request):
             async with reading(caller=caller, request=request, leaving=leaving) as run:
                 yield run
@@ -150,7 +181,7 @@ async def start(
     """Admit a request that nobody waits for, and return its id; `reading` finds it."""
     if repeatable is not None:
         organization = caller.organization
-        request = await idempotency.tie(repeatable, organization=organization, request=request)
+        request = await _tied(repeatable, organization, request)
         if await jobs.exists(request):
             return request
     keep = jobs.KEPT_LONG_SECONDS
@@ -184,6 +215,16 @@ async def reading(
         finally:
             if follower.ended is None:
                 _behind_the_callers_back(_leave(head, leaving))
+
+
+async def _tied(repeatable: Repeatable, organization: int, request: UUID) -> UUID:
+    """The id under which it runs; a new one where the first was turned away from the line."""
+    first = await idempotency.tie(repeatable, organization=organization, request=request)
+    if first == request or not await jobs.was_turned_away(first):
+        return first
+    return await idempotency.tie_anew(
+        repeatable, organization=organization, first=first, request=request
+    )
 
 
 def _patient(leaving: Leaving) -> Leaving:

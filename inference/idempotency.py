@@ -7,14 +7,16 @@ is admitted now, under the same id: whatever repeats an admission, admits once.
 
 from dataclasses import dataclass
 from hashlib import sha256
+from pathlib import Path
 from typing import cast
 from uuid import UUID
 
 from inference.jobs import KEPT_LONG_SECONDS
 from kit.errors import Invalid, Refused
-from kit.redis import async_state
+from kit.redis import Lua, async_state
 
 _LONGEST = 255
+_TIE_ANEW = Lua(Path(__file__).parent / "lua" / "tie_anew.lua")
 
 
 class KeyReused(Refused):
@@ -43,7 +45,7 @@ class Repeatable:
 
 async def tie(repeatable: Repeatable, *, organization: int, request: UUID) -> UUID:
     """The id under which it runs: `request`, or that of the first time. Raises `KeyReused`."""
-    name = f"idempotency:{organization}:{sha256(repeatable.key.encode()).hexdigest()}"
+    name = _name(organization, repeatable)
     mine = f"{repeatable.fingerprint} {request}"
     # SET NX GET: what stood there before, or nothing where ours stands now (Redis 7).
     before = cast(
@@ -60,3 +62,25 @@ async def tie(repeatable: Repeatable, *, organization: int, request: UUID) -> UU
             param="Idempotency-Key",
         )
     return UUID(first)
+
+
+async def tie_anew(
+    repeatable: Repeatable, *, organization: int, first: UUID, request: UUID
+) -> UUID:
+    """Tie the key to `request` in place of `first`, which ended without having run.
+
+    The id under which it runs: another's, if that one was quicker.
+    """
+    tied = await _TIE_ANEW.arun(
+        [_name(organization, repeatable)],
+        [
+            f"{repeatable.fingerprint} {first}",
+            f"{repeatable.fingerprint} {request}",
+            KEPT_LONG_SECONDS,
+        ],
+    )
+    return UUID(tied.decode().partition(" ")[2])
+
+
+def _name(organization: int, repeatable: Repeatable) -> str:
+    return f"idempotency:{organization}:{sha256(repeatable.key.encode()).hexdigest()}"

@@ -17,6 +17,7 @@ from typing import Any, cast
 from uuid import UUID
 
 import orjson
+from django.conf import settings
 
 from inference.engine import Sampling
 from kit.envelope import Place, Ring, sealed_under
@@ -39,7 +40,9 @@ KEPT_LONG_SECONDS = 86_400
 KEPT_NOTHING_SECONDS = 300
 """The same for an organization that wants nothing kept."""
 MOST_WAITING = 10_000
-"""Waiting requests a model; beyond them, admission refuses."""
+"""Waiting requests a model, whatever its pace; see `inference.pace`."""
+MOST_UNBOOKED = 20_000
+"""Sealed requests that wait for PostgreSQL; beyond them, admission refuses."""
 PRIORITIES = 3
 MOST_CHOICES = 8
 """Answers that a request may ask for."""
@@ -47,6 +50,9 @@ MOST_CHOICES = 8
 _LUA = Path(__file__).parent / "lua"
 _SUBMIT, _CLAIM, _RENEW = (Lua(_LUA / f"{n}.lua") for n in ("submit", "claim", "renew"))
 _REQUEUE, _CANCEL, _ATTACH = (Lua(_LUA / f"{n}.lua") for n in ("requeue", "cancel", "attach"))
+_TURN_AWAY = Lua(_LUA / "turn_away.lua")
+
+_BOOKS_RETRY_SECONDS = 10.0
 
 _ASKED = frozenset({"prompt", "lengths", "messages", "sampling", "sealed"})
 LEASES, SEALED = "leases", "sealed"
@@ -58,11 +64,26 @@ class QueueFull(Refused):
     status, code = 503, "queue_full"
 
 
+class BooksBehind(Refused):
+    """What was delivered has not been booked for too long (PostgreSQL is away); nothing new."""
+
+    status, code = 503, "books_behind"
+
+
 class Verdict(StrEnum):
     """What Redis says of a request that a worker believes to hold."""
 
     OK = "ok"
     LOST = "lost"
+
+
+class TurnedAway(StrEnum):
+    """Why a request that was in line ended without a worker. It may be sent again."""
+
+    SHED = "shed"
+    """The line was full, and others had more right to it."""
+    UNSERVED = "unserved"
+    """No worker serves the model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +241,7 @@ def submit(
     """
     _SUBMIT.add(
         pipe,
-        [ticket, f"job:{job.id}", f"queue:{job.model}"],
+        [ticket, f"job:{job.id}", f"queue:{job.model}", SEALED],
         [
             str(job.id),
             job.organization,
@@ -235,16 +256,26 @@ def submit(
             min(keep, KEPT_NOTHING_SECONDS) if job.retention == Retention.NOTHING else keep,
             job.seal(ring),
             job.seal_messages(ring) if job.retention == Retention.TEXTS else b"",
+            settings.BOOKS_BEHIND_SECONDS * 1000,
+            MOST_UNBOOKED,
+            settings.QUEUE_SECONDS * 2000,
         ],
     )
 
 
 def submitted(reply: Sequence[Any]) -> None:
-    """Check the script's reply; raises `QueueFull`, or `Unavailable` if it did not act."""
+    """Check the script's reply; raises `QueueFull` or `BooksBehind`, or `Unavailable` if it did
+    not act."""
     if reply[0] == b"full":
         raise QueueFull(
             f"{int(reply[1]):,} requests wait for this model already; try again shortly.",
             retry_after=max(1.0, int(reply[2]) / 1000),
+        )
+    if reply[0] == b"behind":
+        raise BooksBehind(
+            f"The platform's books are {int(reply[1]) // 1000} s behind; nothing new is taken "
+            "until they catch up. Nothing was charged; try again later.",
+            retry_after=_BOOKS_RETRY_SECONDS,
         )
     if reply[0] != b"ok":
         raise Unavailable("The request did not get in; nothing was charged. Try again.")
@@ -290,9 +321,21 @@ def give_back(held: Iterable[tuple[UUID, int]]) -> list[str]:
     return _models(_REQUEUE([LEASES, SEALED], arguments)) if len(arguments) > 1 else []
 
 
+def turn_away(model: str, *, after_ms: int, unread_after_ms: int, most: int = 1000) -> int:
+    """Seal requests that wait for a model which nobody serves; how many."""
+    limits = [after_ms, unread_after_ms, most]
+    return int(_TURN_AWAY([f"queue:{model}", SEALED], limits))
+
+
 async def exists(request: UUID) -> bool:
     """Whether it got in, and is in flight or kept."""
     return bool(await async_state().exists(f"job:{request}"))
+
+
+async def was_turned_away(request: UUID) -> bool:
+    """Whether it ended in line, so that sending it again is another request."""
+    reason = cast("bytes | None", await async_state().hget(f"job:{request}", "reason"))
+    return reason is not None and reason.decode() in set(TurnedAway)
 
 
 async def attach(*, request: UUID, organization: int, web: str) -> Head | None:

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 
 import orjson
-from django.db import close_old_connections, transaction
+from django.db import InterfaceError, OperationalError, close_old_connections, transaction
 
 from kit.redis import async_state, state
 
@@ -59,17 +59,22 @@ class Records(Generic[T]):
         self._shape = shape
         self._held: dict[str, tuple[float, T | None]] = {}
         self._flights: dict[str, asyncio.Task[T | None]] = {}
+        self._out_of_reach: set[str] = set()
 
     async def get(self, identifier: str) -> T | None:
         """The record, at most half a second behind; None where there is no such row."""
         until, value = self._held.get(identifier, (0.0, None))
         if until > time.monotonic():
             return value
-        return await asyncio.shield(self._flight(identifier))
+        flight = self._flight(identifier)
+        if identifier in self._out_of_reach:
+            return value
+        return await asyncio.shield(flight)
 
     def forget(self) -> None:
         """Drop what this process holds."""
         self._held.clear()
+        self._out_of_reach.clear()
 
     def _flight(self, identifier: str) -> asyncio.Task[T | None]:
         """One fetch for all who wait for the same record."""
@@ -77,19 +82,31 @@ class Records(Generic[T]):
         if flight is None or flight.get_loop() is not asyncio.get_running_loop():
             flight = asyncio.create_task(self._fetch(identifier))
             self._flights[identifier] = flight
-            flight.add_done_callback(lambda _: self._flights.pop(identifier, None))
+            flight.add_done_callback(lambda done: self._landed(identifier, done))
         return flight
+
+    def _landed(self, identifier: str, flight: asyncio.Task[T | None]) -> None:
+        self._flights.pop(identifier, None)
+        if not flight.cancelled() and flight.exception() is not None:
+            self._out_of_reach.discard(identifier)
 
     async def _fetch(self, identifier: str) -> T | None:
         started = time.monotonic()
         raw = await async_state().get(_name(self._kind, identifier))
         if not raw:
             loop = asyncio.get_running_loop()
-            raw = await loop.run_in_executor(_fillers, self._fill, identifier)
+            try:
+                raw = await loop.run_in_executor(_fillers, self._fill, identifier)
+            except (OperationalError, InterfaceError):
+                if raw == _MARK or identifier not in self._held:
+                    raise
+                self._out_of_reach.add(identifier)
+                return self._held[identifier][1]
+        self._out_of_reach.discard(identifier)
         fields = orjson.loads(raw)
         value = None if fields is None else self._shape(fields)
         if len(self._held) >= _MOST_HELD:
-            self._held.clear()
+            self.forget()
         self._held[identifier] = (started + HELD_SECONDS, value)
         return value
 

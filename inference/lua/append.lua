@@ -16,6 +16,11 @@ local function append(rid, attempt, position, count, payload, kept, reason, at)
   if found[1] ~= 'running' then
     return (found[1] == 'sealed' or found[1] == 'done') and reason ~= '' and 'ok' or 'lost'
   end
+  if found[4] then
+    -- Told to stop: what comes from now on is not delivered, and its end is here.
+    if reason == '' then return found[4] end
+    payload, position, reason = '', found[3], reason == 'failed' and reason or found[4]
+  end
   if tonumber(found[3]) == tonumber(position) then
     if payload ~= '' then
       local ends = position + count

@@ -1,9 +1,12 @@
--- Accept a request: its job stands, waiting, in its organization's line for the model.
--- KEYS ticket, job, queue (zset rid -> ms)
+-- Accept a request: its job stands, waiting, in its organization's line for the model. A full line
+-- makes room where that is fair: the oldest of the longest line goes, if it is longer than the
+-- newcomer's own or less urgent, or else whoever has waited for too long already.
+-- KEYS ticket, job, queue (zset rid -> ms), sealed
 -- ARGV rid, organization, model, priority, cost (tokens at most), web, spec, most waiting,
 --      model version, seconds to keep it after its end, seconds to keep its stream,
---      what was asked, sealed; the same for the history, or ""
--- -> {"ok"} | {"full", waiting, age of the oldest in ms} | {"skipped"}
+--      what was asked, sealed; the same for the history, or ""; ms that the books may be behind, most
+--      requests that they may be behind, ms after which a waiting request has waited too long
+-- -> {"ok"} | {"full", waiting, ms until there is room} | {"behind", ms} | {"skipped"}
 if redis.call('EXISTS', KEYS[2]) == 1 then return {'ok'} end
 local epoch = string.match(redis.call('GET', KEYS[1]) or '', '^credit:(%d+)$')
 if not epoch then return {'skipped'} end
@@ -11,9 +14,55 @@ local rid, org, model, priority = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local waiting = redis.call('ZCARD', KEYS[3])
-if waiting >= tonumber(ARGV[8]) then
+local unbooked = redis.call('ZRANGE', KEYS[4], 0, 0, 'WITHSCORES')
+if unbooked[2] and (now - unbooked[2] > tonumber(ARGV[14])
+    or redis.call('ZCARD', KEYS[4]) >= tonumber(ARGV[15])) then
+  return {'behind', now - unbooked[2]}
+end
+
+local function line_of(p, o) return KEYS[3] .. ':' .. p .. ':' .. o end
+
+local function shed(victim)
+  local found = redis.call('HMGET', 'job:' .. victim, 'priority', 'org')
+  redis.call('ZREM', KEYS[3], victim)
+  redis.call('LREM', line_of(found[1], found[2]), 1, victim)
+  redis.call('HSET', 'job:' .. victim, 'state', 'sealed', 'sealed', now, 'reason', 'shed', 'error', '')
+  redis.call('HDEL', 'job:' .. victim, 'sealed_prompt')
+  redis.call('ZADD', KEYS[4], now, victim)
+  redis.call('PUBLISH', 'workers', 'finish ' .. victim)
+end
+
+local function longest(p)
+  local found, most = nil, 0
+  for _, each in ipairs(redis.call('ZRANGE', KEYS[3] .. ':' .. p, 0, -1)) do
+    local length = redis.call('LLEN', line_of(p, each))
+    if length > most then found, most = line_of(p, each), length end
+  end
+  return found, most
+end
+
+local function unfair()
+  for p = 2, priority, -1 do
+    local line, length = longest(p)
+    if line and (p > tonumber(priority) or length > redis.call('LLEN', line_of(priority, org)) + 1) then
+      return redis.call('LINDEX', line, 0)
+    end
+  end
+end
+
+local function late()
   local oldest = redis.call('ZRANGE', KEYS[3], 0, 0, 'WITHSCORES')
-  return {'full', waiting, now - (oldest[2] or now)}
+  return oldest[2] and now - oldest[2] > tonumber(ARGV[16]) and oldest[1]
+end
+
+local pace = redis.call('HMGET', KEYS[3] .. ':pace', 'most', 'ms')
+local most = math.min(tonumber(ARGV[8]), tonumber(pace[1] or ARGV[8]))
+if waiting >= most then
+  local victim = unfair() or late()
+  if not victim then
+    return {'full', waiting, math.ceil((waiting - most + 1) * tonumber(pace[2] or 1000))}
+  end
+  shed(victim)
 end
 redis.call('DEL', KEYS[1])
 redis.call('HSET', KEYS[2], 'state', 'waiting', 'org', org, 'model', model, 'priority', priority,

@@ -8,13 +8,16 @@ from time import monotonic
 from uuid import UUID
 
 import structlog
-from django.db import close_old_connections, connection
+from django.db import InterfaceError, OperationalError, close_old_connections, connection
+from psycopg_pool import PoolTimeout
 
-from inference.finish import finish
+from inference.finish import finish, put_off
 from inference.history import NoSchema
 
 _GATHER_SECONDS = 0.004
 _MOST_AT_ONCE = 64
+_AWAY_SECONDS = 5.0
+"""How long all is left to the reaper once PostgreSQL did not answer."""
 
 log = structlog.get_logger()
 
@@ -40,11 +43,11 @@ class Finisher:
         self._sealed.put(request)
 
     def _run(self) -> None:
-        ending = False
+        ending, away_until = False, 0.0
         while not ending:
             batch, ending = self._gather()
-            if batch:
-                finish_each(batch)
+            if batch and monotonic() > away_until and not finish_each(batch):
+                away_until = monotonic() + _AWAY_SECONDS
         connection.close()
 
     def _gather(self) -> tuple[list[UUID], bool]:
@@ -63,20 +66,40 @@ class Finisher:
         return batch, False
 
 
-def finish_each(requests: Sequence[UUID]) -> None:
-    """Book together; should that fail, each alone. What fails stays sealed for the reaper."""
+def finish_each(requests: Sequence[UUID]) -> bool:
+    """Book together; should that fail, each alone. What fails stays sealed for the reaper.
+
+    False if PostgreSQL did not answer: then there is no use in going on at once.
+    """
     try:
-        finish(requests, now=datetime.now(UTC))
+        _finish_answered(requests)
     except NoSchema:
         close_old_connections()
         for request in requests:
             _finish_erased(request)
+    except (OperationalError, InterfaceError) as error:
+        log.warning("PostgreSQL does not answer", sealed=len(requests), error=str(error))
+        close_old_connections()
+        return False
     except Exception:
         log.exception("booking failed", requests=[str(request) for request in requests])
         close_old_connections()
-        if len(requests) > 1:
-            for request in requests:
-                finish_each([request])
+        if len(requests) == 1:
+            put_off(requests[0])
+        elif len(requests) > 1:
+            return sum(finish_each([request]) for request in requests) == len(requests)
+    return True
+
+
+def _finish_answered(requests: Sequence[UUID]) -> None:
+    """`finish`; once more where a connection of the pool turned out to be dead."""
+    try:
+        finish(requests, now=datetime.now(UTC))
+    except (OperationalError, InterfaceError) as error:
+        if isinstance(error.__cause__, PoolTimeout):
+            raise
+        close_old_connections()
+        finish(requests, now=datetime.now(UTC))
 
 
 def _finish_erased(request: UUID) -> None:
@@ -90,3 +113,4 @@ def _finish_erased(request: UUID) -> None:
     except Exception:
         log.exception("booking failed", requests=[str(request)])
         close_old_connections()
+        put_off(request)

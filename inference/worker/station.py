@@ -73,7 +73,7 @@ class Station:
         self.engine = engine
         self.breaker = Breaker()
         self._sealed = sealed
-        self._slots = self._free = slots
+        self.slots = self._free = slots
         self._spare = spare
         self._lock = Lock()
         self.claims = Lock()
@@ -117,7 +117,7 @@ class Station:
     def close(self) -> bool:
         """Take no more if nothing runs; whether that is so."""
         with self._lock:
-            if self._free < self._slots:
+            if self._free < self.slots:
                 return False
             self._free = 0
             return True

@@ -6,13 +6,16 @@ from uuid import UUID
 
 import orjson
 import structlog
+from django.conf import settings
 from django.db import connection
 from redis.exceptions import RedisError
 
-from inference import finish, jobs
+from inference import finish, jobs, pace
 from inference.announce import announce
 from inference.catalog.offers import published
+from inference.fleet import Fleet, fleet_now
 from inference.jobs import Verdict
+from inference.pace import runs
 from inference.worker.finisher import finish_each
 from inference.worker.stations import Stations
 from kit import redis as kit_redis
@@ -21,6 +24,7 @@ _BEAT_SECONDS = 1.0
 _REAP_SECONDS = 0.5
 _ALIVE_MS = 5_000
 _OVERDUE_MS = 3_000
+_MOST_AT_ONCE = 64
 _REAPER_LOCK = "reaper"
 
 log = structlog.get_logger()
@@ -99,13 +103,15 @@ class Watch:
             pipe.set(f"worker:{self._worker}", orjson.dumps(report), px=_ALIVE_MS)
             pipe.execute()
 
-    def _stats(self, model: str) -> dict[str, int | bool]:
+    def _stats(self, model: str) -> dict[str, float]:
         station = self._stations.running(model)
         stats = station.engine.stats() if station is not None else None
         return {
             "well": self._stations.is_well(model),
             "failing": station is not None and station.breaker.is_open,
             "loaded": stats is not None,
+            "slots": station.slots if station is not None else 0,
+            "seconds": runs.seconds(model),
             "running": station.running(model) if station is not None else 0,
             "prompt_tokens": stats.prompt_tokens if stats else 0,
             "cached_tokens": stats.cached_tokens if stats else 0,
@@ -149,11 +155,25 @@ class Watch:
 
 
 def reap() -> None:
-    """Put dead workers' requests back in line, and book what was left sealed."""
+    """Put dead workers' requests back in line, turn away whom nobody serves, tell how long lines
+    may be, and book what was left sealed."""
     for model in jobs.requeue_expired():
         offer = published().get(model)
         if offer is not None:
             announce(model=model, queue=offer.queue)
-    overdue = finish.overdue(older_than_ms=_OVERDUE_MS, most=64)
-    if overdue:
-        finish_each(overdue)
+    fleet = fleet_now()
+    pace.publish(fleet)
+    _turn_away(fleet)
+    while overdue := finish.overdue(older_than_ms=_OVERDUE_MS, most=_MOST_AT_ONCE):
+        if not finish_each(overdue) or len(overdue) < _MOST_AT_ONCE:
+            return
+
+
+def _turn_away(fleet: Fleet) -> None:
+    """Requests of models that no worker can serve: a model may have fallen ill, or been lost."""
+    wait = settings.UNSERVED_SECONDS * 1000
+    for model, waiting in fleet.waiting.items():
+        if waiting and not fleet.serving(model):
+            count = jobs.turn_away(model, after_ms=wait, unread_after_ms=wait * 30)
+            if count:
+                log.error("turned away: no worker serves the model", model=model, requests=count)

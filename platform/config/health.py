@@ -1,4 +1,4 @@
-"""GET /health: 200 only when a request sent now can be served."""
+"""GET /health: 200 only when a request sent now can be served, if not every one of them."""
 
 import asyncio
 import time
@@ -9,11 +9,14 @@ from django.db import close_old_connections, connection
 from django.http import HttpRequest, HttpResponse
 
 from inference.fleet import Fleet, fleet
+from inference.pace import Pressure, pressure
 from kit.edge import Json
 from kit.redis import async_state
 
 _PATIENCE = 2.0
 _FRESH_SECONDS = 1.0
+_BEHIND_SECONDS = 15.0
+"""From when on books that wait are worth a word."""
 
 
 class Database:
@@ -39,7 +42,7 @@ _database = Database()
 async def health(request: HttpRequest) -> HttpResponse:
     """The parts, and whether they make a whole."""
     found = await parts()
-    status = 200 if found["status"] == "ok" else 503
+    status = 503 if found["status"] == "unavailable" else 200
     return Json(found, status=status, headers={"Cache-Control": "no-store"})
 
 
@@ -48,16 +51,26 @@ async def parts() -> dict[str, Any]:
     redis = await _within(async_state().ping()) is not None
     database = await _database.is_up()
     now = await _within(fleet()) if redis else None
+    pushed = await _within(pressure(now.waiting)) if now else None
     serving = now.serving(settings.DEFAULT_MODEL) if now else 0
-    well = redis and database and serving > 0
     return {
-        "status": "ok" if well else "unavailable",
+        "status": _status(database=database, serving=serving, pushed=pushed),
         "redis": _word(redis),
         "database": _word(database),
         "model": _model(serving),
         "workers": len(now.workers) if now else 0,
         "cache_hit_rate": round(_hit_rate(now), 4),
+        "full_queues": list(pushed.full) if pushed else [],
+        "books_behind_seconds": round(pushed.behind) if pushed else 0,
     }
+
+
+def _status(*, database: bool, serving: int, pushed: Pressure | None) -> str:
+    """unavailable: nothing can be served; degraded: some are refused, or bookings wait."""
+    if pushed is None or not serving or pushed.behind > settings.BOOKS_BEHIND_SECONDS:
+        return "unavailable"
+    well = database and not pushed.full and pushed.behind < _BEHIND_SECONDS
+    return "ok" if well else "degraded"
 
 
 def _model(serving: int) -> dict[str, Any]:

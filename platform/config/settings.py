@@ -298,6 +298,12 @@ ENGINE_MEMORY = int(_env("ENGINE_MEMORY", "0")) * 1024 * 1024
 """MiB of models' files that a worker has loaded at once; 0 is no bound."""
 REMOTE_STREAMS = int(_env("REMOTE_STREAMS", "2000"))
 """Answers of one remote model that a worker carries at once."""
+QUEUE_SECONDS = int(_env("QUEUE_SECONDS", "10"))
+"""How long a request may be expected to wait for a worker; past that, new ones are refused."""
+UNSERVED_SECONDS = int(_env("UNSERVED_SECONDS", "120"))
+"""How long a request waits for a model that no worker serves; 30 times as long if unread."""
+BOOKS_BEHIND_SECONDS = int(_env("BOOKS_BEHIND_SECONDS", "300"))
+"""How long requests are admitted while what was delivered can't be booked: PostgreSQL is away."""
 DRAIN_SECONDS = float(_env("DRAIN_SECONDS", "20"))
 METRICS_DIR = Path(_env("PROMETHEUS_MULTIPROC_DIR", str(VAR_DIR / "run" / "metrics")))
 

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import orjson
 import structlog
 from django.conf import settings
+from django.db import InterfaceError, OperationalError
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from pydantic import BaseModel, ValidationError
 from redis.exceptions import RedisError
@@ -92,6 +93,12 @@ class Endpoint(APIView):
         except RedisError as error:
             log.warning("Redis does not answer", error=str(error))
             return refused(request, Unavailable("The platform's state does not answer; try again."))
+        except (OperationalError, InterfaceError) as error:
+            log.warning("PostgreSQL does not answer", error=str(error))
+            return refused(
+                request,
+                Unavailable("The platform's database does not answer; try again.", retry_after=5.0),
+            )
         except Exception:
             log.exception("a request broke")
             return refused(request, Broken("Something broke on our side; nothing was charged."))

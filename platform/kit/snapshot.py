@@ -11,7 +11,7 @@ from collections.abc import Callable
 from threading import Lock
 from typing import Generic, TypeVar
 
-from django.db import close_old_connections, connection
+from django.db import InterfaceError, OperationalError, close_old_connections, connection
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -29,11 +29,13 @@ class Snapshot(Generic[T]):
         self._renewal: asyncio.Task[None] | None = None
 
     def get(self) -> T:
-        """The value, for threads: an old one is loaded again first."""
+        """The value, for threads: an old one is loaded again first, if the database answers."""
         if self._value is None or self._is_old():
             with self._lock:
-                if self._value is None or self._is_old():
+                if self._value is None:
                     self._renew()
+                elif self._is_old():
+                    self._renew_or_keep()
         assert self._value is not None  # noqa: S101  _renew has set it or raised
         return self._value
 
@@ -59,6 +61,13 @@ class Snapshot(Generic[T]):
         finally:
             if not connection.in_atomic_block:
                 close_old_connections()
+
+    def _renew_or_keep(self) -> None:
+        try:
+            self._renew()
+        except (OperationalError, InterfaceError):
+            log.warning("a snapshot could not be renewed; the old one serves on", exc_info=True)
+            self._loaded_at = time.monotonic()
 
     async def _renew_quietly(self) -> None:
         try:

@@ -1,12 +1,14 @@
 """The scripts that move a request: who is next, who holds it, and what may be written."""
 
 from dataclasses import replace
-from typing import cast
+from typing import Any, cast
 from uuid import UUID
 
 import orjson
 import pytest
-from hypothesis import HealthCheck, given, settings
+from asgiref.sync import async_to_sync
+from hypothesis import HealthCheck, given
+from hypothesis import settings as bounds
 from hypothesis import strategies as st
 from redis import Redis
 
@@ -20,7 +22,7 @@ from inference.engine import (
     Outcome,
     Sampling,
 )
-from inference.jobs import Claim, Job, QueueFull
+from inference.jobs import BooksBehind, Claim, Job, QueueFull
 from kit.redis import pipeline, state
 from tests.inference.parts import ECHO, RING, append, emitted, fields, job, submit
 
@@ -73,6 +75,88 @@ def test_a_full_line_refuses_and_says_when_to_come_back(
     with pytest.raises(QueueFull) as refusal:
         submit(job())
     assert refusal.value.retry_after is not None
+
+
+def paced(most: int, ms: int = 1000) -> None:
+    state().hset(f"queue:{ECHO}:pace", mapping={"most": most, "ms": ms})
+
+
+def test_a_full_line_says_when_there_will_be_room_at_its_pace(redis: Redis) -> None:
+    paced(2, ms=3000)
+    submit(job(), job())
+    with pytest.raises(QueueFull) as refusal:
+        submit(job())
+    assert refusal.value.retry_after == 3
+
+
+def test_a_full_line_gives_way_to_an_organization_that_has_less_in_it(redis: Redis) -> None:
+    paced(3)
+    greedy = [job(organization=1) for _ in range(3)]
+    modest = job(organization=2)
+    submit(*greedy, modest)
+    assert [fields(each.id)["state"] for each in (*greedy, modest)] == [
+        "sealed", "waiting", "waiting", "waiting",
+    ]  # fmt: skip
+    assert fields(greedy[0].id)["reason"] == "shed"
+    second = job(organization=2)
+    with pytest.raises(QueueFull):
+        submit(second)
+
+
+def test_a_full_line_gives_way_to_who_is_more_urgent(redis: Redis) -> None:
+    paced(1)
+    patient, urgent = job(priority=2), job(priority=0)
+    submit(patient, urgent)
+    assert fields(patient.id)["reason"] == "shed"
+    found = claim()
+    assert found is not None
+    assert found.job.id == urgent.id
+    assert claim() is None
+
+
+def test_in_a_full_line_whoever_has_waited_too_long_goes_first(redis: Redis, settings: Any) -> None:
+    paced(2)
+    old, young, new = job(), job(), job()
+    submit(old, young)
+    redis.zincrby(f"queue:{ECHO}", -settings.QUEUE_SECONDS * 2000 - 1000, str(old.id))
+    submit(new)
+    assert [fields(each.id)["state"] for each in (old, young, new)] == [
+        "sealed", "waiting", "waiting",
+    ]  # fmt: skip
+
+
+def test_nothing_is_let_in_while_the_books_are_too_far_behind(redis: Redis, settings: Any) -> None:
+    redis.zadd(jobs.SEALED, {"one": int(redis.time()[0]) * 1000})
+    submit(job())
+    redis.zadd(jobs.SEALED, {"one": (int(redis.time()[0]) - 301) * 1000})
+    with pytest.raises(BooksBehind) as refusal:
+        submit(job())
+    assert refusal.value.retry_after is not None
+
+
+def test_who_waits_for_a_model_that_nobody_serves_is_turned_away(redis: Redis) -> None:
+    read, unread, new = job(), job(), job()
+    submit(read, new)
+    submit(unread, web="")
+    for each in (read, unread):
+        redis.zincrby(f"queue:{ECHO}", -5000, str(each.id))
+    assert jobs.turn_away(ECHO, after_ms=4000, unread_after_ms=60_000) == 1
+    assert [fields(each.id)["state"] for each in (read, unread, new)] == [
+        "sealed", "waiting", "waiting",
+    ]  # fmt: skip
+    assert fields(read.id)["reason"] == "unserved"
+
+
+def test_nothing_is_delivered_after_a_cancellation_was_told(redis: Redis) -> None:
+    one = job()
+    submit(one)
+    claim()
+    append([(one.id, 1, delta(one, 0, 5))])
+    async_to_sync(jobs.cancel)(request=one.id, organization=1)
+    assert append([(one.id, 1, delta(one, 1, 6))]) == ["cancelled"]
+    assert append([(one.id, 1, delta(one, 2, 7, reason=FinishReason.stop))]) == ["cancelled"]
+    assert emitted(one.id) == (5,)
+    assert (fields(one.id)["reason"], fields(one.id)["position"]) == ("cancelled", "1")
 
 
 def test_the_first_priority_goes_first_then_the_least_served(redis: Redis) -> None:
@@ -306,9 +390,7 @@ class Workers:
                 self.held = None
 
 
-@settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@bounds(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     moves=st.lists(
         st.sampled_from(["claim", "step", "seal", "repeat", "expire", "give_back"]), max_size=40

@@ -93,6 +93,8 @@ def test_the_platform_says_that_it_is_well(stack: Stack) -> None:
         "model": {"name": MODEL, "status": "ok"},
         "workers": 1,
         "cache_hit_rate": 0,
+        "full_queues": [],
+        "books_behind_seconds": 0,
     }
 
 

@@ -1,0 +1,104 @@
+"""How fast each model's line moves, measured; and how long it may grow.
+
+Workers note how long requests ran and report it with their slots. From both the reaper reckons the
+time from one request's turn to the next, and bounds the line: nobody is let in to wait for longer
+than QUEUE_SECONDS. Who is refused is told when there will be room.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from threading import Lock
+from typing import Any
+
+from django.conf import settings
+
+from inference.fleet import Fleet
+from inference.jobs import SEALED
+from kit.redis import async_state, pipeline
+
+_WEIGHT = 1 / 8
+_KEPT_MS = 10_000
+
+
+class Runs:
+    """How long requests of each model ran in this process, the last ones counting most."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._seconds: dict[str, float] = {}
+
+    def note(self, model: str, seconds: float) -> None:
+        """One came to its own end after so long."""
+        with self._lock:
+            before = self._seconds.get(model, seconds)
+            self._seconds[model] = before + (seconds - before) * _WEIGHT
+
+    def seconds(self, model: str) -> float:
+        """Of one request; 0 where none was seen."""
+        return self._seconds.get(model, 0.0)
+
+
+runs = Runs()
+
+
+def publish(fleet: Fleet) -> None:
+    """Tell admission how long each model's line may be."""
+
+    def bounds(pipe: Any) -> None:
+        for model in fleet.waiting:
+            if found := _pace(fleet, model):
+                most, ms = found
+                pipe.hset(f"queue:{model}:pace", mapping={"most": most, "ms": ms})
+                pipe.pexpire(f"queue:{model}:pace", _KEPT_MS)
+
+    pipeline(bounds)
+
+
+def _pace(fleet: Fleet, model: str) -> tuple[int, int] | None:
+    """The most that may wait, and ms from one's turn to the next's; None while that is not known.
+
+    As many as there are slots may always wait: for a crowd that comes at once, the pace is only
+    known when the first of it are through.
+    """
+    slots = fleet.slots(model)
+    seconds = fleet.seconds(model)
+    if not slots or not seconds:
+        return None
+    turn = seconds / slots
+    return max(slots, int(settings.QUEUE_SECONDS / turn)), max(1, round(turn * 1000))
+
+
+async def room_in(model: str) -> float:
+    """Seconds until the model's line has room for one more."""
+    client = async_state()
+    most, ms = await client.hmget(f"queue:{model}:pace", ["most", "ms"])
+    over = int(await client.zcard(f"queue:{model}")) - int(most or 0) + 1
+    return max(1.0, over * int(ms or 0) / 1000)
+
+
+@dataclass(frozen=True, slots=True)
+class Pressure:
+    """What is more than usual."""
+
+    full: tuple[str, ...]
+    """Models whose lines let nobody in."""
+    behind: float
+    """How long the oldest sealed request waits to be booked, in seconds."""
+
+
+async def pressure(waiting: Mapping[str, int]) -> Pressure:
+    """Read it, in one round trip; `waiting` requests by model."""
+    client = async_state()
+    async with client.pipeline(transaction=False) as pipe:
+        pipe.time()
+        pipe.zrange(SEALED, 0, 0, withscores=True)
+        for model in waiting:
+            pipe.hget(f"queue:{model}:pace", "most")
+        (seconds, micros), oldest, *bounds = await pipe.execute()
+    now = seconds + micros / 1e6
+    full = [
+        model
+        for (model, count), most in zip(waiting.items(), bounds, strict=True)
+        if most is not None and count >= int(most)
+    ]
+    return Pressure(tuple(full), max(0.0, now - oldest[0][1] / 1000) if oldest else 0.0)

@@ -1,0 +1,95 @@
+"""PostgreSQL stops for a while: what was begun is delivered, and booked when it is back."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import redis
+
+from config.stack.apart import Stack, running
+from kit.embedded import Postgres, free_port
+
+pytestmark = pytest.mark.timeout(400)
+
+
+def ask(stack: Stack, prompt: str) -> httpx.Response:
+    body = {"prompt": prompt, "background": True}
+    return httpx.post(
+        f"{stack.url}/api/v1/infer", json=body, headers=stack.authorization, timeout=60
+    )
+
+
+def answer(stack: Stack, request: str) -> dict[str, Any]:
+    url = f"{stack.url}/api/v1/requests/{request}"
+    found: dict[str, Any] = httpx.get(url, headers=stack.authorization, timeout=60).json()
+    assert "state" in found, found
+    return found
+
+
+def until(true: Callable[[], bool], seconds: float = 90) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, "it did not come"
+        time.sleep(0.1)
+
+
+def test_answers_wait_for_a_database_that_is_away_and_are_booked_when_it_is_back(
+    tmp_path: Path,
+) -> None:
+    postgres = Postgres(tmp_path / "apart", port=free_port(), durable=False)
+    postgres.start()
+    try:
+        with running(
+            tmp_path,
+            DATABASE_URL=postgres.url,
+            DEFAULT_MODEL="echo",
+            MODELS_DIR=str(tmp_path / "models"),
+            BOOKS_BEHIND_SECONDS="6",
+        ) as stack:
+            _outlive(stack, postgres)
+    finally:
+        postgres.stop()
+
+
+def _outlive(stack: Stack, postgres: Postgres) -> None:
+    first = ask(stack, "before").json()["request_id"]
+    until(lambda: answer(stack, first)["state"] == "done")
+    until(lambda: _is_remembered(stack))
+    postgres.stop()
+    during = ask(stack, "while it is away").json()["request_id"]
+    until(lambda: answer(stack, during)["state"] == "sealed")
+    assert answer(stack, during)["text"] == "while it is away"
+    until(lambda: _health(stack) == (200, "degraded"))
+
+    until(lambda: ask(stack, "too late").status_code == 503)
+    refusal = ask(stack, "too late")
+    assert refusal.json()["code"] == "books_behind"
+    assert int(refusal.headers["Retry-After"]) > 0
+    until(lambda: _health(stack) == (503, "unavailable"))
+
+    postgres.start()
+    until(lambda: answer(stack, during)["state"] == "done")
+    tokens = "SELECT (units->>'output_tokens')::int FROM billing_ledgerentry WHERE request = %s"
+    assert stack.rows(tokens, during) == [(len("while it is away") + 1,)]
+    until(lambda: ask(stack, "again").status_code == 202)
+    until(lambda: _health(stack) == (200, "ok"))
+
+
+def _health(stack: Stack) -> tuple[int, str]:
+    found = httpx.get(f"{stack.url}/health", timeout=30)
+    return found.status_code, found.json()["status"]
+
+
+def _is_remembered(stack: Stack) -> bool:
+    """Whether the state has the key and its organization. They were made moments ago, and the marks
+    of that would stand for half a minute."""
+    with redis.Redis.from_url(stack.redis_url) as state:
+        names = [f"key:{stack.key.split('_')[2]}".encode(), *state.scan_iter("organization:*")]
+        for name in names:
+            if state.get(name) == b"":
+                state.delete(name)
+        ask(stack, "remember me")
+        return all(state.get(name) for name in names)
