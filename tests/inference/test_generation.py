@@ -36,7 +36,7 @@ def wish(offer: Offer, text: str = "hello", **sampling: object) -> Wish:
 async def answer(caller: Caller, wished: Wish) -> tuple[Generation, str]:
     now = datetime.now(UTC)
     async with generation(caller=caller, wish=wished, request=request_id(now), now=now) as run:
-        return run, (await run.whole()).text
+        return run, (await run.whole()).texts[0]
 
 
 async def test_an_answer_is_booked_once_in_history_and_ledger(
@@ -79,7 +79,7 @@ async def test_what_the_platform_could_not_read_on_is_not_left_by_its_caller(
     with serving(host):
         async with reading(caller=caller, request=broken) as run:
             found = await run.whole()
-    assert (found.text, found.ended.reason) == ("hello", "stop")
+    assert (found.texts[0], found.ended.reason) == ("hello", "stop")
 
 
 async def test_batched_answers_are_each_their_own(caller: Caller, echo: Offer, host: Host) -> None:
