@@ -12,7 +12,7 @@ from django.http import HttpRequest
 from unfold.contrib.filters.admin import AutocompleteSelectFilter
 from unfold.paginator import InfinitePaginator
 
-from billing import admin_invoices, admin_payments, admin_prices, credit
+from billing import admin_invoices, admin_payments, admin_plans, admin_prices, credit
 from billing.admin_rows import (
     Everyones,
     ModelFilter,
@@ -27,7 +27,7 @@ from billing.models import Account, LedgerEntry, Period
 from kit.money import NANOS, show
 from tenants.admin_audit import Audited
 
-__all__ = ["admin_invoices", "admin_payments", "admin_prices"]
+__all__ = ["admin_invoices", "admin_payments", "admin_plans", "admin_prices"]
 
 
 class AccountForm(forms.ModelForm):  # type: ignore[type-arg]

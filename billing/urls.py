@@ -6,6 +6,7 @@ from billing.api.account import BillingStanding, PriceList
 from billing.api.budgets import BudgetById, Budgets
 from billing.api.invoices import InvoiceCsv, InvoicePdf, InvoiceProof, Invoices, OneInvoice
 from billing.api.payments import Checkouts, OneCheckout, StripeEvents
+from billing.api.subscription import OneSubscription, Plans, SubscriptionQuote
 from billing.views.billing import (
     Billing,
     Document,
@@ -15,10 +16,13 @@ from billing.views.billing import (
     WaitForCheckout,
 )
 from billing.views.founding import NewOrganization
+from billing.views.plan import CancelPlan, ChoosePlan
 
 pages = [path("organizations/new", NewOrganization.as_view(), name="new-organization")]
 portal = [
     path("billing", Billing.as_view(), name="billing"),
+    path("billing/plan", ChoosePlan.as_view(), name="billing-plan"),
+    path("billing/plan/cancel", CancelPlan.as_view(), name="billing-cancel-plan"),
     path("billing/checkouts", OpenCheckout.as_view(), name="billing-open-checkout"),
     path("billing/checkouts/<uuid:identifier>", WaitForCheckout.as_view(), name="billing-checkout"),
     path("billing/invoices/<str:number>.pdf", Document.as_view(), name="billing-document"),
@@ -35,6 +39,9 @@ urlpatterns = [
     path("budgets/<int:identifier>", BudgetById.as_view()),
     path("billing/checkouts", Checkouts.as_view()),
     path("billing/checkouts/<uuid:identifier>", OneCheckout.as_view()),
+    path("plans", Plans.as_view()),
+    path("billing/subscription", OneSubscription.as_view()),
+    path("billing/subscription/quote", SubscriptionQuote.as_view()),
     path("billing", BillingStanding.as_view()),
     path("prices", PriceList.as_view()),
     path("invoices", Invoices.as_view()),

@@ -14,6 +14,7 @@ from billing.invoicing import shown
 from billing.models import Invoice
 from billing.receivables import Checkout, PaymentProfile
 from billing.soon import soon
+from billing.views import plan
 from kit import money
 from kit.edge import NotFound
 from kit.errors import Invalid
@@ -59,6 +60,7 @@ class Billing(_Page):
         return {
             "currency": currency,
             "month": found.month,
+            **plan.shown(organization, self.now),
             "standing": {
                 "left": show(found.left, currency),
                 "limit": show(found.limit, currency),

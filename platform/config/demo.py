@@ -13,13 +13,14 @@ from django.conf import settings
 from django.db import transaction
 
 from billing.models import Account, PriceVersion
+from billing.offers import PlanTerms
 from inference.catalog.models import Model
 from inference.engine.manifest import Manifest, NotPrepared, read_manifest
 from kit.embedded import write_private
 from kit.money import NANOS
 from tenants import keys
 from tenants.accounts import addresses
-from tenants.models import ApiKey, Membership, Organization, Role, User
+from tenants.models import ApiKey, Membership, Organization, Plan, Role, User
 
 SLUG = "demo"
 _LIMITS = {"requests_per_minute": 600, "tokens_per_minute": 500_000, "concurrent_requests": 64}
@@ -44,6 +45,25 @@ _ABOUT: Mapping[str, Mapping[str, Any]] = {
     "all-minilm-l6-v2": {"title": "all-MiniLM-L6-v2", "owner": "sentence-transformers"},
 }
 """What the catalog says of the models that we ship; sampling as their makers advise."""
+_PLANS: Mapping[str, Mapping[str, Any]] = {
+    "Free": {"allowance": NANOS, "summary": "A euro of use a month, to try things out."},
+    "Pay as you go": {"summary": "What you use, and nothing else."},
+    "Team": {
+        "fee": 30 * NANOS,
+        "seat_fee": 10 * NANOS,
+        "included_seats": 3,
+        "allowance": 20 * NANOS,
+        "trial_days": 14,
+        "summary": "For people who build together.",
+    },
+    "Enterprise": {
+        "fee": 500 * NANOS,
+        "minimum": 1_000 * NANOS,
+        "self_service": False,
+        "summary": "By contract.",
+    },
+}
+"""What a fresh installation offers; the admin has the rest."""
 _BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -113,6 +133,15 @@ def _prepared() -> Iterator[Manifest]:
     yield read_manifest(settings.MODELS_DIR / settings.DEFAULT_MODEL)
     with suppress(NotPrepared):
         yield read_manifest(settings.MODELS_DIR / settings.DEFAULT_EMBEDDING_MODEL)
+
+
+def _offer_plans() -> None:
+    """Four to choose from, where nobody has made any."""
+    if PlanTerms.objects.exists():
+        return
+    for name, terms in _PLANS.items():
+        plan, _ = Plan.objects.get_or_create(name=name)
+        PlanTerms.objects.create(plan=plan, currency=_CURRENCY, effective_from=_BEGINNING, **terms)
 
 
 def _user(email: str, password: str | None, *, operator: bool = False) -> tuple[User, str]:

@@ -34,6 +34,8 @@ _GROUPS = {
     "Money": (
         ("Accounts", "account_balance_wallet", "billing.account"),
         ("Prices", "sell", "billing.priceversion"),
+        ("Plan prices", "workspace_premium", "billing.planterms"),
+        ("Subscriptions", "event_repeat", "billing.subscription"),
         ("Usage", "receipt_long", "billing.ledgerentry"),
         ("Invoices", "request_quote", "billing.invoice"),
         ("Collections", "hourglass_top", "billing.collection"),

@@ -57,6 +57,8 @@ DOORS = (
     Door("POST", "invitations/<int:invitation>/resend", 302, MANAGE),
     Door("POST", "invitations/<int:invitation>/withdraw", 302, MANAGE),
     Door("GET", "billing", 200, MEMBERS, while_suspended=True),
+    Door("POST", "billing/plan", 302, MONEY, while_suspended=True),
+    Door("POST", "billing/plan/cancel", 302, MONEY, while_suspended=True),
     Door("POST", "billing/checkouts", 302, MONEY, {"kind": "card"}, while_suspended=True),
     Door("GET", "billing/checkouts/<uuid:identifier>", 404, MONEY, while_suspended=True),
     Door("GET", "billing/invoices/<str:number>.pdf", 404, MEMBERS, while_suspended=True),
