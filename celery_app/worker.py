@@ -38,9 +38,24 @@ def load_models(instance: Any, **_: Any) -> None:
 
 @signals.worker_shutting_down.connect
 def drain(**_: Any) -> None:
-    """On SIGTERM: Celery waits for its tasks, so let none last longer than the deadline."""
+    """On SIGTERM: running requests end, or are handed over at the deadline."""
+    if _drain.ident is None:
+        _drain.start()
+
+
+@signals.worker_shutdown.connect
+def drained(**_: Any) -> None:
+    """Tasks only begin requests, so Celery is soon through; the requests are waited for."""
+    if _drain.is_alive():
+        _drain.join()
+
+
+def _drain_host() -> None:
     if Serving.host is not None:
-        Thread(target=Serving.host.drain, args=[settings.DRAIN_SECONDS], name="drain").start()
+        Serving.host.drain(settings.DRAIN_SECONDS)
+
+
+_drain = Thread(target=_drain_host, name="drain")
 
 
 @signals.task_prerun.connect

@@ -18,7 +18,7 @@ from django.conf import settings
 from billing import credit, pricing
 from billing.models import Meter
 from inference import jobs
-from inference.announce import announce
+from inference.announce import Work, announce
 from inference.catalog.offers import Offer
 from inference.engine import Sampling
 from inference.jobs import Job
@@ -121,7 +121,7 @@ async def admit(
     submit = partial(jobs.submit, job=job, ring=ring, web=web, keep=keep)
     scripts = partial(_scripts, scopes=scopes, job=job, most=most, submit=submit)
     standing = await _enter(job, scopes, scripts)
-    announce(model=job.model, queue=wish.offer.queue, request=str(request))
+    announce(Work(job.model, wish.offer.queue, request=str(request)))
     return Admitted(job=job, standing=standing)
 
 

@@ -1,10 +1,15 @@
 """Telling the workers, through Celery, that a model has work. What to do, they claim from Redis.
 
-Publishing to a broker blocks, so one thread a process does it, off the event loop. Should an
-announcement be lost with its process, a worker's reaper announces the waiting request again.
+Publishing to a broker blocks, so one thread a process does it, off the event loop. What gathers
+while it does goes out together, a few requests an announcement: a broker's message costs more than
+a claim, yet a crowd is to be spread over the workers. Should an announcement be lost with its
+process, a worker's watch announces the waiting request again.
 """
 
-from queue import SimpleQueue
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
 from threading import Lock, Thread
 
 import structlog
@@ -12,21 +17,37 @@ from celery import current_app
 
 RUN = "inference.run"
 """The task's name."""
+_TOGETHER = 4
+"""The most requests in one announcement."""
 
 log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Requests that wait for a model; `passed` full workers have handed the announcement on.
+
+    `request` is one request's id, if it is one: it becomes the task's, to be found in logs.
+    """
+
+    model: str
+    queue: str
+    count: int = 1
+    passed: int = 0
+    request: str = ""
 
 
 class Announcer:
     """A thread that sends announcements in order."""
 
     def __init__(self) -> None:
-        self._pending: SimpleQueue[tuple[str, str, str]] = SimpleQueue()
+        self._pending: SimpleQueue[Work] = SimpleQueue()
         self._start = Lock()
         self._thread: Thread | None = None
 
-    def announce(self, *, model: str, queue: str, request: str = "") -> None:
-        """Say, soon, that `model` has work; `request` is the task's id, to be found in logs."""
-        self._pending.put((model, queue, request))
+    def announce(self, work: Work) -> None:
+        """Say it, soon."""
+        self._pending.put(work)
         if self._thread is None:
             with self._start:
                 if self._thread is None:
@@ -35,18 +56,41 @@ class Announcer:
 
     def _run(self) -> None:
         while True:
-            model, queue, request = self._pending.get()
+            found = [self._pending.get()]
             try:
-                current_app.send_task(
-                    RUN,
-                    kwargs={"model": model},
-                    queue=queue,
-                    task_id=request or None,
-                    ignore_result=True,
-                    retry=False,
-                )
-            except Exception as error:
-                log.warning("an announcement failed; the reaper repeats it", error=str(error))
+                while True:
+                    found.append(self._pending.get_nowait())
+            except Empty:
+                pass
+            for work in gathered(found):
+                try:
+                    _send(work)
+                except Exception as error:
+                    log.warning("an announcement failed; it is repeated later", error=str(error))
+
+
+def gathered(found: list[Work]) -> Iterator[Work]:
+    """The same requests in fewer announcements."""
+    if len(found) == 1 and found[0].count <= _TOGETHER:
+        yield found[0]
+        return
+    counts = Counter[tuple[str, str, int]]()
+    for work in found:
+        counts[work.model, work.queue, work.passed] += work.count
+    for (model, queue, passed), left in counts.items():
+        for done in range(0, left, _TOGETHER):
+            yield Work(model, queue, count=min(_TOGETHER, left - done), passed=passed)
+
+
+def _send(work: Work) -> None:
+    current_app.send_task(
+        RUN,
+        kwargs={"model": work.model, "count": work.count, "passed": work.passed},
+        queue=work.queue,
+        task_id=work.request or None,
+        ignore_result=True,
+        retry=False,
+    )
 
 
 announce = Announcer().announce

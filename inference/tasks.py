@@ -34,7 +34,7 @@ def purge_texts() -> int:
 
 
 @shared_task(name=RUN, ignore_result=True)
-def run(model: str = "", **_: Any) -> None:
+def run(model: str = "", count: int = 1, passed: int = 0, **_: Any) -> None:
     """There is work for `model`."""
     if Serving.host is not None:
-        Serving.host.serve(model)
+        Serving.host.heed(model, count=count, passed=passed)

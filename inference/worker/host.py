@@ -3,6 +3,7 @@
 import os
 import socket
 from collections.abc import Sequence
+from functools import partial
 from threading import Event
 from time import monotonic
 from uuid import uuid4
@@ -12,7 +13,7 @@ from django.conf import settings
 from redis.exceptions import RedisError
 
 from inference import jobs
-from inference.announce import announce
+from inference.announce import Work, announce
 from inference.catalog.offers import Offer
 from inference.engine import load_embedder, load_engine
 from inference.worker.embedding import EmbeddingStation
@@ -25,6 +26,9 @@ from inference.worker.watch import Watch
 
 _SPARE = 4
 """Requests that a full engine still takes, of organizations that run nothing in it."""
+
+_MOST_PASSES = 8
+"""How often an announcement that a worker has no room for goes on."""
 
 log = structlog.get_logger()
 
@@ -50,26 +54,46 @@ class Host:
         self._watch.start()
         log.info("serving", worker=self.name, models=list(self._stations.offers))
 
-    def serve(self, model: str) -> None:
-        """Run waiting requests of a model, one after another, until none waits or none fits.
+    def heed(self, model: str, *, count: int, passed: int) -> None:
+        """Take the `count` waiting requests of an announcement, or what fits of them.
 
-        A full engine returns at once: whoever leaves a slot claims the next request himself. But
-        an organization that runs nothing in it does not wait for that: the engine makes room.
+        What does not fit is announced on, to the next worker, some times; whoever is full for
+        longer claims by himself as slots fall free.
         """
-        while not self._draining.is_set():
+        left = count - self.serve(model, most=count)
+        offer = self._stations.offers.get(model)
+        if left <= 0 or offer is None or passed >= _MOST_PASSES or self._has_room(model):
+            return
+        if jobs.unclaimed(model, older_than_ms=0):
+            announce(Work(model, offer.queue, count=left, passed=passed + 1))
+
+    def serve(self, model: str, *, most: int | None = None) -> int:
+        """Begin waiting requests of a model until none waits or none fits; returns how many.
+
+        Whoever leaves a slot of a full engine has the next claimed. But an organization that runs
+        nothing in it does not wait for that: the engine makes room.
+        """
+        begun = 0
+        while begun != most:
             station = self._stations.of(model)
-            if station is None:
-                return
-            held = self._claim(station, model)
-            if held is None:
-                return
+            held = self._claim(station, model) if station is not None else None
+            if station is None or held is None:
+                break
             with structlog.contextvars.bound_contextvars(request_id=str(held.claim.job.id)):
                 log.info("claimed", model=held.claim.job.model, attempt=held.claim.attempt)
-                station.run(held)
+                station.begin(held)
+            begun += 1
+        return begun
+
+    def _has_room(self, model: str) -> bool:
+        station = None if self._draining.is_set() else self._stations.running(model)
+        return station is not None and station.free > 0
 
     def _claim(self, station: Station, model: str) -> Held | None:
         """Lease a request that fits; one at a time, so that it is known whose run here already."""
         with station.claims:
+            if self._draining.is_set():
+                return None
             passing_over = frozenset[int]()
             if not station.take_slot():
                 if not station.take_slot(spare=True):
@@ -89,14 +113,14 @@ class Host:
 
     def _station(self, group: Sequence[Offer], slots: int, threads: int | None) -> Station:
         offer = group[0]
-        sealed = self._finisher.finish
+        sealed, vacant = self._finisher.finish, partial(self.serve, offer.name)
         if offer.remote is not None:
-            return RemoteStation(
-                offer, slots=settings.REMOTE_STREAMS, sealed=sealed, serve=self.serve
-            )
+            return RemoteStation(offer, slots=settings.REMOTE_STREAMS, sealed=sealed, vacant=vacant)
         if offer.is_encoder:
             embedder = load_embedder(offer.folder, threads=threads)
-            return EmbeddingStation(offer, embedder, slots=slots, sealed=sealed, spare=_SPARE)
+            return EmbeddingStation(
+                offer, embedder, slots=slots, sealed=sealed, vacant=vacant, spare=_SPARE
+            )
         device = offer.device if offer.device.startswith(("cpu", "cuda")) else None
         engine = load_engine(
             offer.folder,
@@ -107,11 +131,22 @@ class Host:
             adapters={each.name: each.adapter for each in group if each.adapter is not None},
         )
         served = [each for each in group if not each.adapter or each.name in engine.adapters]
-        return Station(offer, engine, slots=slots, sealed=sealed, spare=_SPARE, group=served)
+        return Station(
+            offer,
+            engine,
+            slots=slots,
+            sealed=sealed,
+            vacant=vacant,
+            spare=_SPARE,
+            group=served,
+        )
 
     def drain(self, seconds: float) -> None:
         """Take nothing new; let running requests end for `seconds`, then hand the rest over."""
         self._draining.set()
+        for station in self._stations.loaded():
+            with station.claims:
+                pass  # whoever claimed is through with it, and nobody else will
         until = monotonic() + seconds
         for station in self._stations.loaded():
             for held in station.held():
@@ -134,6 +169,6 @@ class Host:
             station.drop(held)
         for held in left if models else []:
             offer = self._stations.offers[held.claim.job.model]
-            announce(model=offer.name, queue=offer.queue)
+            announce(Work(offer.name, offer.queue))
         if left:
             log.info("handed over", model=station.offer.name, requests=len(left))

@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from threading import Event, Lock, Thread
+from threading import Lock
 from typing import Any
 from uuid import UUID
 
@@ -203,11 +203,7 @@ class RemoteEngine:
 
 
 class RemoteStation(Station):
-    """Carries claimed requests of one remote model, thousands at once, without a thread for each.
-
-    Whoever announces work has it claimed and is free again; when a full station gets a slot back,
-    a thread of its own claims what waits, by `serve`.
-    """
+    """Carries claimed requests of one remote model, thousands at once."""
 
     def __init__(
         self,
@@ -215,42 +211,15 @@ class RemoteStation(Station):
         *,
         slots: int,
         sealed: Callable[[UUID], None],
-        serve: Callable[[str], None],
+        vacant: Callable[[], object],
     ) -> None:
         if offer.remote is None:
             raise ValueError(f"{offer.name} is no remote model")
         self._remote = offer.remote
         text = offer.text if offer.remote.counted else None
         engine = RemoteEngine(name=offer.name, remote=offer.remote, text=text)
-        super().__init__(offer, engine, slots=slots, sealed=sealed)
+        super().__init__(offer, engine, slots=slots, sealed=sealed, vacant=vacant)
         self.breaker = engine.breaker
-        self._serve = serve
-        self._vacant = Event()
-        self._stopped = False
-        self._claimer = Thread(target=self._claim, name=f"claimer {offer.name}", daemon=True)
-
-    def start(self) -> None:
-        """See Station."""
-        super().start()
-        self._claimer.start()
-
-    def stop(self) -> None:
-        """See Station."""
-        super().stop()
-        self._stopped = True
-        self._vacant.set()
-        self._claimer.join(10)
-
-    def run(self, held: Held) -> None:
-        """Begin one leased request; its slot is free again after its seal."""
-        self.begin(held)
-
-    def free_slot(self, count: int = 1) -> None:
-        """See Station."""
-        was_full = self.free == 0
-        super().free_slot(count)
-        if was_full:
-            self._vacant.set()
 
     def _works(self, held: Held) -> Iterator[Work]:
         """A call for each answer."""
@@ -271,21 +240,5 @@ class RemoteStation(Station):
                 prompt_tokens=job.input_tokens,
             )
 
-    def _let_go(self, held: Held) -> bool:
-        is_first = super()._let_go(held)
-        if is_first:
-            self.free_slot()
-        return is_first
-
     def _judge(self, outcome: Outcome) -> None:
         """See Station. The engine has, knowing why a call failed."""
-
-    def _claim(self) -> None:
-        while self._vacant.wait() and not self._stopped:
-            self._vacant.clear()
-            try:
-                self._serve(self.offer.name)
-            except Exception:
-                log.exception(
-                    "nothing could be claimed; an announcement will", model=self.offer.name
-                )

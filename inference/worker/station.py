@@ -1,4 +1,4 @@
-"""One model at work: an engine in its own thread, and a publisher beside it."""
+"""One model at work: an engine in its own thread, a publisher and a claimer beside it."""
 
 import os
 import signal
@@ -16,6 +16,7 @@ from inference.engine import Delta, EngineClosed, FinishReason, Outcome, Work
 from inference.jobs import Claim, Verdict
 from inference.stream import Part
 from inference.worker.breaker import Breaker
+from inference.worker.claimer import Claimer
 from inference.worker.held import Held, requeue
 from inference.worker.publisher import Publisher
 
@@ -54,6 +55,7 @@ class Station:
 
     `spare` more may be taken of organizations that run nothing here: such a one gets its slot from
     the organization that runs most, which only the engine can do, so it must not wait in line.
+    `vacant` is called, by a thread of its own, when a full station has room again.
     `group` are the offers that share the engine: one base model, and what wears adapters on it.
     """
 
@@ -64,6 +66,7 @@ class Station:
         *,
         slots: int,
         sealed: Callable[[UUID], None],
+        vacant: Callable[[], object],
         spare: int = 0,
         group: Sequence[Offer] = (),
     ) -> None:
@@ -80,17 +83,20 @@ class Station:
         self._held: dict[str, Held] = {}
         self._publisher = Publisher(offer.name, held=self._held, note=self._note)
         self._thread = Thread(target=self._decode, name=f"engine {offer.name}", daemon=True)
+        self._claimer = Claimer(offer.name, vacant)
 
     def start(self) -> None:
         """Begin."""
         self._thread.start()
         self._publisher.start()
+        self._claimer.start()
 
     def stop(self) -> None:
-        """End both threads; what still runs is not waited for."""
+        """End its threads; what still runs is not waited for."""
         self.engine.stop()
         self._thread.join(10)
         self._publisher.stop()
+        self._claimer.stop()
 
     def is_well(self) -> bool:
         """Whether the engine still runs."""
@@ -110,9 +116,12 @@ class Station:
             return True
 
     def free_slot(self, count: int = 1) -> None:
-        """Give it back."""
+        """Give it back; a full station has what waits claimed."""
         with self._lock:
+            was_full = self._free <= 0
             self._free += count
+        if was_full:
+            self._claimer.wake()
 
     def close(self) -> bool:
         """Take no more if nothing runs; whether that is so."""
@@ -154,19 +163,8 @@ class Station:
         self._held |= dict.fromkeys(held.choices.works, held)
         return held
 
-    def run(self, held: Held) -> None:
-        """Carry one leased request to its seal, or until it is no longer this worker's.
-
-        The slot taken for it is free again afterwards.
-        """
-        try:
-            self.begin(held)
-            held.gone.wait()
-        finally:
-            self.free_slot()
-
     def begin(self, held: Held) -> None:
-        """Give a request to the engine."""
+        """Give a leased request to the engine; its slot is free again after its seal."""
         taken = set[str]()
         try:
             held.open()
@@ -205,15 +203,14 @@ class Station:
         return held.asked(self._adapters)
 
     def _let_go(self, held: Held) -> bool:
-        """Forget it; False if that was done already. Its further answers' slots are free again."""
+        """Forget it, and free its slots; False if that was done already."""
         first, *others = held.choices.works
         if self._held.pop(first, None) is None:
             return False
         for work in others:
             self._held.pop(work, None)
-        if others:
-            self.free_slot(len(others))
         held.gone.set()
+        self.free_slot(len(held.choices.works))
         return True
 
     def _judge(self, outcome: Outcome) -> None:

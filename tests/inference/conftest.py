@@ -8,10 +8,13 @@ import pytest
 from redis import Redis
 
 from billing import pricing
-from billing.models import Account
+from billing.models import Account, PriceVersion
+from inference.announce import Work
 from inference.catalog import offers
 from inference.catalog.offers import Offer
+from inference.engine import Sampling
 from inference.fleet import pulse
+from inference.jobs import Job
 from inference.worker import Host
 from tenants import datakeys
 from tenants.auth import Caller
@@ -22,7 +25,7 @@ from tests.inference.clients import encoder_folder as encoder_folder
 from tests.inference.clients import encoding as encoding
 from tests.inference.clients import http as http
 from tests.inference.clients import openai as openai
-from tests.inference.parts import ECHO, RING, add_model
+from tests.inference.parts import ECHO, RING, add_model, job, submit
 
 
 @pytest.fixture(autouse=True)
@@ -47,8 +50,8 @@ def announced(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The models announced, instead of a broker that nobody consumes."""
     said: list[str] = []
 
-    def note(*, model: str, queue: str, request: str = "") -> None:
-        said.append(model)
+    def note(work: Work) -> None:
+        said.extend([work.model] * work.count)
 
     for module in ("inference.admission", "inference.worker.host", "inference.worker.watch"):
         monkeypatch.setattr(f"{module}.announce", note)
@@ -85,3 +88,17 @@ def host(echo: Offer) -> Iterator[Host]:
     host.start()
     yield host
     host.drain(0)
+
+
+@pytest.fixture
+def one(caller: Caller, echo: Offer) -> Job:
+    """A request of acme's, in line: it has no reservation, which settles to nothing."""
+    made = job(
+        organization=caller.organization,
+        schema=caller.schema,
+        prompt=tuple(echo.text.chat([{"role": "user", "content": "x" * 40}])),
+        sampling=Sampling(max_tokens=100),
+        price_version=PriceVersion.objects.get().pk,
+    )
+    submit(made)
+    return made

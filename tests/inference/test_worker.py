@@ -22,27 +22,10 @@ from inference.jobs import Job
 from inference.models import Request
 from inference.worker import Host, finisher, watch
 from kit.ids import request_id
-from tenants.auth import Caller
 from tenants.models import Organization
 from tests.inference.parts import NOW, fields, job, serving, submit
 
 pytestmark = pytest.mark.django_db(transaction=True)
-
-
-@pytest.fixture
-def one(caller: Caller, echo: Offer) -> Job:
-    """A request of acme's, in line: it has no reservation, which settles to nothing."""
-    from billing.models import PriceVersion
-
-    made = job(
-        organization=caller.organization,
-        schema=caller.schema,
-        prompt=tuple(echo.text.chat([{"role": "user", "content": "x" * 40}])),
-        sampling=Sampling(max_tokens=100),
-        price_version=PriceVersion.objects.get().pk,
-    )
-    submit(made)
-    return made
 
 
 def until(true: Callable[[], bool], seconds: float = 10) -> None:
