@@ -55,6 +55,8 @@ app.conf.update(
             "task": "inference.purge_texts",
             "schedule": crontab(hour=2, minute=23),
         },
+        "go on with batches": {"task": "inference.run_batches", "schedule": 5.0},
+        "purge files": {"task": "inference.purge_files", "schedule": crontab(minute=37)},
         "write exports": {"task": "analytics.write_exports", "schedule": 30.0},
         "go on with payments": {"task": "billing.collect", "schedule": 60.0},
         "compare the books": {

@@ -16,7 +16,7 @@ from uuid import UUID
 from django.conf import settings
 
 from billing import credit, pricing
-from billing.models import Meter
+from billing.models import IN_BATCHES, Meter
 from inference import jobs
 from inference.announce import Work, announce
 from inference.catalog.offers import Offer
@@ -67,6 +67,8 @@ class Wish:
     n: int = 1
     lengths: tuple[int, ...] = ()
     """Of the texts that `prompt` has one after another, to be embedded."""
+    in_batch: bool = False
+    """Whether it is counted by the meters of batches."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,9 +215,10 @@ def _job(
 
 def _meters(wish: Wish) -> tuple[str, str]:
     """What is counted of its prompt, and of its answers."""
+    kind = IN_BATCHES if wish.in_batch else ""
     if wish.lengths:
-        return Meter.EMBEDDING_TOKENS.value, ""
-    return Meter.INPUT_TOKENS.value, Meter.OUTPUT_TOKENS.value
+        return f"{kind}{Meter.EMBEDDING_TOKENS}", ""
+    return f"{kind}{Meter.INPUT_TOKENS}", f"{kind}{Meter.OUTPUT_TOKENS}"
 
 
 def _retention(caller: Caller, wish: Wish) -> str:

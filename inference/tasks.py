@@ -1,5 +1,6 @@
 """Celery tasks: each translates and calls one function."""
 
+from threading import BoundedSemaphore
 from typing import Any, ClassVar
 
 import structlog
@@ -9,8 +10,14 @@ from django.utils import timezone
 
 from inference import texts
 from inference.announce import RUN
+from inference.batches import files
+from inference.batches.batch import claim
+from inference.batching import carry
 from inference.worker import Host
 from tenants.models import Organization
+
+_BATCHES = BoundedSemaphore(4)
+"""So many of a worker's threads work at batches."""
 
 log = structlog.get_logger()
 
@@ -31,6 +38,28 @@ def purge_texts() -> int:
         except DatabaseError:
             log.exception("texts could not be purged", organization=organization.slug)
     return purged
+
+
+@shared_task(name="inference.run_batches", ignore_result=True)
+def run_batches(**_: Any) -> None:
+    """Work at the open batches, each for a turn, until none is left to be taken up."""
+    if not _BATCHES.acquire(blocking=False):
+        return
+    try:
+        while not _is_draining() and (batch := claim(now=timezone.now())) is not None:
+            carry(batch, stopping=_is_draining)
+    finally:
+        _BATCHES.release()
+
+
+@shared_task(name="inference.purge_files", ignore_result=True)
+def purge_files(**_: Any) -> int:
+    """Delete files that are kept no more; how many."""
+    return files.purge(now=timezone.now())
+
+
+def _is_draining() -> bool:
+    return Serving.host is not None and Serving.host.is_draining
 
 
 @shared_task(name=RUN, ignore_result=True)

@@ -48,6 +48,8 @@ __all__ = [
 ]
 
 _LONGEST_HEADER = 1024
+_PERSON = "u:"
+"""What begins the `key` of a person who has logged in."""
 _SLUG = re.compile(r"[a-z0-9-]{1,40}")
 
 
@@ -203,23 +205,7 @@ async def _member(token: str) -> Caller:
     _refuse_shut(organization)
     if organization.two_factors and not (login and login.two_factors):
         raise TwoFactorsRequired(two_factors_wanted(slug))
-    return Caller(
-        organization=member.organization,
-        slug=organization.slug,
-        schema=organization.schema,
-        key=f"u:{claims.user}",
-        scopes=scopes_of(member.role),
-        models=frozenset(),
-        limits=organization.limits,
-        key_limits=Limits(),
-        priority=organization.priority,
-        retention=organization.retention,
-        user=claims.user,
-        role=member.role,
-        person=claims.user,
-        person_limits=member.limits,
-        model_limits=organization.model_limits,
-    )
+    return _as_member(claims.user, member, organization)
 
 
 async def _program(text: str, *, again: bool) -> Caller:
@@ -239,11 +225,70 @@ async def _program(text: str, *, again: bool) -> Caller:
     _refuse_shut(organization)
     connections.belongs_to(presented.id)
     uses.note(presented.id)
+    return _as_program(presented.id, key, organization, member)
+
+
+async def recalled(key: str, *, slug: str) -> Caller:
+    """Who made a request earlier, by the `key` of their `Caller`: as they may today.
+
+    For work that goes on without them. Raises `Unauthenticated`, `NotAMember`, `Suspended` or
+    `Unavailable` where they may no more.
+    """
+    try:
+        if key.startswith(_PERSON):
+            return await _recalled_person(int(key.removeprefix(_PERSON)), slug)
+        return await _recalled_program(key, slug)
+    except (RedisError, DatabaseError) as error:
+        raise Unavailable("API keys cannot be checked right now; try again.") from error
+
+
+async def _recalled_person(user: int, slug: str) -> Caller:
+    member = await MEMBERS.get(Membership.remembered_as(user, slug))
+    organization = await ORGANIZATIONS.get(str(member.organization)) if member else None
+    if member is None or organization is None:
+        raise NotAMember(f"They do not belong to an organization {slug!r} any more.")
+    _refuse_shut(organization)
+    return _as_member(user, member, organization)
+
+
+async def _recalled_program(identifier: str, slug: str) -> Caller:
+    key = _unended(await KEYS.get(identifier))
+    organization = await ORGANIZATIONS.get(str(key.organization))
+    member = await _owner(key, organization)
+    if organization is None or organization.slug != slug:
+        raise NotAMember(f"The API key does not belong to an organization {slug!r}.")
+    _refuse_shut(organization)
+    return _as_program(identifier, key, organization, member)
+
+
+def _as_member(user: int, member: KnownMember, organization: KnownOrganization) -> Caller:
+    return Caller(
+        organization=member.organization,
+        slug=organization.slug,
+        schema=organization.schema,
+        key=f"{_PERSON}{user}",
+        scopes=scopes_of(member.role),
+        models=frozenset(),
+        limits=organization.limits,
+        key_limits=Limits(),
+        priority=organization.priority,
+        retention=organization.retention,
+        user=user,
+        role=member.role,
+        person=user,
+        person_limits=member.limits,
+        model_limits=organization.model_limits,
+    )
+
+
+def _as_program(
+    identifier: str, key: KnownKey, organization: KnownOrganization, member: KnownMember | None
+) -> Caller:
     return Caller(
         organization=key.organization,
         slug=organization.slug,
         schema=organization.schema,
-        key=presented.id,
+        key=identifier,
         scopes=key.scopes & scopes_of(member.role) if member else key.scopes,
         models=key.models,
         limits=organization.limits,
@@ -301,6 +346,12 @@ def _refuse_ended(login: KnownLogIn | None, claims: AccessClaims) -> None:
 def _living(key: KnownKey | None, presented: keys.Presented) -> KnownKey:
     if key is None or not presented.is_of(key.secret_hash):
         raise Unauthenticated("Incorrect API key. Check it, or make another in the portal.")
+    return _unended(key)
+
+
+def _unended(key: KnownKey | None) -> KnownKey:
+    if key is None:
+        raise Unauthenticated("This API key does not exist any more.")
     if key.revoked:
         raise Unauthenticated("This API key was revoked. Make another in the portal.")
     if key.expires_at is not None and key.expires_at <= time.time():

@@ -25,6 +25,7 @@ from inference.stream import Piece
 from kit import origin
 from kit.edge import Json, body
 from kit.errors import Invalid
+from tenants.auth import Caller
 
 
 class ChatCompletions(InferenceEndpoint):
@@ -43,63 +44,68 @@ class ChatCompletions(InferenceEndpoint):
     async def post(self, request: HttpRequest) -> HttpResponseBase:
         """An answer, or its stream with `"stream": true`."""
         form = await body(request, ChatForm)
-        tools = offered(form)
-        wish = await self._wish(request, form, tools)
+        wish = await chat_wish(
+            self.caller,
+            form,
+            label=request.label,  # type: ignore[attr-defined]
+            replace_it=may_fall_back(request),
+        )
         async with AsyncExitStack() as stack:
             run = await stack.enter_async_context(self.generation(request, wish))
-            text = await openai.spoken(run, wish)
-            answers = [
-                _Answer(index, text=text, tools=bool(tools), logprobs=bool(form.logprobs))
-                for index in range(form.n)
-            ]
             if form.stream:
                 usage = form.stream_options is not None and form.stream_options.include_usage
-                chunks = _Chunks(run, answers, usage=usage)
+                chunks = _Chunks(run, await _answers(run, form, wish), usage=usage)
                 events = openai.told(aiter(chunks), stack.pop_all())
                 return sse.response(events, headers(run, wish))
-            return Json(await _completion(run, answers), headers=headers(run, wish))
+            return Json(await chat_completion(run, form, wish), headers=headers(run, wish))
 
-    async def _wish(self, request: HttpRequest, form: ChatForm, tools: Sequence[Tool]) -> Wish:
-        asked = await offer(form.model, allowed=self.caller.models)
-        wanted = await checked(answer_wanted(form, tools))
 
-        async def build(model: Offer) -> Wish:
-            return await self._build(request, form, tools, model, wanted)
+async def chat_wish(caller: Caller, form: ChatForm, *, label: str, replace_it: bool) -> Wish:
+    """What a chat asks for; `replace_it`: see `served`."""
+    tools = offered(form)
+    asked = await offer(form.model, allowed=caller.models)
+    wanted = await checked(answer_wanted(form, tools))
 
-        return await served(
-            asked, build, allowed=self.caller.models, replace_it=may_fall_back(request)
-        )
+    async def build(model: Offer) -> Wish:
+        return await _build(form, tools, model, wanted, label)
 
-    async def _build(
-        self,
-        request: HttpRequest,
-        form: ChatForm,
-        tools: Sequence[Tool],
-        model: Offer,
-        wanted: Wanted | None,
-    ) -> Wish:
-        if tools and model.remote is not None:
-            raise Invalid(
-                "tools: not available for models that another server runs.", param="tools"
-            )
-        native, must = model.text.knows_tools, form.tool_choice != "auto"
-        messages = turns(form.messages, tools, native=native, must=must)
-        told = described(tools) if native else []
-        prompt = await prompts.tokens(model, messages, told, param="messages")
-        most = form.max_completion_tokens or form.max_tokens
-        room = room_for(model, prompt=len(prompt), max_tokens=most, param="messages")
-        return Wish(
-            offer=model,
-            prompt=prompt,
-            sampling=form.sampling(
-                model, max_tokens=room, wanted=wanted, logprobs=form.alternatives
-            ),
-            endpoint="chat.completions",
-            label=request.label,  # type: ignore[attr-defined]
-            project=origin.project((form.metadata or {}).get("project", "")),
-            messages=messages,
-            n=form.n,
-        )
+    return await served(asked, build, allowed=caller.models, replace_it=replace_it)
+
+
+async def chat_completion(run: Generation, form: ChatForm, wish: Wish) -> dict[str, Any]:
+    """The whole answer."""
+    return await _completion(run, await _answers(run, form, wish))
+
+
+async def _build(
+    form: ChatForm, tools: Sequence[Tool], model: Offer, wanted: Wanted | None, label: str
+) -> Wish:
+    if tools and model.remote is not None:
+        raise Invalid("tools: not available for models that another server runs.", param="tools")
+    native, must = model.text.knows_tools, form.tool_choice != "auto"
+    messages = turns(form.messages, tools, native=native, must=must)
+    told = described(tools) if native else []
+    prompt = await prompts.tokens(model, messages, told, param="messages")
+    most = form.max_completion_tokens or form.max_tokens
+    room = room_for(model, prompt=len(prompt), max_tokens=most, param="messages")
+    return Wish(
+        offer=model,
+        prompt=prompt,
+        sampling=form.sampling(model, max_tokens=room, wanted=wanted, logprobs=form.alternatives),
+        endpoint="chat.completions",
+        label=label,
+        project=origin.project((form.metadata or {}).get("project", "")),
+        messages=messages,
+        n=form.n,
+    )
+
+
+async def _answers(run: Generation, form: ChatForm, wish: Wish) -> "list[_Answer]":
+    text, tools = await openai.spoken(run, wish), bool(offered(form))
+    return [
+        _Answer(index, text=text, tools=tools, logprobs=bool(form.logprobs))
+        for index in range(form.n)
+    ]
 
 
 class _Answer:

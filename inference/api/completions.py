@@ -25,6 +25,7 @@ from inference.jobs import MOST_CHOICES
 from inference.stream import Piece
 from kit.edge import Json, body
 from kit.errors import Invalid
+from tenants.auth import Caller
 
 _USUAL_TOKENS = 16
 """OpenAI's default here."""
@@ -63,48 +64,62 @@ class Completions(InferenceEndpoint):
     async def post(self, request: HttpRequest) -> HttpResponseBase:
         """What comes next, or its stream with `"stream": true`."""
         form = await body(request, CompletionForm)
-        wish = await self._wish(request, form)
+        wish = await completion_wish(
+            self.caller,
+            form,
+            label=request.label,  # type: ignore[attr-defined]
+            replace_it=may_fall_back(request),
+        )
         async with AsyncExitStack() as stack:
             run = await stack.enter_async_context(self.generation(request, wish))
-            text = await openai.spoken(run, wish)
-            answers = [_Answer(n, text, logprobs=form.logprobs is not None) for n in range(form.n)]
             if form.stream:
                 usage = form.stream_options is not None and form.stream_options.include_usage
-                events = openai.told(_chunks(run, answers, usage=usage), stack.pop_all())
-                return sse.response(events, headers(run, wish))
-            return Json(await _completion(run, answers), headers=headers(run, wish))
+                chunks = _chunks(run, await _answers(run, form, wish), usage=usage)
+                return sse.response(openai.told(chunks, stack.pop_all()), headers(run, wish))
+            return Json(await completion(run, form, wish), headers=headers(run, wish))
 
-    async def _wish(self, request: HttpRequest, form: CompletionForm) -> Wish:
-        asked = await offer(form.model, allowed=self.caller.models)
-        wanted = await checked(form.wanted)
 
-        async def build(model: Offer) -> Wish:
-            return await self._build(request, form, model, wanted)
+async def completion_wish(
+    caller: Caller, form: CompletionForm, *, label: str, replace_it: bool
+) -> Wish:
+    """What goes on with a text; `replace_it`: see `served`."""
+    asked = await offer(form.model, allowed=caller.models)
+    wanted = await checked(form.wanted)
 
-        return await served(
-            asked, build, allowed=self.caller.models, replace_it=may_fall_back(request)
+    async def build(model: Offer) -> Wish:
+        return await _build(form, model, wanted, label)
+
+    return await served(asked, build, allowed=caller.models, replace_it=replace_it)
+
+
+async def completion(run: Generation, form: CompletionForm, wish: Wish) -> dict[str, Any]:
+    """The whole answer."""
+    return await _completion(run, await _answers(run, form, wish))
+
+
+async def _answers(run: Generation, form: CompletionForm, wish: Wish) -> "list[_Answer]":
+    text = await openai.spoken(run, wish)
+    return [_Answer(n, text, logprobs=form.logprobs is not None) for n in range(form.n)]
+
+
+async def _build(form: CompletionForm, model: Offer, wanted: Wanted | None, label: str) -> Wish:
+    if model.remote is not None:
+        raise Invalid(
+            f"model: {model.name} is run by another server and answers chats alone; use "
+            "/v1/chat/completions.",
+            param="model",
         )
-
-    async def _build(
-        self, request: HttpRequest, form: CompletionForm, model: Offer, wanted: Wanted | None
-    ) -> Wish:
-        if model.remote is not None:
-            raise Invalid(
-                f"model: {model.name} is run by another server and answers chats alone; use "
-                "/v1/chat/completions.",
-                param="model",
-            )
-        prompt = await _prompt(form, model)
-        most = _USUAL_TOKENS if form.max_tokens is None else form.max_tokens
-        room = room_for(model, prompt=len(prompt), max_tokens=most, param="prompt")
-        return Wish(
-            offer=model,
-            prompt=prompt,
-            sampling=form.sampling(model, max_tokens=room, wanted=wanted, logprobs=form.logprobs),
-            endpoint="completions",
-            label=request.label,  # type: ignore[attr-defined]
-            n=form.n,
-        )
+    prompt = await _prompt(form, model)
+    most = _USUAL_TOKENS if form.max_tokens is None else form.max_tokens
+    room = room_for(model, prompt=len(prompt), max_tokens=most, param="prompt")
+    return Wish(
+        offer=model,
+        prompt=prompt,
+        sampling=form.sampling(model, max_tokens=room, wanted=wanted, logprobs=form.logprobs),
+        endpoint="completions",
+        label=label,
+        n=form.n,
+    )
 
 
 async def _prompt(form: CompletionForm, model: Offer) -> tuple[int, ...]:

@@ -141,6 +141,11 @@ class Host:
             group=served,
         )
 
+    @property
+    def is_draining(self) -> bool:
+        """Whether this worker is about to end."""
+        return self._draining.is_set()
+
     def drain(self, seconds: float) -> None:
         """Take nothing new; let running requests end for `seconds`, then hand the rest over."""
         self._draining.set()

@@ -27,6 +27,29 @@ _EMBEDDED = {
     "cost": {**_COST, "amount": "0.000000160", "amount_nanos": 160},
     "latency_ms": 14.2,
 }
+_BATCH = {
+    "input_file_id": f"file-{_REQUEST.replace('-', '')}",
+    "endpoint": "/v1/chat/completions",
+    "completion_window": "24h",
+}
+_FILE = {
+    "id": _BATCH["input_file_id"],
+    "object": "file",
+    "bytes": 2048,
+    "created_at": 1795504737,
+    "expires_at": 1798096737,
+    "filename": "chats.jsonl",
+    "purpose": "batch",
+    "status": "processed",
+}
+_BATCHED = {
+    "id": f"batch_{_REQUEST.replace('-', '')}",
+    "object": "batch",
+    **_BATCH,
+    "status": "in_progress",
+    "created_at": 1795504737,
+    "request_counts": {"total": 2, "completed": 1, "failed": 0},
+}
 _ASKED: Mapping[str, Mapping[str, Any]] = {
     "chat_completions": {
         "Whole": _CHAT,
@@ -35,6 +58,8 @@ _ASKED: Mapping[str, Mapping[str, Any]] = {
     "openai_embeddings": {"Two texts": {"model": _ENCODER, "input": ["a cat", "a dog"]}},
     "embeddings": {"A text": {"text": "a cat"}, "Some": {"texts": ["a cat", "a dog"]}},
     "similarity": {"Two texts": {"text": "a cat", "texts": ["a kitten", "a bill"]}},
+    "batches_create": {"A file of chats": _BATCH},
+    "infer_batch": {"Two prompts": {"requests": [_PROMPT, {"prompt": "And to a cat."}]}},
     "infer": {"A prompt": _PROMPT},
     "infer_stream": {"A prompt": _PROMPT},
 }
@@ -64,6 +89,13 @@ _ANSWERED: Mapping[str, Any] = {
     },
     "embeddings": {**_EMBEDDED, "dimensions": 384, "embedding": [0.0216, -0.0581]},
     "similarity": {**_EMBEDDED, "scores": [0.7886, 0.1174]},
+    "files_create": _FILE,
+    "files_retrieve": _FILE,
+    "files_list": {"object": "list", "data": [_FILE], "has_more": False},
+    "batches_create": _BATCHED,
+    "batches_retrieve": _BATCHED,
+    "batches_cancel": {**_BATCHED, "status": "cancelling"},
+    "batches_list": {"object": "list", "data": [_BATCHED], "has_more": False},
     "models_list": {"object": "list", "data": [_OPENAI_MODEL]},
     "models_retrieve": _OPENAI_MODEL,
     "infer": {

@@ -24,6 +24,7 @@ _BODY_SECONDS = 30
 _SEND_SECONDS = 60
 """How long a reader may take nothing of an answer before it is cut off."""
 _TRY_AGAIN_LATER = 1013
+_FILES = "/v1/files"
 
 
 class Gone(Exception):
@@ -53,11 +54,12 @@ class Intake:
 
     async def _body(self, scope: Scope, receive: Receive) -> bytes:
         announced = _content_length(scope)
-        if announced > settings.BODY_LIMIT:
-            raise too_large(announced)
+        limit = _limit(scope)
+        if announced > limit:
+            raise too_large(announced, limit)
         try:
             async with asyncio.timeout(_BODY_SECONDS):
-                return await _read(receive)
+                return await _read(receive, limit)
         except TimeoutError as error:
             raise TooSlow(
                 f"The body did not arrive within {_BODY_SECONDS} s; send it in one go."
@@ -81,6 +83,12 @@ def counted(app: App) -> App:
             )
 
     return count
+
+
+def _limit(scope: Scope) -> int:
+    """The most bytes of a body: more for files."""
+    is_file = scope["path"] == _FILES and scope.get("method") == "POST"
+    return settings.FILE_LIMIT if is_file else settings.BODY_LIMIT
 
 
 def _address(scope: Scope) -> str:
@@ -127,7 +135,7 @@ class _Impatient:
             self._sender.cancel()
 
 
-async def _read(receive: Receive) -> bytes:
+async def _read(receive: Receive, limit: int) -> bytes:
     parts, size, more = [], 0, True
     while more:
         message = await receive()
@@ -136,8 +144,8 @@ async def _read(receive: Receive) -> bytes:
         part = message.get("body", b"")
         more = message.get("more_body", False)
         size += len(part)
-        if size > settings.BODY_LIMIT:
-            raise too_large(size)
+        if size > limit:
+            raise too_large(size, limit)
         parts.append(part)
     return b"".join(parts)
 

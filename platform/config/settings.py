@@ -121,7 +121,9 @@ EXPORTS_DIR = Path(_env("EXPORTS_DIR", str(VAR_DIR / "exports")))
 """Where exports lie, sealed; web processes and workers must both reach it."""
 BODY_LIMIT = 2 * 1024 * 1024
 """The largest request body the API reads, in bytes."""
-DATA_UPLOAD_MAX_MEMORY_SIZE = BODY_LIMIT
+FILE_LIMIT = 16 * 1024 * 1024
+"""The same for uploads of files."""
+DATA_UPLOAD_MAX_MEMORY_SIZE = FILE_UPLOAD_MAX_MEMORY_SIZE = FILE_LIMIT
 SIMPLE_JWT = {
     "ACCESS_TOKEN_LIFETIME": timedelta(minutes=10),
     "REFRESH_TOKEN_LIFETIME": timedelta(days=14),
@@ -214,6 +216,7 @@ SHARED_APPS = [
     "tenants",
     "billing",
     "inference.catalog",
+    "inference.batches",
     "config.apps.PlatformConfig",
     "unfold",
     "unfold.contrib.filters",

@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 
 import orjson
 import structlog
-from django.conf import settings
 from django.db import InterfaceError, OperationalError
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from pydantic import BaseModel, ValidationError
@@ -227,6 +226,6 @@ def _deeper_than(value: Any, levels: int) -> bool:
     return any(_deeper_than(each, levels - 1) for each in inner)
 
 
-def too_large(size: int) -> TooLarge:
+def too_large(size: int, limit: int) -> TooLarge:
     """A refusal of a body of at least `size` bytes."""
-    return TooLarge(f"The body has {size:,} bytes or more; {settings.BODY_LIMIT:,} is the limit.")
+    return TooLarge(f"The body has {size:,} bytes or more; {limit:,} is the limit.")

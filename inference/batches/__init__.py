@@ -1,0 +1,1 @@
+"""Files, and batches of requests: what is asked now and answered by and by."""
