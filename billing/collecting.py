@@ -12,7 +12,7 @@ from django.conf import settings
 from django.db import transaction
 from django.db.models import Q
 
-from billing import gateway, lifecycle, mails, mirror, profiles
+from billing import disputes, gateway, lifecycle, mails, mirror, profiles
 from billing.lifecycle import CREDITED
 from billing.models import Invoice
 from billing.receivables import Collection, Payment, PaymentProfile
@@ -193,8 +193,9 @@ def _close(row: Collection, now: datetime) -> None:
     row.stage = Stage.DONE
     row.save(update_fields=["stage"])
     others = Collection.objects.for_org(row.organization_id).filter(stage=Stage.SUSPENDED)
-    if was_suspended and not others.exists():
-        organizations.reinstate(Organization.objects.get(pk=row.organization_id), now=now)
+    organization = Organization.objects.get(pk=row.organization_id)
+    if was_suspended and not others.exists() and not disputes.is_why(organization):
+        organizations.reinstate(organization, now=now)
         _write(row, "reinstated", now)
 
 

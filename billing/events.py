@@ -11,8 +11,8 @@ import orjson
 import structlog
 from django.db.models import F, Q
 
-from billing import checkouts, collecting, gateway, mails, profiles
-from billing.receivables import Payment, ProviderEvent
+from billing import checkouts, collecting, disputes, gateway, profiles
+from billing.receivables import ProviderEvent
 
 log = structlog.get_logger()
 
@@ -74,19 +74,4 @@ def _follow(kind: str, subject: dict[str, Any], now: datetime) -> None:
     elif kind.startswith("payment_method.") and subject.get("customer"):
         profiles.refresh(subject["customer"], now=now)
     elif kind.startswith("charge.dispute."):
-        _dispute(subject["id"], now)
-
-
-def _dispute(identifier: str, now: datetime) -> None:
-    payment = profiles.disputed(*gateway.dispute_of(identifier))
-    if payment is None or payment.invoice is None:
-        return
-    log.error("a payment is disputed", invoice=str(payment.invoice), status=payment.status)
-    if payment.status == Payment.Status.DISPUTED:
-        mails.write(
-            key=f"dispute-{identifier}",
-            letter="disputed",
-            organization=payment.organization,
-            now=now,
-            invoice=payment.invoice,
-        )
+        disputes.note(subject["id"], now=now)

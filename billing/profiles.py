@@ -6,7 +6,7 @@ from django.db.models import F
 
 from billing import gateway
 from billing.models import BillingDetails
-from billing.receivables import Collection, Payment, PaymentProfile
+from billing.receivables import Collection, PaymentProfile
 from billing.remote import Card, Failed, Rejected
 from billing.tax import EU
 from tenants.models import Organization
@@ -60,17 +60,6 @@ def keep(profile: PaymentProfile, card: Card | None, *, now: datetime) -> None:
     if card and card.method != before:
         waiting = Collection.objects.for_org(profile.organization_id)
         waiting.exclude(stage=Collection.Stage.DONE).update(next_at=now, retry_at=None)
-
-
-def disputed(intent: str, status: str) -> Payment | None:
-    """Note what became of a dispute over a payment; None where that is not ours."""
-    payment = Payment.objects.across_organizations().filter(reference=intent).first()
-    if payment is None:
-        return None
-    outcome = {"won": Payment.Status.SUCCEEDED, "lost": Payment.Status.LOST}
-    payment.status = outcome.get(status, Payment.Status.DISPUTED)
-    payment.save(update_fields=["status"])
-    return payment
 
 
 def _add_tax_id(profile: PaymentProfile, details: BillingDetails) -> None:

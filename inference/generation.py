@@ -125,6 +125,11 @@ class Generation:
         assert self._follower.ended is not None  # noqa: S101  the caller's order, not its data
         return self._follower.ended
 
+    @property
+    def is_over(self) -> bool:
+        """Whether `ended` is known."""
+        return self._follower.ended is not None
+
     async def cancel(self) -> bool:
         """Stop within a step; tokens delivered until then are billed."""
         return await jobs.cancel(request=self.job.id, organization=self.job.organization)

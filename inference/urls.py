@@ -6,6 +6,7 @@ from inference.api.batches import BatchCancel, Batches, OneBatch
 from inference.api.chat import ChatCompletions
 from inference.api.completions import Completions
 from inference.api.embeddings import Embeddings, PlainEmbeddings, Similarity
+from inference.api.estimates import Estimates
 from inference.api.files import FileContent, Files, OneFile
 from inference.api.infer import Infer, InferStream
 from inference.api.infer_batch import InferBatch, InferBatchCancel, OneInferBatch
@@ -33,6 +34,7 @@ api = [
     path("infer/batch/<str:name>/cancel", InferBatchCancel.as_view()),
     path("embeddings", PlainEmbeddings.as_view()),
     path("similarity", Similarity.as_view()),
+    path("estimates", Estimates.as_view()),
     path("models", Catalog.as_view()),
     path("model/info", ModelInfo.as_view()),
     path("requests/<uuid:identifier>", OneRequest.as_view()),

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from typing import Any
 from uuid import UUID
 
 from django.http import HttpRequest
@@ -13,9 +14,11 @@ from inference.idempotency import Repeatable
 from inference.jobs import Leaving
 from kit.edge import Endpoint
 from kit.errors import Invalid
+from kit.money import decimal
 from tenants.auth import Caller, authenticate
 
 _FALLBACK = "X-Model-Fallback"
+_COST = "X-Cost"
 
 INFERENCE = "inference"
 """The scope these endpoints need."""
@@ -64,11 +67,18 @@ class InferenceEndpoint(Endpoint):
 
 
 def headers(run: Generation, wish: Wish | None = None) -> Mapping[str, str]:
-    """Where the caller stands with the limits, or that the answer is an earlier one's; and the
-    model that was wished for, where another one serves."""
+    """Where the caller stands with the limits, or that the answer is an earlier one's; what it
+    cost, where it is whole; and the model that was wished for, where another one serves."""
     said = {"Idempotent-Replayed": "true"} if run.repeated else dict(run.standing.headers())
+    if run.is_over:
+        said[_COST] = f"{decimal(run.ended.amount)} {run.ended.currency}"
     asked = (wish.asked or wish.offer.name) if wish else run.job.model
     return said if asked == run.job.model else {**said, _FALLBACK: asked}
+
+
+def cost(nanos: int, currency: str) -> dict[str, Any]:
+    """An amount, exact: in the currency's unit, and in nanos."""
+    return {"amount": decimal(nanos), "amount_nanos": nanos, "currency": currency}
 
 
 def may_fall_back(request: HttpRequest) -> bool:

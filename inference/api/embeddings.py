@@ -9,7 +9,7 @@ from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema
 from pydantic import Field, model_validator
 
-from inference.api.access import InferenceEndpoint, headers
+from inference.api.access import InferenceEndpoint, cost, headers
 from inference.api.forms import Form, Token
 from inference.api.infer import bill
 from inference.catalog.offers import Offer, encoder
@@ -166,7 +166,11 @@ def listed(run: Generation, vectors: Vectors, form: EmbeddingsForm) -> dict[str,
             for index, each in enumerate(found)
         ],
         "model": run.job.model,
-        "usage": {"prompt_tokens": used, "total_tokens": used},
+        "usage": {
+            "prompt_tokens": used,
+            "total_tokens": used,
+            "cost": cost(run.ended.amount, run.ended.currency),
+        },
     }
 
 

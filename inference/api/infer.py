@@ -13,7 +13,7 @@ from drf_spectacular.utils import extend_schema
 
 from inference.admission import Wish, room_for
 from inference.api import prompts, sse
-from inference.api.access import InferenceEndpoint, headers, may_fall_back
+from inference.api.access import InferenceEndpoint, cost, headers, may_fall_back
 from inference.api.forms import InferForm, WholeInferForm
 from inference.api.structured import checked
 from inference.catalog.offers import Offer, offer
@@ -23,7 +23,6 @@ from inference.jobs import Leaving
 from inference.stream import Ended, Piece
 from kit.edge import Broken, Json, body, problem_body
 from kit.errors import Refused
-from kit.money import decimal
 from tenants.auth import Caller
 
 log = structlog.get_logger()
@@ -145,11 +144,7 @@ def bill(ended: Ended) -> dict[str, Any]:
             "completion_tokens": ended.completion_tokens,
             "total_tokens": ended.total_tokens,
         },
-        "cost": {
-            "amount": decimal(ended.amount),
-            "amount_nanos": ended.amount,
-            "currency": ended.currency,
-        },
+        "cost": cost(ended.amount, ended.currency),
     }
 
 

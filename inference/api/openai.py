@@ -8,6 +8,7 @@ import structlog
 
 from inference.admission import Wish
 from inference.api import sse
+from inference.api.access import cost
 from inference.catalog.offers import UnknownModel, offer
 from inference.engine import Text
 from inference.generation import Generation
@@ -54,8 +55,9 @@ async def told(events: AsyncIterator[bytes], stack: AsyncExitStack) -> AsyncIter
 
 
 def usage(ended: Ended) -> dict[str, Any]:
-    """What was used, by all answers together."""
+    """What was used, by all answers together, and what it cost: OpenAI's clients pass that by."""
     return {
+        "cost": cost(ended.amount, ended.currency),
         "prompt_tokens": ended.prompt_tokens,
         "completion_tokens": ended.completion_tokens,
         "total_tokens": ended.total_tokens,

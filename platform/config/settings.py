@@ -327,6 +327,8 @@ DUNNING_DAYS = [int(days) for days in _env("DUNNING_DAYS", "1,3,5,7").split(",")
 """How many days after an attempt, or a reminder, the next one comes."""
 DUNNING_GRACE_DAYS = int(_env("DUNNING_GRACE_DAYS", "7"))
 """How long after the last of them an organization is suspended."""
+LOST_DISPUTE_SUSPENDS = _flag("LOST_DISPUTE_SUSPENDS", True)
+"""Whether a payment that a bank takes back for good suspends its organization, or is only told."""
 STRIPE_KEY = _env("STRIPE_KEY")
 """A secret key; without one invoices are paid by transfer and marked as paid by hand."""
 STRIPE_WEBHOOK_SECRET = _env("STRIPE_WEBHOOK_SECRET")

@@ -30,6 +30,7 @@ from tests.billing import rows
 from tests.billing.rows import NOW, entry
 from tests.billing.test_invoicing import AFTER, close
 from tests.billing.test_ledger import booked
+from tests.stripe.payments import close_dispute
 from tests.stripe.server import Double
 from tests.stripe.state import Failure
 
@@ -365,6 +366,35 @@ def test_a_dispute_is_written_down_and_told(
         events.handle(receive(double, event), now=AFTER)
     payment = Payment.objects.for_org(account.organization_id).get()
     assert (payment.status, letters()[-1].split("-")[0]) == ("disputed", "dispute")
+
+
+def told(double: Double) -> None:
+    """Every event so far, twice."""
+    for event in [*double.state.events, *double.state.events]:
+        events.handle(receive(double, event), now=AFTER)
+
+
+@pytest.mark.parametrize("suspends", [True, False])
+def test_a_lost_dispute_suspends_once_and_no_other_payment_lifts_it(
+    double: Double, account: Account, invoice: Invoice, settings: Any, suspends: bool
+) -> None:
+    settings.LOST_DISPUTE_SUSPENDS = suspends
+    save_card(double, account, DISPUTED)
+    collect()
+    told(double)
+    [dispute] = double.state.of("dispute")
+    close_dispute(double.state, dispute, "lost")
+    told(double)
+    organization = account.organization
+    organization.refresh_from_db()
+    assert (organization.suspended_at is not None) == suspends
+    payment = Payment.objects.for_org(organization).get()
+    assert payment.status == "lost"
+    assert [each for each in letters() if each.endswith("-lost")] == [
+        f"dispute-{dispute['id']}-lost"
+    ]
+    mail = Mail.objects.for_org(organization).get(key=f"dispute-{dispute['id']}-lost")
+    assert ("is suspended" in mail.text) == suspends
 
 
 def test_a_credit_note_of_a_paid_invoice_gives_the_money_back_once(

@@ -82,6 +82,41 @@ async def test_infer_says_what_it_cost(key: str, host: Host) -> None:
     assert found["request_id"] == response["X-Request-ID"]
 
 
+async def test_a_chats_cost_is_in_its_usage_and_in_a_header(key: str, host: Host) -> None:
+    with serving(host):
+        response = await post("/v1/chat/completions", CHAT, key)
+    cost = response.json()["usage"]["cost"]
+    assert response["X-Cost"] == f"{cost['amount']} {cost['currency']}"
+    assert cost["amount_nanos"] > 0
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/chat/completions", {**CHAT, "max_tokens": 3}),
+        ("/api/v1/infer", {"prompt": "hello", "max_tokens": 3, "n": 2}),
+    ],
+)
+async def test_an_estimate_counts_as_the_request_would_be_and_holds_its_cost(
+    key: str, host: Host, path: str, body: Any
+) -> None:
+    told = (await post("/api/v1/estimates", body, key)).json()
+    with serving(host):
+        done = (await post(path, body, key)).json()
+    assert told["prompt_tokens"] == done["usage"]["prompt_tokens"]
+    assert (told["model"], told["max_tokens"], told["n"]) == (ECHO, 3, body.get("n", 1))
+    paid = done.get("cost") or done["usage"]["cost"]
+    least, most = (told["cost"][name]["amount_nanos"] for name in ("least", "most"))
+    assert least == told["prompt_tokens"] * 1000
+    assert least <= paid["amount_nanos"] <= most == least + 3 * told["n"] * 2000
+
+
+async def test_an_estimate_refuses_what_the_request_would_be_refused_for(key: str) -> None:
+    answer = await post("/api/v1/estimates", {"prompt": "x", "max_tokens": 10**6}, key)
+    assert (answer.status_code, answer.json()["code"]) == (400, "context_length_exceeded")
+    assert (await post("/api/v1/estimates", b"{", key)).json()["param"] == "body"
+
+
 async def test_infer_streams_named_events(key: str, host: Host) -> None:
     with serving(host):
         response = await post("/api/v1/infer/stream", {"prompt": "hi"}, key)

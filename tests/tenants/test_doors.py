@@ -91,6 +91,7 @@ DOORS = (
     ),
     _run("POST", "api/v1/embeddings", 400, form={}),
     _run("POST", "api/v1/similarity", 400, form={}),
+    _run("POST", "api/v1/estimates", 400, form={}),
     _run("GET", "api/v1/models", 200),
     _run("GET", "api/v1/model/info", 404, "api/v1/model/info?model=none"),
     _run("GET", "api/v1/requests/<uuid:identifier>", 404, f"api/v1/requests/{NO_REQUEST}"),
