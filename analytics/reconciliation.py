@@ -11,7 +11,7 @@ from django.db import connection, transaction
 from django.db.models import Sum
 from psycopg import sql
 
-from billing import credit
+from billing import credit, days
 from billing.allowances import Budget
 from billing.invoicing import Draft, as_draft, recount
 from billing.models import READ, WRITTEN, Account, Invoice, Meter, Period
@@ -61,6 +61,7 @@ class Kind(StrEnum):
 
     HISTORY = "history"
     LEDGER = "ledger"
+    USAGE = "usage"
     CREDIT = "credit"
     INVOICE = "invoice"
 
@@ -86,7 +87,7 @@ class Report:
 
 
 def reconcile(organization: Organization, month: date) -> Report:
-    """Compare the four books of a month; changes nothing.
+    """Compare the five books of a month; changes nothing.
 
     Bookings may go on meanwhile: each comparison reads both its sides at one moment, and the
     account is locked while the counters are compared. The counters are not of a month: they
@@ -97,6 +98,7 @@ def reconcile(organization: Organization, month: date) -> Report:
         for kind, rows in (
             (Kind.HISTORY, _history(organization, month)),
             (Kind.LEDGER, _ledger(organization, month)),
+            (Kind.USAGE, days.differing(organization.pk, month)),
             (Kind.CREDIT, _credit(organization)),
             (Kind.INVOICE, _invoices(organization, month)),
         )

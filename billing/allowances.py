@@ -1,11 +1,16 @@
 """What may be spent besides the credit limit, and how much of it by whom: grants and budgets."""
 
+from typing import TypeVar
+
 from django.db import models
 from django.db.models import F, Q
 
+from billing.days import UsageDay
 from billing.models import LARGEST, LedgerEntry
 from tenants.models import Organization
 from tenants.scoping import OwnedQuerySet
+
+Row = TypeVar("Row", bound=models.Model)
 
 
 class Grant(models.Model):
@@ -153,7 +158,13 @@ class Budget(models.Model):
 
     def rows(self) -> models.QuerySet[LedgerEntry]:
         """The requests that it counts, of all months; what else is charged is nobody's budget."""
-        found = LedgerEntry.objects.for_org(self.organization_id).filter(kind="use")
+        return self._of(LedgerEntry.objects.for_org(self.organization_id).filter(kind="use"))
+
+    def days(self) -> models.QuerySet[UsageDay]:
+        """The same, summed."""
+        return self._of(UsageDay.objects.for_org(self.organization_id))
+
+    def _of(self, found: models.QuerySet[Row]) -> models.QuerySet[Row]:
         if self.scope == Budget.Scope.ORGANIZATION:
             return found
         return found.filter(**{self.scope: self.subject})

@@ -18,3 +18,4 @@ class BillingConfig(AppConfig):
         import_module("billing.receivables")
         import_module("billing.allowances")
         import_module("billing.offers")
+        import_module("billing.days")

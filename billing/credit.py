@@ -250,7 +250,7 @@ def sums(account: Account, *, now: datetime) -> tuple[int, int]:
 
 def spent_of(budget: Budget, *, now: datetime) -> int:
     """What the ledger has for a budget in the month of `now`, in nanos."""
-    rows = budget.rows().filter(month=month_of(now))
+    rows = budget.days().filter(month=month_of(now))
     return int(rows.aggregate(sum=Sum("amount", default=0))["sum"])
 
 

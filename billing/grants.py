@@ -12,6 +12,7 @@ from django.db.models import F, Q, Sum
 
 from billing import credit
 from billing.allowances import Grant, GrantUse
+from billing.days import UsageDay
 from billing.models import LedgerEntry
 from kit.errors import Invalid
 
@@ -113,9 +114,10 @@ def used(organization: int, month: date) -> int:
 
 def usage(organization: int, month: date) -> int:
     """What grants may pay for in a month: its requests, and what tiers take off; in nanos."""
-    kinds = (LedgerEntry.Kind.USE, LedgerEntry.Kind.TIER)
-    rows = LedgerEntry.objects.for_org(organization).filter(month=month, kind__in=kinds)
-    return int(rows.aggregate(sum=Sum("amount", default=0))["sum"])
+    used = UsageDay.objects.for_org(organization).filter(month=month)
+    extras = LedgerEntry.objects.for_org(organization).filter(month=month)
+    tiers = extras.exclude(kind=LedgerEntry.Kind.USE).filter(kind=LedgerEntry.Kind.TIER)
+    return sum(int(rows.aggregate(sum=Sum("amount", default=0))["sum"]) for rows in (used, tiers))
 
 
 def give_back(*, organization: int, month: date, row: UUID) -> None:

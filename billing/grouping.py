@@ -2,14 +2,14 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date
+from datetime import date
 from enum import StrEnum
 from typing import Any, cast
 
-from django.db.models import Count, F, Sum
-from django.db.models.functions import TruncDate
+from django.db.models import F, Sum
 
-from billing.models import LedgerEntry, Meter
+from billing.days import UsageDay
+from billing.models import Meter
 from billing.usage import sums
 
 MOST = 10_000
@@ -43,12 +43,12 @@ def grouped(organization: int, month: date, by: Sequence[By]) -> list[Group]:
     """
     names = [each.value for each in by if each is not By.METER]
     rows = (
-        LedgerEntry.objects.for_org(organization)
-        .filter(month=month, kind=LedgerEntry.Kind.USE)
-        .annotate(day=TruncDate("created_at", tzinfo=UTC), one=F("organization"))
+        UsageDay.objects.for_org(organization)
+        .filter(month=month)
+        .annotate(one=F("organization"))
         .order_by(*names)
         .values(*(names or ["one"]))
-        .annotate(requests=Count("request"), total=Sum("amount"), **sums())
+        .annotate(count=Sum("requests"), total=Sum("amount"), **sums())
     )
     found: Iterable[Group] = (
         group
@@ -62,10 +62,10 @@ def _groups(row: Mapping[str, Any], names: Sequence[str], *, split: bool) -> Ite
     of = {name: str(row[name]) for name in names}
     units = {meter.value: int(row[f"units_{meter.value}"]) for meter in Meter}
     if not split:
-        yield Group(of, row["requests"], units, int(row["total"]))
+        yield Group(of, int(row["count"]), units, int(row["total"]))
         return
     for meter in Meter:
         amount = int(row[f"amounts_{meter.value}"])
         if units[meter.value] or amount:
             part = {meter.value: units[meter.value]}
-            yield Group({**of, "meter": meter.value}, row["requests"], part, amount)
+            yield Group({**of, "meter": meter.value}, int(row["count"]), part, amount)

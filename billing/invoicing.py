@@ -5,14 +5,19 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import date, datetime
 
+import structlog
 from django.db import transaction
+from django.db.models import Sum
 
-from billing import adjustments, grants, ledger, lifecycle, proof, subscriptions
+from billing import adjustments, days, grants, ledger, lifecycle, proof, subscriptions
+from billing.days import UsageDay
 from billing.models import Invoice, InvoiceLine, LedgerEntry, Period
 from billing.months import month_of
 from billing.usage import Extra, Summary, summary
 from kit.errors import Refused
 from kit.money import NANOS, minor_exponent, show, to_minor
+
+log = structlog.get_logger()
 
 GRANTS = "grants"
 """The line that takes off what grants have paid."""
@@ -124,6 +129,7 @@ def close_month(
         Period.objects.bulk_create([new], ignore_conflicts=True)
         period = Period.objects.for_org(organization).select_for_update().get(month=month)
         _require_open(period)
+        _trust(organization, month)
         adjustments.close(organization=organization, month=month, minimum=minimum, now=now)
         invoice = _write(_draft(organization, month), now)
         period.closed_at = now
@@ -178,6 +184,17 @@ def _require_open(period: Period) -> None:
             f"{period.month:%Y-%m} was closed on {period.closed_at:%Y-%m-%d at %H:%M} UTC; "
             "its invoice stands."
         )
+
+
+def _trust(organization: int, month: date) -> None:
+    """The days' sums come to what the ledger does; where they don't they are summed anew."""
+    rows = LedgerEntry.objects.for_org(organization).filter(month=month)
+    extras = rows.exclude(kind=LedgerEntry.Kind.USE).aggregate(sum=Sum("amount", default=0))["sum"]
+    exact = int(rows.aggregate(sum=Sum("amount", default=0))["sum"]) - int(extras)
+    used = UsageDay.objects.for_org(organization).filter(month=month)
+    if exact != int(used.aggregate(sum=Sum("amount", default=0))["sum"]):
+        log.error("a month's days are not its ledger", organization=organization, month=str(month))
+        days.rebuild(organization, month)
 
 
 def _draft(organization: int, month: date, extras: Iterable[Extra] = ()) -> Draft:

@@ -9,7 +9,7 @@ from uuid import UUID
 import orjson
 from django.db import connection, transaction
 
-from billing import credit, grants, partitions
+from billing import credit, days, grants, partitions
 from billing.models import Fee, LedgerEntry, Meter, State
 from billing.months import month_after, month_of
 from kit.redis import pipeline
@@ -129,16 +129,26 @@ def book(
         for each in entries
     }
     written = _insert(entries, placed, now)
+    uses = [
+        each
+        for each in {entry.request: entry for entry in entries}.values()
+        if each.request in written and each.kind == Kind.USE
+    ]
+    days.add((_part(each, months[each.organization]) for each in uses), now=now)
     grants.consume(
         (
             grants.Cost(each.request, each.organization, months[each.organization], each.amount)
-            for each in {entry.request: entry for entry in entries}.values()
-            if each.request in written and each.kind == Kind.USE
+            for each in uses
         ),
         now=now,
     )
     _let_go([entry for entry in retaken if entry.request not in written])
     return placed | _earlier(placed.keys() - written)
+
+
+def _part(entry: Entry, month: date) -> tuple[days.Group, days.Part]:
+    group = (entry.organization, month, entry.model, entry.key, entry.project)
+    return group, (entry.amount, entry.units, entry.amounts)
 
 
 def _covered(

@@ -7,10 +7,11 @@ from itertools import groupby
 from typing import Any, cast
 from uuid import UUID
 
-from django.db.models import BigIntegerField, Count, Sum
+from django.db.models import BigIntegerField, Sum
 from django.db.models.fields.json import KT
 from django.db.models.functions import Cast
 
+from billing.days import UsageDay
 from billing.models import Account, LedgerEntry, Meter
 
 Kind = LedgerEntry.Kind
@@ -78,22 +79,23 @@ class Summary:
 
 def summary(organization: int, month: date) -> Summary:
     """What the ledger has for a month; the use in one statement and so of one moment."""
-    rows = LedgerEntry.objects.for_org(organization).filter(month=month)
     used = (
-        rows.filter(kind=Kind.USE)
+        UsageDay.objects.for_org(organization)
+        .filter(month=month)
         .order_by("model", "project")
         .values("model", "project")
-        .annotate(requests=Count("request"), total=Sum("amount"), **sums())
+        .annotate(count=Sum("requests"), total=Sum("amount"), **sums())
     )
     parts = tuple(_use(row) for row in cast(Iterable[dict[str, Any]], used))
     currency = Account.objects.for_org(organization).values_list("currency", flat=True).first()
+    rows = LedgerEntry.objects.for_org(organization).filter(month=month)
     others = rows.exclude(kind=Kind.USE).order_by("request")
     extras = tuple(extra for row in others for extra in _extras(row))
     return Summary(organization, month, currency or "", parts, extras)
 
 
 def sums() -> Mapping[str, Sum]:
-    """What to ask of rows of use: `units_<meter>` and `amounts_<meter>` of each meter."""
+    """What to ask of days of use: `units_<meter>` and `amounts_<meter>` of each meter."""
     return {
         f"{column}_{meter.value}": Sum(
             Cast(KT(f"{column}__{meter.value}"), BigIntegerField()), default=0
@@ -106,7 +108,7 @@ def sums() -> Mapping[str, Sum]:
 def _use(row: Mapping[str, Any]) -> Use:
     return Use(
         model=row["model"],
-        requests=row["requests"],
+        requests=int(row["count"]),
         units={meter.value: int(row[f"units_{meter.value}"]) for meter in Meter},
         amounts={meter.value: int(row[f"amounts_{meter.value}"]) for meter in Meter},
         amount=int(row["total"]),

@@ -18,6 +18,7 @@ from redis import Redis
 from analytics import tasks
 from analytics.reconciliation import Difference, Kind, reconcile
 from billing import credit, ledger
+from billing.days import UsageDay
 from billing.ledger import Entry
 from billing.models import Account, Invoice, InvoiceLine, LedgerEntry, Period
 from inference.models import Request
@@ -169,7 +170,22 @@ def test_an_amount_that_is_not_its_parts_is_named(account: Account) -> None:
         "UPDATE billing_ledgerentry SET amounts = '{\"input_tokens\": 1}' WHERE request = %s",
         row.request,
     )
-    assert only(account) == (Kind.LEDGER, str(row.request), "amount 4500, its parts come to 1")
+    parts, days = found(account)
+    assert (parts.kind, parts.subject) == (Kind.LEDGER, str(row.request))
+    assert parts.found == "amount 4500, its parts come to 1"
+    assert days.kind is Kind.USAGE
+
+
+def test_days_that_are_not_the_ledgers_are_named_and_closing_sums_them_anew(
+    account: Account,
+) -> None:
+    done(account)
+    UsageDay.objects.for_org(account.organization_id).update(amount=1)
+    kind, subject, said = only(account)
+    assert (kind, subject.split()[1]) == (Kind.USAGE, "echo")
+    assert "1 requests for 1, the ledger has 1 for 4500" in said
+    assert close(account).subtotal == 4_500
+    assert Kind.USAGE not in [each.kind for each in found(account)]
 
 
 @pytest.mark.parametrize(
