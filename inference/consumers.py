@@ -8,7 +8,7 @@ To the client: ready, then for each request: started, token …, usage, done; or
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any, Literal
 from uuid import UUID
@@ -30,12 +30,14 @@ from kit.edge import Broken, parse, problem_body
 from kit.errors import Invalid, Refused, Unavailable
 from kit.ids import request_id
 from tenants.auth import Caller, authenticate
+from tenants.watch import watched
 
 _MOST_OPEN = 64
 _AUTH_SECONDS = 10
 _IDLE_SECONDS = 600
 """How long a connection may stay open while nothing is asked on it and nothing runs."""
 _UNAUTHENTICATED = 4401
+_FORBIDDEN = 4403
 _IDLE = 4408
 
 log = structlog.get_logger()
@@ -65,6 +67,7 @@ class InferConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         self._idle = self._look_again()
         self._no_key = asyncio.get_running_loop().call_later(_AUTH_SECONDS, self._give_up)
         self._closing: asyncio.Task[None] | None = None
+        self._watch = ExitStack()
         await self.accept()
         headers = dict(self.scope["headers"])
         if b"authorization" in headers:
@@ -74,6 +77,7 @@ class InferConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         """Whoever leaves has some seconds to come back and resume."""
         self._no_key.cancel()
         self._idle.cancel()
+        self._watch.close()
         for task in list(self._open.values()):
             task.cancel()
 
@@ -111,7 +115,18 @@ class InferConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
             return
         self._no_key.cancel()
         self._authorization = authorization
+        self._watch.close()
+        self._watch.enter_context(watched(caller, scope=INFERENCE, stop=self._shut))
         await self._say(type="ready", organization=caller.slug)
+
+    def _shut(self, refusal: Refused) -> None:
+        """Whoever is refused from now on is told why, and the connection ends."""
+        self._closing = asyncio.create_task(self._end_refused(refusal))
+
+    async def _end_refused(self, refusal: Refused) -> None:
+        await self._error(refusal, None)
+        code = _UNAUTHENTICATED if refusal.status == 401 else _FORBIDDEN
+        await self.close(code=code, reason=refusal.code)
 
     def _look_again(self) -> asyncio.TimerHandle:
         return asyncio.get_running_loop().call_later(_IDLE_SECONDS, self._end_if_idle)

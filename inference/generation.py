@@ -14,10 +14,11 @@ from inference import idempotency, jobs
 from inference.admission import Admitted, Wish, admit
 from inference.idempotency import Repeatable
 from inference.jobs import Head, Job, Leaving, TurnedAway
-from inference.live import Follower, Listener
+from inference.live import Follower, Listener, Silent
 from inference.pace import room_in
 from inference.stream import Ended, Piece, texts_of
 from kit.errors import Refused
+from tenants import watch
 from tenants.auth import Caller
 from tenants.limits import Standing
 
@@ -25,6 +26,7 @@ LINGER_SECONDS = 15
 """How long a resumable request whose readers are gone waits for one to come back."""
 
 log = structlog.get_logger()
+_SCOPE = "inference"
 _OURS = (Refused, RedisError)
 """What ends an answer without the caller's doing."""
 _UNFINISHED = frozenset({"failed", *TurnedAway})
@@ -166,9 +168,10 @@ async def generation(
         )
         try:
             admitted = await asyncio.shield(entering)
-            yield Generation(admitted.job, admitted.standing, follower)
-        except _OURS:
-            leaving = _patient(leaving)
+            with watch.watched(caller, scope=_SCOPE, stop=follower.stop):
+                yield Generation(admitted.job, admitted.standing, follower)
+        except _OURS as error:
+            leaving = _patient(leaving, error, follower)
             raise
         finally:
             if follower.ended is None:
@@ -213,9 +216,10 @@ async def reading(
         if head is None:
             raise NotKept.of(request)
         try:
-            yield Generation(head, Standing(), follower, repeated=True)
-        except _OURS:
-            leaving = _patient(leaving)
+            with watch.watched(caller, scope=_SCOPE, stop=follower.stop):
+                yield Generation(head, Standing(), follower, repeated=True)
+        except _OURS as error:
+            leaving = _patient(leaving, error, follower)
             raise
         finally:
             if follower.ended is None:
@@ -232,8 +236,11 @@ async def _tied(repeatable: Repeatable, organization: int, request: UUID) -> UUI
     )
 
 
-def _patient(leaving: Leaving) -> Leaving:
-    """What we could not read on is not left by its caller, who may send it again."""
+def _patient(leaving: Leaving, error: Exception, follower: Follower) -> Leaving:
+    """What we could not read on is not left by its caller, who may send it again; but whoever is
+    refused, or waited for too long, leaves."""
+    if error is follower.stopped or isinstance(error, Silent):
+        return leaving
     return Leaving.LINGER if leaving is Leaving.CANCEL else leaving
 
 

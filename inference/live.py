@@ -15,6 +15,7 @@ from weakref import WeakKeyDictionary
 
 import redis.asyncio
 import structlog
+from django.conf import settings
 
 from inference.stream import (
     Ended,
@@ -44,6 +45,12 @@ class Lost(Unavailable):
     """The request's state is gone (Redis lost its data); it failed and costs nothing."""
 
     code = "request_lost"
+
+
+class Silent(Refused):
+    """The model, or the line before it, gives nothing for too long."""
+
+    status, code = 504, "answer_timed_out"
 
 
 class NotKeptAnyMore(Refused):
@@ -155,6 +162,8 @@ class Follower:
         self._inbox = listener.open(request)
         self._last = after or "0-0"
         self._expected = entry_order(self._last)[0]
+        self.stopped: Refused | None = None
+        self._silent_since = asyncio.get_running_loop().time()
         if after is not None:
             self._inbox.put_nowait(_GAP)
 
@@ -169,6 +178,11 @@ class Follower:
     ) -> None:
         self._listener.close(self.request, self._inbox)
 
+    def stop(self, refusal: Refused) -> None:
+        """The reader is refused from here on: what they read next raises it."""
+        self.stopped = refusal
+        self._inbox.put_nowait(_GAP)
+
     async def __aiter__(self) -> AsyncIterator[Event]:
         while self.ended is None:
             for event in await self._next():
@@ -176,6 +190,8 @@ class Follower:
 
     async def _next(self) -> list[Event]:
         entry, payload = await self._inbox.get()
+        if self.stopped is not None:
+            raise self.stopped
         if (entry, payload) == _GAP:
             return await self._catch_up()
         event = decode(entry, payload)
@@ -195,6 +211,7 @@ class Follower:
         events = await _read(self._organization, self.request, after=self._last)
         if not events:
             await self._refuse_gone()
+            self._refuse_silent()
         for event in events:
             self._note(event)
         return events
@@ -209,7 +226,16 @@ class Follower:
                 "more: your organization keeps nothing of them (5 minutes)."
             )
 
+    def _refuse_silent(self) -> None:
+        silent = asyncio.get_running_loop().time() - self._silent_since
+        if silent >= settings.SILENT_SECONDS:
+            raise Silent(
+                f"Nothing came of the request {self.request} for {settings.SILENT_SECONDS:g} s, as "
+                "long as is waited. What came before is billed; try again, or run it in background."
+            )
+
     def _note(self, event: Event) -> None:
+        self._silent_since = asyncio.get_running_loop().time()
         self._last = event.entry
         if isinstance(event, Piece):
             self._expected = event.position + len(event.tokens)

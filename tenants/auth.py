@@ -6,7 +6,7 @@ Without the database while records are warm.
 import re
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from django.db import DatabaseError
 from redis.exceptions import RedisError
@@ -115,6 +115,7 @@ class Caller:
     person_limits: Limits = field(default_factory=Limits)
     model_limits: Mapping[str, Limits] = field(default_factory=dict)
     retention: str = Retention.ANSWERS
+    login: str = ""
 
     def may(self, action: Action) -> bool:
         """What the table of `tenants.roles` says."""
@@ -205,7 +206,7 @@ async def _member(token: str) -> Caller:
     _refuse_shut(organization)
     if organization.two_factors and not (login and login.two_factors):
         raise TwoFactorsRequired(two_factors_wanted(slug))
-    return _as_member(claims.user, member, organization)
+    return replace(_as_member(claims.user, member, organization), login=claims.login)
 
 
 async def _program(text: str, *, again: bool) -> Caller:
@@ -356,7 +357,6 @@ def _unended(key: KnownKey | None) -> KnownKey:
         raise Unauthenticated("This API key was revoked. Make another in the portal.")
     if key.expires_at is not None and key.expires_at <= time.time():
         raise Unauthenticated("This API key has expired. Make another in the portal.")
-    return key
 
 
 def _refuse_elsewhere(key: KnownKey) -> None:

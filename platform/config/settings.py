@@ -309,6 +309,8 @@ UNSERVED_SECONDS = int(_env("UNSERVED_SECONDS", "120"))
 """How long a request waits for a model that no worker serves; 30 times as long if unread."""
 BOOKS_BEHIND_SECONDS = int(_env("BOOKS_BEHIND_SECONDS", "300"))
 """How long requests are admitted while what was delivered can't be booked: PostgreSQL is away."""
+SILENT_SECONDS = float(_env("SILENT_SECONDS", "300"))
+"""How long an answer may give nothing, waiting in line included, before its reader is told so."""
 DRAIN_SECONDS = float(_env("DRAIN_SECONDS", "20"))
 METRICS_DIR = Path(_env("PROMETHEUS_MULTIPROC_DIR", str(VAR_DIR / "run" / "metrics")))
 
