@@ -5,6 +5,7 @@ import json
 import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
+from uuid import UUID
 
 import pytest
 from django.test import AsyncClient
@@ -87,7 +88,7 @@ async def stream(text: str) -> AsyncIterator[dict[str, Any]]:
         yield {"event": name.removeprefix("event: "), **json.loads(data.removeprefix("data: "))}
 
 
-async def until_cancelled(request: str) -> None:
+async def until_cancelled(request: UUID) -> None:
     """Before a worker had it, so that it costs nothing."""
     async with asyncio.timeout(30):
         while fields(request)["state"] == "waiting":  # noqa: ASYNC110
@@ -110,7 +111,7 @@ async def test_a_stream_ends_with_the_refusal_and_its_request_is_cancelled(
     assert last["event"] == "error"
     assert last["code"] in {"invalid_api_key", "organization_suspended"}
     assert time.monotonic() - started < SOON
-    await until_cancelled(begun["request_id"])
+    await until_cancelled(UUID(begun["request_id"]))
 
 
 async def test_a_stream_to_which_nothing_comes_is_ended_and_costs_nothing(
@@ -120,4 +121,4 @@ async def test_a_stream_to_which_nothing_comes_is_ended_and_costs_nothing(
     events = [each async for each in stream(made[1])]
     assert [each["event"] for each in events] == ["start", "error"]
     assert (events[1]["code"], events[1]["status"]) == ("answer_timed_out", 504)
-    await until_cancelled(events[0]["request_id"])
+    await until_cancelled(UUID(events[0]["request_id"]))
