@@ -18,6 +18,7 @@ from tenants.models_audit import AuditHead as AuditHead
 from tenants.models_invitations import Invitation as Invitation
 from tenants.models_invitations import Role as Role
 from tenants.models_keys import DataKey as DataKey
+from tenants.models_sso import Protocol as Protocol
 from tenants.models_sso import SingleSignOn as SingleSignOn
 from tenants.models_users import Door as Door
 from tenants.models_users import LogIn as LogIn

@@ -8,8 +8,15 @@ from tenants.models_invitations import Role
 from tenants.scoping import OwnedQuerySet
 
 
+class Protocol(models.TextChoices):
+    """What the provider speaks."""
+
+    OIDC = "oidc", "OpenID Connect"
+    SAML = "saml", "SAML 2.0"
+
+
 class SingleSignOn(models.Model):
-    """An organization's OpenID provider.
+    """An organization's identity provider.
 
     It may vouch for addresses at `domains` alone, which an operator has confirmed to be the
     organization's: a person's account is one over all organizations.
@@ -18,9 +25,17 @@ class SingleSignOn(models.Model):
     organization = models.OneToOneField(
         "tenants.Organization", on_delete=models.CASCADE, related_name="single_sign_on"
     )
-    issuer = models.URLField(help_text="Where its /.well-known/openid-configuration is.")
-    client_id = models.CharField(max_length=200)
-    client_secret = models.TextField(editable=False)
+    protocol = models.CharField(
+        max_length=4, choices=Protocol.choices, default=Protocol.OIDC, editable=False
+    )
+    issuer = models.CharField(
+        max_length=200,
+        help_text="Where its /.well-known/openid-configuration is; of SAML the entity ID.",
+    )
+    client_id = models.CharField(max_length=200, blank=True)
+    client_secret = models.TextField(editable=False, blank=True)
+    address = models.CharField(max_length=500, blank=True, editable=False)
+    certificate = models.TextField(blank=True, editable=False)
     role = models.CharField(
         max_length=10, choices=Role.choices, default=Role.VIEWER, help_text="Of who comes new."
     )

@@ -1,7 +1,8 @@
-"""An organization's own OpenID provider: set up, taken away, and whom it may let in."""
+"""An organization's own identity provider: set up, taken away, and whom it may let in."""
 
 from dataclasses import dataclass
 from datetime import datetime
+from hashlib import sha256
 from urllib.parse import urlsplit
 
 from django.conf import settings
@@ -11,7 +12,8 @@ from kit.envelope import Place
 from kit.errors import Invalid, Refused
 from tenants import audit, sealing
 from tenants.audit import Actor, Change
-from tenants.models import Membership, Organization, Role, SingleSignOn, User
+from tenants.models import Membership, Organization, Protocol, Role, SingleSignOn, User
+from tenants.saml import Metadata
 
 
 class NotVouchedFor(Refused):
@@ -27,8 +29,11 @@ class Provider:
     slug: str
     name: str
     issuer: str
-    client_id: str
-    client_secret: str
+    client_id: str = ""
+    client_secret: str = ""
+    protocol: Protocol = Protocol.OIDC
+    address: str = ""
+    certificate: str = ""
 
 
 def of(organization: int) -> SingleSignOn | None:
@@ -47,15 +52,17 @@ def set_up(
     by: Actor,
 ) -> None:
     """Set it up, or anew; an empty `client_secret` keeps the one there is. Raises `Invalid`."""
-    _refuse_issuer(issuer)
+    _refuse_address(issuer, "issuer")
     row = of(organization.pk) or SingleSignOn(organization=organization)
+    if row.protocol == Protocol.SAML:
+        row.address = row.certificate = row.client_secret = ""
     if not client_id or len(client_id) > 200:
         raise Invalid("client_id: give the one that the provider knows us by.", param="client_id")
-    if role is Role.OWNER:
-        raise Invalid("role: nobody comes in as an owner; choose another.", param="role")
-    if not client_secret and not row.pk:
+    _refuse_role(role)
+    if not client_secret and not row.client_secret:
         raise Invalid("client_secret: give the provider's.", param="client_secret")
     before = _facts(row) if row.pk else {}
+    row.protocol = Protocol.OIDC
     row.issuer, row.client_id, row.role = issuer.rstrip("/"), client_id, role
     if client_secret:
         row.client_secret = sealing.seal(client_secret, _place(organization.pk))
@@ -63,6 +70,29 @@ def set_up(
         row.save()
         was, became = audit.differences(before, _facts(row))
         became |= {"client_secret": "changed"} if client_secret else {}
+        _record("single_sign_on.set_up", organization, was, became, by, now)
+
+
+def set_up_saml(
+    organization: Organization, *, metadata: Metadata, role: Role, now: datetime, by: Actor
+) -> None:
+    """Set a SAML provider up, or anew. Raises `Invalid`."""
+    _refuse_address(metadata.address, "metadata")
+    _refuse_role(role)
+    if len(metadata.entity) > 200:
+        raise Invalid("metadata: its entityID is longer than 200 characters.", param="metadata")
+    row = of(organization.pk) or SingleSignOn(organization=organization)
+    before = _facts(row) if row.pk else {}
+    row.protocol, row.role = Protocol.SAML, role
+    row.issuer, row.address, row.certificate = (
+        metadata.entity,
+        metadata.address,
+        metadata.certificate,
+    )
+    row.client_id = row.client_secret = ""
+    with transaction.atomic():
+        row.save()
+        was, became = audit.differences(before, _facts(row))
         _record("single_sign_on.set_up", organization, was, became, by, now)
 
 
@@ -83,6 +113,15 @@ def provider(slug: str) -> Provider | None:
     row = rows.filter(organization__suspended_at=None).exclude(domains=[]).first()
     if row is None:
         return None
+    if row.protocol == Protocol.SAML:
+        return Provider(
+            slug,
+            row.organization.name,
+            row.issuer,
+            protocol=Protocol.SAML,
+            address=row.address,
+            certificate=row.certificate,
+        )
     secret = sealing.unseal(row.client_secret, _place(row.organization_id))
     return Provider(slug, row.organization.name, row.issuer, row.client_id, secret)
 
@@ -107,13 +146,20 @@ def let_in(slug: str, user: User, *, now: datetime) -> None:
         audit.record(change, by=by, organization=row.organization_id, now=now)
 
 
-def _refuse_issuer(issuer: str) -> None:
-    parts = urlsplit(issuer)
+def _refuse_address(address: str, param: str) -> None:
+    parts = urlsplit(address)
     schemes = {"https"} if settings.PRODUCTION else {"https", "http"}
-    if parts.scheme not in schemes or not parts.hostname or len(issuer) > 200 or parts.query:
+    query = parts.query if param == "issuer" else ""
+    longest = 200 if param == "issuer" else 500
+    if parts.scheme not in schemes or not parts.hostname or len(address) > longest or query:
         raise Invalid(
-            "issuer: give the provider's address, like https://login.example.com.", param="issuer"
+            f"{param}: give the provider's address, like https://login.example.com.", param=param
         )
+
+
+def _refuse_role(role: Role) -> None:
+    if role is Role.OWNER:
+        raise Invalid("role: nobody comes in as an owner; choose another.", param="role")
 
 
 def _place(organization: int) -> Place:
@@ -121,7 +167,11 @@ def _place(organization: int) -> Place:
 
 
 def _facts(row: SingleSignOn) -> dict[str, str]:
-    return {"issuer": row.issuer, "client_id": row.client_id, "role": str(row.role)}
+    facts = {"protocol": str(row.protocol), "issuer": row.issuer, "role": str(row.role)}
+    if row.protocol == Protocol.OIDC:
+        return {**facts, "client_id": row.client_id}
+    certificate = sha256(row.certificate.encode()).hexdigest()
+    return {**facts, "address": row.address, "certificate": certificate}
 
 
 def _record(

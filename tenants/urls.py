@@ -1,5 +1,6 @@
 """Paths of organizations, below /api/v1/."""
 
+from allauth.socialaccount.providers.saml import views as saml
 from django.urls import path
 
 from tenants import views
@@ -46,6 +47,24 @@ pages = [
     path("accounts/sessions/", views.sessions.Sessions.as_view(), name="sessions"),
     path("accounts/acting/stop/", views.sessions.Acting.as_view(), name="acting-stop"),
     path("accounts/sso/", views.single_sign_on.SingleSignOnDoor.as_view(), name="sso"),
+    path(
+        "accounts/sso/<slug:organization>/",
+        views.single_sign_on.Onward.as_view(),
+        name="sso-onward",
+    ),
+    path("accounts/saml/<slug:organization_slug>/login/", saml.login, name="saml_login"),
+    path("accounts/saml/<slug:organization_slug>/metadata/", saml.metadata, name="saml_metadata"),
+    path(
+        "accounts/saml/<slug:organization_slug>/acs/", views.saml.Answer.as_view(), name="saml_acs"
+    ),
+    path(
+        "accounts/saml/<slug:organization_slug>/acs/finish/",
+        saml.finish_acs,
+        name="saml_finish_acs",
+    ),
+    path(
+        "accounts/saml/<slug:organization_slug>/sls/", views.saml.LogOut.as_view(), name="saml_sls"
+    ),
     path(
         "accounts/oidc/<slug:provider_id>/login/",
         views.single_sign_on.Away.as_view(),

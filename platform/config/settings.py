@@ -238,6 +238,7 @@ SHARED_APPS = [
     "allauth.mfa",
     "allauth.socialaccount",
     "allauth.socialaccount.providers.openid_connect",
+    "allauth.socialaccount.providers.saml",
     "analytics",
 ]
 TENANT_APPS = ["inference"]

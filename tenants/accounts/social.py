@@ -1,4 +1,4 @@
-"""Log-ins through an organization's own OpenID provider, as allauth does them."""
+"""Log-ins through an organization's own identity provider, as allauth does them."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -11,9 +11,9 @@ from django.http import HttpRequest
 from django.shortcuts import render
 
 from kit import outbound
-from tenants import single_sign_on
-from tenants.models import User
-from tenants.single_sign_on import NotVouchedFor
+from tenants import saml, single_sign_on
+from tenants.models import Protocol, User
+from tenants.single_sign_on import NotVouchedFor, Provider
 
 
 class SocialAdapter(DefaultSocialAccountAdapter):  # type: ignore[misc]
@@ -22,9 +22,14 @@ class SocialAdapter(DefaultSocialAccountAdapter):  # type: ignore[misc]
     def list_apps(
         self, request: HttpRequest, provider: str | None = None, client_id: str | None = None
     ) -> list[SocialApp]:
-        """The one that is asked for; nobody may list them."""
-        found = single_sign_on.provider(provider) if provider else None
+        """The one that is asked for, by its organization; nobody may list them."""
+        slug = client_id if provider == Protocol.SAML.value else provider
+        found = single_sign_on.provider(slug) if slug else None
         if found is None:
+            return []
+        if found.protocol is Protocol.SAML:
+            return [_saml(found)]
+        if provider == Protocol.SAML.value:
             return []
         return [
             SocialApp(
@@ -74,3 +79,22 @@ class SocialAdapter(DefaultSocialAccountAdapter):  # type: ignore[misc]
         user: User = super().save_user(request, sociallogin, form)
         single_sign_on.let_in(sociallogin.account.provider, user, now=datetime.now(UTC))
         return user
+
+
+def _saml(found: Provider) -> SocialApp:
+    """Its answers, or what is asserted in them, must be signed; it answers our requests alone."""
+    return SocialApp(
+        provider="saml",
+        provider_id=found.slug,
+        name=found.name,
+        client_id=found.slug,
+        settings={
+            "attribute_mapping": saml.ATTRIBUTES,
+            "advanced": {"allow_single_label_domains": True},
+            "idp": {
+                "entity_id": found.issuer,
+                "sso_url": found.address,
+                "x509cert": found.certificate,
+            },
+        },
+    )

@@ -8,7 +8,7 @@ from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 
 from kit.errors import Invalid
-from tenants import organizations, single_sign_on
+from tenants import organizations, saml, single_sign_on
 from tenants.accounts import factors
 from tenants.models import Role
 from tenants.roles import Action
@@ -40,8 +40,14 @@ class Settings(SettingsPage):
                 reverse("openid_connect_callback", args=[self.organization.slug])
             ),
             "log_in": request.build_absolute_uri(
-                reverse("openid_connect_login", args=[self.organization.slug])
+                reverse("sso-onward", args=[self.organization.slug])
             ),
+            "saml": {
+                name: request.build_absolute_uri(
+                    reverse(f"saml_{name}", args=[self.organization.slug])
+                )
+                for name in ("acs", "metadata")
+            },
         }
         return self.page("portal/settings.html", context)
 
@@ -65,6 +71,15 @@ class SingleSignOnSetting(SettingsPage):
         role = request.POST.get("role", "")
         if role not in Role.values:
             raise Invalid("role: choose one of the roles.", param="role")
+        if "metadata" in request.POST:
+            single_sign_on.set_up_saml(
+                self.organization,
+                metadata=saml.metadata(request.POST["metadata"].strip()),
+                role=Role(role),
+                now=self.now,
+                by=self.actor,
+            )
+            return self.done("Single sign-on is set up; an operator confirms your domains.")
         single_sign_on.set_up(
             self.organization,
             issuer=request.POST.get("issuer", "").strip(),

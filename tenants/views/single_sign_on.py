@@ -6,11 +6,14 @@ from typing import Any
 import requests
 import structlog
 from allauth.socialaccount.providers.openid_connect import views
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import render
+from django.urls import reverse
 from django.views import View
 
 from kit.errors import Refused
+from tenants import single_sign_on
+from tenants.models import Protocol
 
 _SLUG = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 log = structlog.get_logger()
@@ -33,6 +36,17 @@ class SingleSignOnDoor(View):
         slug = request.GET.get("organization", "").strip().lower()
         known = bool(_SLUG.fullmatch(slug))
         return render(request, "portal/sso.html", {"slug": slug, "known": known})
+
+
+class Onward(View):
+    """To the provider of an organization, whichever it speaks."""
+
+    def get(self, request: HttpRequest, organization: str) -> HttpResponse:
+        """Where there is none, to where none is found."""
+        found = single_sign_on.provider(organization)
+        if found is not None and found.protocol is Protocol.SAML:
+            return HttpResponseRedirect(reverse("saml_login", args=[organization]))
+        return HttpResponseRedirect(reverse("openid_connect_login", args=[organization]))
 
 
 class Away(View):

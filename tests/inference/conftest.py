@@ -18,7 +18,7 @@ from inference.jobs import Job
 from inference.worker import Host
 from tenants import datakeys
 from tenants.auth import Caller
-from tenants.models import Organization
+from tenants.models import ApiKey, Organization
 from tests import factories
 from tests.inference.clients import encoder as encoder
 from tests.inference.clients import encoder_folder as encoder_folder
@@ -78,6 +78,7 @@ def account(echo: Offer, acme: Organization) -> Account:
 @pytest.fixture
 def caller(account: Account, acme: Organization) -> Caller:
     """Acme's program, without limits."""
+    ApiKey.objects.bulk_create([ApiKey(id="key000000000", organization=acme, name="a caller's")])
     return factories.caller(organization=acme.pk, schema=acme.schema_name)
 
 

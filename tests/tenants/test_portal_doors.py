@@ -108,6 +108,12 @@ ACCOUNTS = {
     "sessions/": (302, 200),
     "acting/stop/": (405, 405),
     "sso/": (200, 200),
+    "sso/<slug:organization>/": (302, 302),
+    "saml/<slug:organization_slug>/login/": (404, 404),
+    "saml/<slug:organization_slug>/metadata/": (404, 404),
+    "saml/<slug:organization_slug>/acs/": (405, 405),
+    "saml/<slug:organization_slug>/acs/finish/": (404, 404),
+    "saml/<slug:organization_slug>/sls/": (400, 400),
     "oidc/<slug:provider_id>/login/": (404, 404),
     "oidc/<slug:provider_id>/login/callback/": (404, 404),
     "3rdparty/": (302, 200),
@@ -251,6 +257,8 @@ def test_a_token_that_is_nobodys_opens_nothing(
 @pytest.mark.parametrize("route", ACCOUNTS)
 def test_pages_of_accounts_show_oneself_alone(route: str, client: Client) -> None:
     path = _KEYED.get(route, route.replace("<int:pk>", "1"))
+    for part in ("<slug:organization>", "<slug:organization_slug>"):
+        path = path.replace(part, "acme")
     nobody = client.get(f"/accounts/{path}").status_code
     client.force_login(factories.user("dan", password=factories.PASSWORD))
     assert (nobody, client.get(f"/accounts/{path}").status_code) == ACCOUNTS[route]
