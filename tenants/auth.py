@@ -357,6 +357,7 @@ def _unended(key: KnownKey | None) -> KnownKey:
         raise Unauthenticated("This API key was revoked. Make another in the portal.")
     if key.expires_at is not None and key.expires_at <= time.time():
         raise Unauthenticated("This API key has expired. Make another in the portal.")
+    return key
 
 
 def _refuse_elsewhere(key: KnownKey) -> None:
