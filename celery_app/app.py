@@ -57,6 +57,10 @@ app.conf.update(
         },
         "go on with batches": {"task": "inference.run_batches", "schedule": 5.0},
         "purge files": {"task": "inference.purge_files", "schedule": crontab(minute=37)},
+        "purge dead letters": {
+            "task": "inference.purge_dead_letters",
+            "schedule": crontab(hour=2, minute=41),
+        },
         "write exports": {"task": "analytics.write_exports", "schedule": 30.0},
         "go on with payments": {"task": "billing.collect", "schedule": 60.0},
         "compare the books": {

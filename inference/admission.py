@@ -7,7 +7,7 @@ before it has let the request pass. No PostgreSQL, but to rebuild counters that 
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -19,7 +19,7 @@ from billing import credit, pricing
 from billing.models import IN_BATCHES, Meter
 from inference import jobs
 from inference.announce import Work, announce
-from inference.catalog.offers import Offer
+from inference.catalog.offers import Offer, offer
 from inference.engine import Sampling
 from inference.jobs import Job
 from inference.remote import refuse_unknown
@@ -119,15 +119,38 @@ async def admit(
     ring = await datakeys.aring(caller.organization)
     scopes = limits.scopes(caller, model=wish.offer.name)
     job = _job(caller, wish, request, price.version, scopes)
-    most = pricing.most(price, **job.units(read=job.input_tokens, written=job.output_tokens))
     submit = partial(jobs.submit, job=job, ring=ring, web=web, keep=keep)
-    scripts = partial(_scripts, scopes=scopes, job=job, most=most, submit=submit)
-    standing = await _enter(job, scopes, scripts)
+    standing = await _enter(job, price, scopes, submit)
     announce(Work(job.model, wish.offer.queue, request=str(request)))
     return Admitted(job=job, standing=standing)
 
 
-async def _enter(job: Job, scopes: Sequence[Scope], scripts: Scripts) -> limits.Standing:
+async def admit_again(job: Job, *, request: UUID) -> None:
+    """Put a request that ended without its answer in line once more, as `request`.
+
+    At today's price, for nobody to wait for, and counted in no limit: its caller does not ask.
+    Raises `UnknownModel` and the refusals of `billing.credit` and `inference.jobs`.
+    """
+    model = await offer(job.model, allowed=frozenset())
+    price = await pricing.price_of(job.model, organization=job.organization)
+    ring = await datakeys.aring(job.organization, needs=job.sealed_under)
+    fresh = replace(
+        job.unsealed(ring),
+        id=request,
+        model_version=model.version,
+        price_version=price.version,
+        counted=(),
+    )
+    submit = partial(jobs.submit, job=fresh, ring=ring, web="", keep=jobs.KEPT_LONG_SECONDS)
+    await _enter(fresh, price, (), submit)
+    announce(Work(job.model, model.queue, request=str(request)))
+
+
+async def _enter(
+    job: Job, price: pricing.Price, scopes: Sequence[Scope], submit: Callable[..., None]
+) -> limits.Standing:
+    most = pricing.most(price, **job.units(read=job.input_tokens, written=job.output_tokens))
+    scripts = partial(_scripts, scopes=scopes, job=job, most=most, submit=submit)
     try:
         return await _try_until_paid(job, scopes, scripts)
     except Refused:

@@ -18,6 +18,7 @@ from billing.models import State
 from billing.pricing import Charge
 from inference import history, metrics, stream, texts
 from inference.jobs import SEALED, Job, TurnedAway
+from inference.letters.shelf import Dead, set_aside
 from inference.pace import runs
 from inference.stream import Ended
 from kit.redis import pipeline, state
@@ -50,6 +51,8 @@ class Sealed:
     credit_epoch: int
     asked: bytes
     """The messages, sealed for the history; empty where they are not kept."""
+    dead: bytes | None = None
+    """What was asked, sealed, of one that is to be set aside."""
 
     @property
     def state(self) -> str:
@@ -94,6 +97,7 @@ def finish(requests: Sequence[UUID], *, now: datetime, remembered: bool = True) 
                 for each, charge in zip(found, charges, strict=True)
             )
             texts.write(kept)
+        set_aside(_dead(each) for each in found if each.dead is not None)
     _settle(found, charges, booked)
     _measure(found, charges)
 
@@ -127,6 +131,11 @@ def _as_booked(each: Sealed, booked: Booked) -> Sealed:
     if booked.state == State.FAILED and each.state != State.FAILED:
         return replace(each, reason="failed", error=_LOST)
     return each
+
+
+def _dead(each: Sealed) -> Dead:
+    asked = each.dead or b""
+    return Dead(each.job, asked, each.error, each.attempts, each.sealed_at)
 
 
 def _settle(found: list[Sealed], charges: list[Charge], booked: dict[UUID, Booked]) -> None:
@@ -178,6 +187,7 @@ def _sealed(fields: dict[bytes, bytes]) -> Sealed | None:
         sealed_at=_moment(fields[b"sealed"]),
         credit_epoch=int(fields.get(b"credit_epoch", 0)),
         asked=fields.get(b"asked", b""),
+        dead=fields.get(b"sealed_prompt", b"") if b"dead" in fields else None,
     )
 
 

@@ -13,6 +13,7 @@ from inference.announce import RUN
 from inference.batches import files
 from inference.batches.batch import claim
 from inference.batching import carry
+from inference.letters import shelf
 from inference.worker import Host
 from tenants.models import Organization
 
@@ -60,6 +61,12 @@ def purge_files(**_: Any) -> int:
 
 def _is_draining() -> bool:
     return Serving.host is not None and Serving.host.is_draining
+
+
+@shared_task(name="inference.purge_dead_letters")
+def purge_dead_letters() -> int:
+    """Throw away old dead letters; how many."""
+    return shelf.purge(now=timezone.now())
 
 
 @shared_task(name=RUN, ignore_result=True)

@@ -3,7 +3,7 @@
 -- ARGV rid, payload
 if redis.call('HGET', KEYS[1], 'state') ~= 'sealed' then return 'ended' end
 redis.call('HSET', KEYS[1], 'state', 'done')
-redis.call('HDEL', KEYS[1], 'spec', 'asked')
+redis.call('HDEL', KEYS[1], 'spec', 'asked', 'sealed_prompt')
 redis.call('ZREM', KEYS[3], ARGV[1])
 -- The largest id there can be: nothing is ever appended after it.
 local entry = '9007199254740991-0'

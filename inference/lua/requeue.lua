@@ -28,7 +28,7 @@ local function back(rid, crashed)
   if found[6] or exhausted then
     redis.call('HSET', job, 'state', 'sealed', 'sealed', now, 'reason', found[6] or 'failed',
       'error', found[6] and '' or 'The workers that ran it stopped ' .. exhausted .. ' times.')
-    redis.call('HDEL', job, 'sealed_prompt')
+    if found[6] then redis.call('HDEL', job, 'sealed_prompt') else redis.call('HSET', job, 'dead', 1) end
     redis.call('ZADD', KEYS[2], now, rid)
     return
   end

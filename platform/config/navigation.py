@@ -30,6 +30,7 @@ _GROUPS = {
     "Work": (
         ("Models", "neurology", "catalog.model"),
         ("Jobs", "list_alt", "inference.request"),
+        ("Dead letters", "mark_email_unread", "letters.deadletter"),
     ),
     "Money": (
         ("Accounts", "account_balance_wallet", "billing.account"),

@@ -217,6 +217,7 @@ SHARED_APPS = [
     "billing",
     "inference.catalog",
     "inference.batches",
+    "inference.letters",
     "config.apps.PlatformConfig",
     "unfold",
     "unfold.contrib.filters",
