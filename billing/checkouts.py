@@ -1,7 +1,7 @@
 """Pages at the provider that members ask for: to save a card, to pay for credit, the portal."""
 
 from datetime import datetime
-from uuid import UUID
+from uuid import NAMESPACE_URL, UUID, uuid4, uuid5
 
 import structlog
 
@@ -10,6 +10,7 @@ from billing.models import Account
 from billing.receivables import Checkout
 from billing.remote import Failed, Rejected, RemoteCheckout
 from kit.errors import Invalid, Refused
+from kit.idempotency import KeyReused
 from kit.money import to_minor
 from tenants.models import Organization
 
@@ -24,10 +25,13 @@ class NoProvider(Refused):
     status, code = 409, "no_payment_provider"
 
 
-def ask(*, organization: int, kind: str, back: str, now: datetime, amount: int = 0) -> Checkout:
+def ask(
+    *, organization: int, kind: str, back: str, now: datetime, amount: int = 0, key: str = ""
+) -> Checkout:
     """Note that a page is wanted; a task asks the provider for it.
 
-    `amount` is a top-up's, in nanos. Raises `NoProvider` and `Invalid`.
+    `amount` is a top-up's, in nanos. Under the same idempotency `key` it is the same page. Raises
+    `NoProvider`, `Invalid`, and `KeyReused` where the key came with another wish.
     """
     if not gateway.enabled():
         raise NoProvider("Cards are not taken here; pay your invoices by transfer.")
@@ -38,13 +42,14 @@ def ask(*, organization: int, kind: str, back: str, now: datetime, amount: int =
         amount_minor = gateway.chargeable(amount_minor, account.currency)
         if gateway.is_too_small(amount_minor, account.currency):
             raise Invalid("amount: that is less than can be paid by card.", param="amount")
-    return Checkout.objects.create(
-        organization_id=organization,
-        kind=kind,
-        return_url=back,
-        amount_minor=amount_minor,
-        created_at=now,
+    wish = {"kind": kind, "return_url": back, "amount_minor": amount_minor}
+    identifier = uuid5(NAMESPACE_URL, f"checkout:{organization}:{key}") if key else uuid4()
+    row, made = Checkout.objects.for_org(organization).get_or_create(
+        pk=identifier, defaults={"organization_id": organization, "created_at": now, **wish}
     )
+    if not made and wish != {name: getattr(row, name) for name in wish}:
+        raise KeyReused.of(key)
+    return row
 
 
 def open_page(checkout: UUID) -> None:

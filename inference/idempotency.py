@@ -12,17 +12,10 @@ from typing import cast
 from uuid import UUID
 
 from inference.jobs import KEPT_LONG_SECONDS
-from kit.errors import Invalid, Refused
+from kit.idempotency import KeyReused, checked
 from kit.redis import Lua, async_state
 
-_LONGEST = 255
 _TIE_ANEW = Lua(Path(__file__).parent / "lua" / "tie_anew.lua")
-
-
-class KeyReused(Refused):
-    """An Idempotency-Key that came with another body before."""
-
-    status, code = 409, "idempotency_key_reused"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +28,7 @@ class Repeatable:
     @classmethod
     def of(cls, key: str, *, endpoint: str, body: bytes) -> "Repeatable":
         """Raises `Invalid` for a key that is none."""
-        if not 0 < len(key) <= _LONGEST or not key.isascii() or not key.isprintable():
-            raise Invalid(
-                f"Idempotency-Key must be 1 to {_LONGEST} printable ASCII characters.",
-                param="Idempotency-Key",
-            )
-        return cls(key, sha256(endpoint.encode() + b"\0" + body).hexdigest())
+        return cls(checked(key), sha256(endpoint.encode() + b"\0" + body).hexdigest())
 
 
 async def tie(repeatable: Repeatable, *, organization: int, request: UUID) -> UUID:
@@ -56,11 +44,7 @@ async def tie(repeatable: Repeatable, *, organization: int, request: UUID) -> UU
         return request
     fingerprint, _, first = before.decode().partition(" ")
     if fingerprint != repeatable.fingerprint:
-        raise KeyReused(
-            f"The Idempotency-Key {repeatable.key!r} came with another body before; use a new key "
-            "for a new request.",
-            param="Idempotency-Key",
-        )
+        raise KeyReused.of(repeatable.key)
     return UUID(first)
 
 

@@ -16,6 +16,7 @@ from billing.soon import soon
 from kit import money
 from kit.edge import Endpoint, Json, NotFound, body
 from kit.errors import Invalid
+from kit.idempotency import HEADER, checked
 from tenants.auth import Caller, authenticate
 from tenants.roles import Action
 
@@ -64,6 +65,8 @@ class Checkouts(Endpoint):
         wanted, now = await body(request, WantedPage), timezone.now()
         organization = self.caller.organization
         amount = _nanos(wanted.amount)
+        key = request.headers.get(HEADER)
+        key = "" if key is None else checked(key)
 
         def ask() -> Checkout:
             found = checkouts.ask(
@@ -72,6 +75,7 @@ class Checkouts(Endpoint):
                 back=str(wanted.return_url),
                 amount=amount,
                 now=now,
+                key=key,
             )
             soon("billing.open_checkout", checkout=str(found.pk))
             return found

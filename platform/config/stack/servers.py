@@ -12,6 +12,7 @@ from kit.embedded import LOCAL, Postgres, Server, ServerFailed, Valkey
 
 _ATTEMPTS = 3
 """A port that was free may be taken by the time a server binds it."""
+_MOST_FAILURES = 5
 
 
 class Unreachable(Exception):
@@ -25,6 +26,8 @@ class Servers:
     database_url: str
     redis_url: str
     own: list[Server] = field(default_factory=list)
+    failures: int = 0
+    """Starts in a row that failed."""
 
     @classmethod
     def start(cls, layout: Layout) -> "Servers":
@@ -39,11 +42,23 @@ class Servers:
         return servers
 
     def revive(self) -> list[str]:
-        """Start again those of our own that died; returns their names."""
-        dead = [server for server in self.own if not server.alive()]
-        for server in dead:
+        """Start again those of our own that died; returns the names of those that run again.
+
+        One that does not start is tried again at the next call, and raises `ServerFailed` when that
+        has gone on for long: it may have been killed while it was starting.
+        """
+        return [server.name for server in self.own if not server.alive() and self._starts(server)]
+
+    def _starts(self, server: Server) -> bool:
+        try:
             server.start()
-        return [server.name for server in dead]
+        except ServerFailed:
+            self.failures += 1
+            if self.failures > _MOST_FAILURES:
+                raise
+            return False
+        self.failures = 0
+        return True
 
     def stop(self) -> None:
         """Stop our own, the last started first."""

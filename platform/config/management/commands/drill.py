@@ -140,7 +140,7 @@ async def _run(stack: Stack, drill: _Drill, console: Console) -> tuple[Verdict, 
     )
     killer = Killer(stack, drill.victims, hows=drill.options["how"], seed=drill.seed)
     load = asyncio.create_task(crowd.run())
-    await _watch(crowd, killer, drill, console, load)
+    await _watch(stack, crowd, killer, drill, console, load)
     crowd.over = True
     console.print("No more kills; what was begun comes to its end …")
     await asyncio.wait_for(load, 300)
@@ -151,7 +151,12 @@ async def _run(stack: Stack, drill: _Drill, console: Console) -> tuple[Verdict, 
 
 
 async def _watch(
-    crowd: Crowd, killer: Killer, drill: _Drill, console: Console, load: asyncio.Task[None]
+    stack: Stack,
+    crowd: Crowd,
+    killer: Killer,
+    drill: _Drill,
+    console: Console,
+    load: asyncio.Task[None],
 ) -> None:
     """Kill until the time is over, or all that was told is done."""
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
@@ -160,6 +165,8 @@ async def _watch(
         task = bar.add_task("Load", total=total or drill.seconds)
         started = time.monotonic()
         while (passed := time.monotonic() - started) < drill.seconds and not load.done():
+            if stack.process.poll() is not None:
+                raise CommandError(f"the platform ended; see {stack.var / 'output.log'}")
             kills, begun = len(killer.done), len(crowd.heard)
             done = (begun if drill.options["disconnects"] else kills) if total else passed
             bar.update(task, completed=done, description=f"{begun} requests, {kills} kills")
