@@ -22,6 +22,7 @@ from inference.batches import batch as life
 from inference.batches import files, results
 from inference.batches.models import Batch, BatchLine, line_place
 from inference.batches.reading import Unfit, lines_of
+from inference.generation import Unserved
 from inference.jobs import PRIORITIES
 from kit.edge import Broken, openai_body
 from kit.envelope import Unreadable, sealed_under
@@ -172,7 +173,7 @@ class _Turn:
             try:
                 return await answer(asked, now=_now())
             except Refused as refusal:
-                if refusal.status not in _AGAIN:
+                if refusal.status not in _AGAIN or isinstance(refusal, Unserved):
                     raise
                 await asyncio.sleep(min(refusal.retry_after or 1.0, _LONGEST_PAUSE))
             except RedisError as error:

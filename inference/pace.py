@@ -57,15 +57,14 @@ def publish(fleet: Fleet) -> None:
 def _pace(fleet: Fleet, model: str) -> tuple[int, int] | None:
     """The most that may wait, and ms from one's turn to the next's; None while that is not known.
 
-    As many as there are slots may always wait: for a crowd that comes at once, the pace is only
-    known when the first of it are through.
+    Half as many as there are slots may always wait, so that none is ever idle.
     """
     slots = fleet.slots(model)
     seconds = fleet.seconds(model)
     if not slots or not seconds:
         return None
     turn = seconds / slots
-    return max(slots, int(settings.QUEUE_SECONDS / turn)), max(1, round(turn * 1000))
+    return max(1, slots // 2, int(settings.QUEUE_SECONDS / turn)), max(1, round(turn * 1000))
 
 
 async def room_in(model: str) -> float:

@@ -10,10 +10,11 @@ from django.http import HttpRequest
 
 from inference.admission import Wish
 from inference.generation import Generation, generation, start
-from inference.idempotency import Repeatable
+from inference.idempotency import Repeatable, tie
 from inference.jobs import Leaving
 from kit.edge import Endpoint
 from kit.errors import Invalid
+from kit.idempotency import HEADER
 from kit.money import decimal
 from tenants.auth import Caller, authenticate
 
@@ -53,6 +54,15 @@ class InferenceEndpoint(Endpoint):
         async with entered as run:
             request.id = run.job.id  # type: ignore[attr-defined]
             yield run
+
+    async def made_once(self, request: HttpRequest, *, endpoint: str) -> UUID:
+        """The id of what the request makes: its own, or that of the first time its Idempotency-Key
+        came. Raises `KeyReused`."""
+        key, own = request.headers.get(HEADER), request.id  # type: ignore[attr-defined]
+        if key is None:
+            return own  # type: ignore[no-any-return]
+        repeatable = Repeatable.of(key, endpoint=endpoint, body=request.body)
+        return await tie(repeatable, organization=self.caller.organization, request=own)
 
     async def start(self, request: HttpRequest, wish: Wish) -> UUID:
         """Admit the wish for nobody to wait for; its id, which becomes the response's."""
@@ -103,7 +113,7 @@ def _leaving(request: HttpRequest, usual: Leaving) -> Leaving:
 
 
 def _repeatable(request: HttpRequest, wish: Wish) -> Repeatable | None:
-    key = request.headers.get("Idempotency-Key")
+    key = request.headers.get(HEADER)
     if key is None:
         return None
     return Repeatable.of(key, endpoint=wish.endpoint, body=request.body)

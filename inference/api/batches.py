@@ -79,6 +79,7 @@ class Batches(InferenceEndpoint):
             project=project or origin.current().project,
             metadata=form.metadata,
             keeps_files_for=timedelta(seconds=kept),
+            identifier=await self.made_once(request, endpoint="batches"),
         )
         await begin_soon()
         return Json(described(made))

@@ -57,6 +57,7 @@ class InferBatch(InferenceEndpoint):
             now=timezone.now(),
             label=request.label,  # type: ignore[attr-defined]
             project=origin.current().project,
+            identifier=await self.made_once(request, endpoint=_ENDPOINT),
         )
         await begin_soon()
         data = _progress(made)

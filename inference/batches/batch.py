@@ -69,27 +69,35 @@ def make(
     project: str = "",
     metadata: Mapping[str, str] | None = None,
     keeps_files_for: timedelta = files.LONGEST,
+    identifier: UUID,
 ) -> Batch:
-    """A batch of a file's lines, which a worker reads, or of these. Raises `TooManyBatches`."""
+    """A batch of a file's lines, which a worker reads, or of these; the one that stands already
+    under this id. Raises `TooManyBatches`."""
+    mine = Batch.objects.for_org(caller.organization)
+    if (made := mine.filter(pk=identifier).first()) is not None:
+        return made
     open_ones = Batch.objects.for_org(caller.organization).filter(state__in=Batch.OPEN).count()
     if open_ones >= MOST_OPEN:
         raise TooManyBatches(
             f"{open_ones} batches are open already; wait until one has ended.", retry_after=30.0
         )
     with transaction.atomic():
-        made = Batch.objects.create(
-            organization_id=caller.organization,
-            key=caller.key,
-            label=label,
-            project=project,
-            endpoint=endpoint,
-            input_file=input_file,
-            keeps_files_for=int(keeps_files_for.total_seconds()),
-            metadata=metadata,
-            created_at=now,
-            expires_at=now + WINDOW,
+        made, is_new = mine.get_or_create(
+            pk=identifier,
+            defaults={
+                "organization_id": caller.organization,
+                "key": caller.key,
+                "label": label,
+                "project": project,
+                "endpoint": endpoint,
+                "input_file": input_file,
+                "keeps_files_for": int(keeps_files_for.total_seconds()),
+                "metadata": metadata,
+                "created_at": now,
+                "expires_at": now + WINDOW,
+            },
         )
-        if lines:
+        if lines and is_new:
             _add(made, lines, now)
             made.state, made.total, made.in_progress_at = State.IN_PROGRESS, len(lines), now
             made.save(update_fields=["state", "total", "in_progress_at"])

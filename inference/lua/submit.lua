@@ -1,6 +1,7 @@
 -- Accept a request: its job stands, waiting, in its organization's line for the model. A full line
 -- makes room where that is fair: the oldest of the longest line goes, if it is longer than the
--- newcomer's own or less urgent, or else whoever has waited for too long already.
+-- newcomer's own or less urgent, or else whoever has waited for too long already. Requests that
+-- nobody waited for when they came (in background, in batches) are patient, and never go.
 -- KEYS ticket, job, queue (zset rid -> ms), sealed
 -- ARGV rid, organization, model, priority, cost (tokens at most), web, spec, most waiting,
 --      model version, seconds to keep it after its end, seconds to keep its stream,
@@ -41,18 +42,24 @@ local function longest(p)
   return found, most
 end
 
+local function first_impatient(some)
+  for _, rid in ipairs(some) do
+    if not redis.call('HGET', 'job:' .. rid, 'patient') then return rid end
+  end
+end
+
 local function unfair()
   for p = 2, priority, -1 do
     local line, length = longest(p)
     if line and (p > tonumber(priority) or length > redis.call('LLEN', line_of(priority, org)) + 1) then
-      return redis.call('LINDEX', line, 0)
+      return first_impatient(redis.call('LRANGE', line, 0, 15))
     end
   end
 end
 
 local function late()
-  local oldest = redis.call('ZRANGE', KEYS[3], 0, 0, 'WITHSCORES')
-  return oldest[2] and now - oldest[2] > tonumber(ARGV[16]) and oldest[1]
+  return first_impatient(
+    redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', '(' .. now - ARGV[16], 'LIMIT', 0, 16))
 end
 
 local pace = redis.call('HMGET', KEYS[3] .. ':pace', 'most', 'ms')
@@ -70,6 +77,7 @@ redis.call('HSET', KEYS[2], 'state', 'waiting', 'org', org, 'model', model, 'pri
   'credit_epoch', epoch,
   'version', ARGV[9], 'keep', ARGV[10], 'keep_stream', ARGV[11], 'sealed_prompt', ARGV[12],
   'readers', ARGV[6] == '' and 0 or 1)
+if ARGV[6] == '' then redis.call('HSET', KEYS[2], 'patient', 1) end
 if ARGV[13] ~= '' then redis.call('HSET', KEYS[2], 'asked', ARGV[13]) end
 redis.call('ZADD', KEYS[3], now, rid)
 redis.call('RPUSH', KEYS[3] .. ':' .. priority .. ':' .. org, rid)
