@@ -38,7 +38,7 @@ class Phase:
 
     seconds: float = 0.0
     tokens: int = 0
-    statuses: Counter[int] = field(default_factory=Counter)
+    statuses: Counter[str] = field(default_factory=Counter)
     answered: list[float] = field(default_factory=list)
     refused: list[float] = field(default_factory=list)
     hints: list[int] = field(default_factory=list)
@@ -100,7 +100,7 @@ class Load:
         ) as response:
             data = await response.json(content_type=None)
             took = time.monotonic() - began
-        phase.statuses[response.status] += 1
+        phase.statuses[f"{response.status} {data.get('code', '')}".strip()] += 1
         if response.status != 200:
             phase.refused.append(took)
             phase.hints.append(int(response.headers.get("Retry-After", -1)))

@@ -208,23 +208,32 @@ class Follower:
         return [event]
 
     async def _catch_up(self) -> list[Event]:
-        events = await _read(self._organization, self.request, after=self._last)
+        events = await self._read_on()
+        if not events and await self._has_ended():
+            events = await self._read_on()
+            if not events:
+                self._refuse_forgotten()
         if not events:
-            await self._refuse_gone()
             self._refuse_silent()
         for event in events:
             self._note(event)
         return events
 
-    async def _refuse_gone(self) -> None:
+    async def _read_on(self) -> list[Event]:
+        return await _read(self._organization, self.request, after=self._last)
+
+    async def _has_ended(self) -> bool:
+        """Whether the terminal event was written, be it since we last read; raises `Lost`."""
         state = await kit_redis.async_state().hget(f"job:{self.request}", "state")
         if state is None:
             raise Lost("The request's state was lost; nothing was charged. Please send it again.")
-        if state == b"done":
-            raise NotKeptAnyMore(
-                f"The request {self.request} ended and was booked, but its answer is not kept any "
-                "more: your organization keeps nothing of them (5 minutes)."
-            )
+        return state == b"done"
+
+    def _refuse_forgotten(self) -> None:
+        raise NotKeptAnyMore(
+            f"The request {self.request} ended and was booked, but its answer is not kept any "
+            "more: your organization keeps nothing of them (5 minutes)."
+        )
 
     def _refuse_silent(self) -> None:
         silent = asyncio.get_running_loop().time() - self._silent_since
