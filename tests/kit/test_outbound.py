@@ -1,5 +1,6 @@
 """Nobody has the platform call its own network."""
 
+import ast
 import asyncio
 import socket
 from ipaddress import ip_address
@@ -8,6 +9,7 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp.abc import AbstractResolver, ResolveResult
+from django.conf import settings
 
 from kit import outbound
 
@@ -72,3 +74,40 @@ async def test_a_name_that_leads_here_is_never_connected_to(host: str, settings:
     if isinstance(error.value, aiohttp.ClientConnectorError):
         assert isinstance(error.value.os_error, outbound.AddressRefused)
     assert not reached.is_set()
+
+
+CALLERS = {
+    "billing/gateway.py": "Stripe, at an address that the operator sets",
+    "platform/config/drill/client.py": "this installation, by the operator's command",
+    "platform/config/drill/load.py": "this installation, by the operator's command",
+    "platform/config/stack/readiness.py": "this machine",
+    "platform/kit/keepers/kms.py": "KMS, at an address that the operator sets",
+    "platform/kit/keepers/vault.py": "Vault, at an address that the operator sets",
+    "platform/kit/outbound.py": "it is the guard",
+    "tenants/views/single_sign_on.py": "nobody: it names a client's errors",
+}
+"""Who may call without the guard, and whom."""
+CLIENTS = frozenset(
+    {"aiohttp", "botocore.session", "http.client", "httpx", "requests", "stripe", "urllib.request"}
+)
+
+
+def test_whoever_calls_out_goes_through_the_guard() -> None:
+    bare = set()
+    for package in ("analytics", "billing", "celery_app", "inference", "platform", "tenants"):
+        for path in (settings.BASE_DIR / package).rglob("*.py"):
+            text = path.read_text()
+            name = str(path.relative_to(settings.BASE_DIR))
+            if _imports(text) & CLIENTS and "import outbound" not in text:
+                bare.add(name)
+    assert bare == set(CALLERS)
+
+
+def _imports(text: str) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            found |= {each.name for each in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module, *(f"{node.module}.{each.name}" for each in node.names)}
+    return found
