@@ -6,6 +6,7 @@ and the ledger may not come to more than the credit. With --flush Redis is empti
 what has lost its hold holds again or is free, and still nothing is overspent.
 
   .venv/bin/python benchmarks/credit.py                     16 processes of 200 requests
+  .venv/bin/python benchmarks/credit.py --grants 7          half of the credit is grants
   .venv/bin/python benchmarks/credit.py --flush --record    emptied half-way; appended to RESULTS.md
 """
 
@@ -39,6 +40,7 @@ def main() -> int:
     parser.add_argument("--processes", type=int, default=16)
     parser.add_argument("--requests", type=int, default=200, help="of each process")
     parser.add_argument("--pays-for", type=int, default=1000, help="N")
+    parser.add_argument("--grants", type=int, default=0, help="so many pay for half of the credit")
     parser.add_argument("--flush", action="store_true", help="empty Redis half-way")
     parser.add_argument("--record", action="store_true", help="append to RESULTS.md")
     options = parser.parse_args()
@@ -60,7 +62,7 @@ def main() -> int:
 
 def hammer(options: argparse.Namespace) -> int:
     """Prepare, hammer, count."""
-    organization = prepare(options.pays_for * _COST)
+    organization = prepare(options.pays_for * _COST, options.grants)
     began = time.perf_counter()
     with ProcessPoolExecutor(options.processes, mp_context=get_context("fork")) as pool:
         work = [
@@ -82,6 +84,8 @@ def hammer(options: argparse.Namespace) -> int:
         "counters off, nanos": abs(counted - total),
         "seconds": f"{seconds:.1f}",
     }
+    if options.grants:
+        figures["left of grants, nanos"] = left(organization)
     kept = paid == options.pays_for and not (
         figures["overspent, nanos"] or figures["counters off, nanos"] or outcomes["impatient"]
     )
@@ -94,8 +98,11 @@ def hammer(options: argparse.Namespace) -> int:
     return 0 if kept else 1
 
 
-def prepare(limit: int) -> int:
-    """A migrated database with one organization in it; its key."""
+def prepare(worth: int, grants: int) -> int:
+    """A migrated database with one organization in it; its key.
+
+    Of the credit's worth so many grants are half, the account's limit is the rest.
+    """
     import django
 
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
@@ -104,6 +111,7 @@ def prepare(limit: int) -> int:
     from django.db import connection
 
     from billing import ledger  # noqa: F401  the processes find it loaded
+    from billing.allowances import Grant
     from billing.models import Account
     from tenants.models import Organization
 
@@ -111,7 +119,16 @@ def prepare(limit: int) -> int:
     made = Organization(slug="hammer", name="Hammer")
     made.schema_at_once = False
     made.save()
-    Account.objects.create(organization=made, currency="EUR", credit_limit=limit)
+    given = grants and worth // 2 // grants
+    Account.objects.create(organization=made, currency="EUR", credit_limit=worth - given * grants)
+    for number in range(grants):
+        Grant.objects.create(
+            organization=made,
+            amount=given,
+            remaining=given,
+            reason=f"Half of {number}",
+            created_at=datetime.now(UTC),
+        )
     connection.close()
     return int(made.pk)
 
@@ -208,6 +225,22 @@ def books(organization: int) -> tuple[int, int, int]:
     total = int(rows.aggregate(sum=Sum("amount"))["sum"] or 0)
     counters = credit.counters(organization)
     return rows.count(), total, counters.spent if counters else total
+
+
+def left(organization: int) -> int:
+    """What grants have left; what they paid has to be what is written of their use."""
+    from django.db.models import Sum
+
+    from billing.allowances import Grant, GrantUse
+
+    given, remaining = (
+        Grant.objects.for_org(organization).aggregate(sum=Sum(name))["sum"]
+        for name in ("amount", "remaining")
+    )
+    used = GrantUse.objects.for_org(organization).aggregate(sum=Sum("amount", default=0))["sum"]
+    if given - remaining != used:
+        raise AssertionError(f"grants lost {given - remaining} nanos, {used} were used")
+    return int(remaining)
 
 
 def record(figures: dict[str, Any]) -> None:

@@ -73,10 +73,12 @@ def measure(options: argparse.Namespace) -> int:
     with Progress(console=console) as progress:
         filled = fill(organizations, options.rows, progress)
         asked = ask(organizations, options.queries, progress)
+        for name, (half, most, worst) in asked.items():
+            console.print(
+                f"{name:>24}  p50 {half:6.1f} ms  p95 {most:6.1f} ms  max {worst:6.1f} ms"
+            )
         closed = close(organizations, progress)
     wrong = unbalanced()
-    for name, (half, most, worst) in asked.items():
-        console.print(f"{name:>24}  p50 {half:6.1f} ms  p95 {most:6.1f} ms  max {worst:6.1f} ms")
     console.print(f"copied in {filled:.0f} s; closed in {closed:.0f} s; {wrong} invoices are wrong")
     if options.record:
         record(options, asked, closed, wrong)
@@ -130,7 +132,7 @@ def fill(organizations: list[int], count: int, progress: Progress) -> float:
     """Copy the month's rows in; the seconds it took. A ledger that has rows is left as it is."""
     from django.db import connection
 
-    from billing import ledger, subscriptions
+    from billing import days, ledger, subscriptions
     from billing.models import LedgerEntry, PriceVersion
     from tenants.audit import SYSTEM
 
@@ -146,6 +148,9 @@ def fill(organizations: list[int], count: int, progress: Progress) -> float:
             progress.advance(task, piece.count("\n"))
     with connection.cursor() as cursor:
         cursor.execute("VACUUM ANALYZE public.billing_ledgerentry")
+    with connection.cursor() as cursor:
+        cursor.execute(days.FILL + days.SUMMED.format(which="true", **days.OF))
+        cursor.execute("VACUUM ANALYZE public.billing_usageday")
     for organization in organizations:
         subscriptions.choose(
             organization=organization,

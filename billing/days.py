@@ -25,7 +25,7 @@ ON CONFLICT (organization_id, month, day, model, key, project) DO UPDATE SET
     units = public.billing_sum_of(day.units, excluded.units),
     amounts = public.billing_sum_of(day.amounts, excluded.amounts)
 """
-_OF = {
+OF = {
     column: "jsonb_strip_nulls(jsonb_build_object("
     + ", ".join(f"'{meter}', sum(({column}->>'{meter}')::bigint)" for meter in Meter)
     + "))"
@@ -36,7 +36,7 @@ SELECT organization_id, month, (created_at AT TIME ZONE 'UTC')::date AS day, mod
     count(*) AS requests, sum(amount)::bigint AS amount, {units} AS units, {amounts} AS amounts
 FROM public.billing_ledgerentry WHERE kind = 'use' AND {which} GROUP BY 1, 2, 3, 4, 5, 6
 """
-_FILL = (
+FILL = (
     "INSERT INTO public.billing_usageday"
     " (organization_id, month, day, model, key, project, requests, amount, units, amounts) "
 )
@@ -109,7 +109,7 @@ def rebuild(organization: int, month: date) -> None:
     UsageDay.objects.for_org(organization).filter(month=month).delete()
     with connection.cursor() as cursor:
         cursor.execute(
-            _FILL + SUMMED.format(which=_ONE, **_OF), {"organization": organization, "month": month}
+            FILL + SUMMED.format(which=_ONE, **OF), {"organization": organization, "month": month}
         )
 
 
@@ -118,7 +118,7 @@ def differing(organization: int, month: date) -> list[tuple[str, str]]:
     statement = f"""
         SELECT day, model, key, project, s.requests, s.amount, l.requests, l.amount
         FROM (SELECT * FROM public.billing_usageday WHERE {_ONE}) s
-        FULL JOIN ({SUMMED.format(which=_ONE, **_OF)}) l
+        FULL JOIN ({SUMMED.format(which=_ONE, **OF)}) l
             USING (organization_id, month, day, model, key, project)
         WHERE s.requests IS DISTINCT FROM l.requests OR s.amount IS DISTINCT FROM l.amount
             OR s.units IS DISTINCT FROM l.units OR s.amounts IS DISTINCT FROM l.amounts

@@ -13,7 +13,7 @@ import orjson
 from django.db import connection
 
 from billing import merkle
-from billing.models import Invoice
+from billing.models import Fee, Invoice, Meter
 from kit.edge import NotFound
 
 FORMAT = "ledger-rows-2"
@@ -25,10 +25,13 @@ _OF_1 = (
 )
 _FIELDS = {"ledger-rows-1": _OF_1, FORMAT: tuple(sorted((*_OF_1, *_NEW)))}
 _TEXT = "to_json({name}::text)::text"
+_NAMES = sorted([*map(str, Meter), *map(str, Fee)])
 _OBJECT = (
-    "'{{' || (SELECT coalesce(string_agg('\"' || key || '\":' || value, ',' ORDER BY key"
-    " COLLATE \"C\"), '') FROM jsonb_each_text({name})) || '}}'"
+    "'{{' || concat_ws(',', "
+    + ", ".join(f"'\"{name}\":' || ({{name}}->>'{name}')" for name in _NAMES)
+    + ") || '}}'"
 )
+"""An object by meter, keys sorted: what is not there is left out."""
 _WRITTEN = {
     "amount": "amount::text",
     "amounts": _OBJECT,
