@@ -190,6 +190,8 @@ class Client:
     async def _await_end(self) -> None:
         while True:
             data = await self._json("GET", f"/api/v1/requests/{self._heard.request}")
+            if data["state"] == "done" and "usage" not in data:
+                raise Forgotten(data)
             if data["state"] == "done":
                 self._note_end(data)
                 self._heard.text = data["text"]
