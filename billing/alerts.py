@@ -9,6 +9,8 @@ from billing.allowances import Budget, BudgetAlert
 from billing.models import Account
 from billing.months import month_of
 from kit.money import show
+from tenants.webhooks import events
+from tenants.webhooks.events import Happened, Kind
 
 THRESHOLDS = (50, 80, 100)
 
@@ -55,4 +57,14 @@ def _tell(account: Account, budget: Budget | None, spent: int, limit: int, now: 
                 spent=show(spent, account.currency),
                 limit=show(limit, account.currency),
             )
+            reached = {
+                "budget": budget.named if budget else None,
+                "percent": passed[-1],
+                "spent_nanos": spent,
+                "limit_nanos": limit,
+                "currency": account.currency,
+            }
+            subject = f"{which}-{month:%Y-%m}-{passed[-1]}"
+            happened = Happened(organization.pk, Kind.BUDGET_REACHED, subject, reached)
+            events.tell([happened], now=now)
     return int(is_new)

@@ -19,8 +19,16 @@ from billing.receivables import Collection
 from billing.tax import tax_for
 from kit.errors import Refused
 from kit.money import from_minor, show
+from tenants.webhooks import events
+from tenants.webhooks.events import Happened, Kind
 
 Status = Invoice.Status
+_TOLD = {
+    Status.OPEN: Kind.INVOICE_ISSUED,
+    Status.PAID: Kind.INVOICE_PAID,
+    Status.VOID: Kind.INVOICE_VOIDED,
+    Status.UNCOLLECTIBLE: Kind.INVOICE_UNCOLLECTIBLE,
+}
 LEGAL = {
     Status.DRAFT: (Status.OPEN, Status.VOID),
     Status.OPEN: (Status.PAID, Status.VOID, Status.UNCOLLECTIBLE),
@@ -125,6 +133,16 @@ def _step(row: Invoice, to: Status, now: datetime, note: str, by: str) -> None:
     InvoiceMove.objects.create(invoice=row, source=row.status, target=to, at=now, by=by, note=note)
     row.status = to
     row.save()
+    if to in _TOLD:
+        said = {
+            "number": row.number,
+            "month": f"{row.month:%Y-%m}",
+            "status": row.status,
+            "total_minor": row.total_minor,
+            "tax_minor": row.tax_minor,
+            "currency": row.currency,
+        }
+        events.tell([Happened(row.organization_id, _TOLD[to], str(row.pk), said)], now=now)
 
 
 def _issue(row: Invoice, now: datetime) -> None:

@@ -56,6 +56,11 @@ app.conf.update(
             "schedule": crontab(hour=2, minute=23),
         },
         "go on with batches": {"task": "inference.run_batches", "schedule": 5.0},
+        "tell webhooks": {"task": "tenants.send_webhooks", "schedule": 3.0},
+        "forget what webhooks were told": {
+            "task": "tenants.purge_webhooks",
+            "schedule": crontab(hour=2, minute=41),
+        },
         "purge files": {"task": "inference.purge_files", "schedule": crontab(minute=37)},
         "purge dead letters": {
             "task": "inference.purge_dead_letters",

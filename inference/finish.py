@@ -23,6 +23,8 @@ from inference.pace import runs
 from inference.stream import Ended
 from kit.redis import pipeline, state
 from tenants import belonging, limits
+from tenants.webhooks import events
+from tenants.webhooks.events import Happened, Kind
 
 _LOST = "The platform lost its record of this request's credit; nothing is charged."
 _STATES = {
@@ -98,6 +100,7 @@ def finish(requests: Sequence[UUID], *, now: datetime, remembered: bool = True) 
             )
             texts.write(kept)
         set_aside(_dead(each) for each in found if each.dead is not None)
+        events.tell(map(_happened, found, charges), now=now)
     _settle(found, charges, booked)
     _measure(found, charges)
 
@@ -240,6 +243,25 @@ def _row(each: Sealed, charge: Charge) -> history.Row:
         first_token_at=each.first_token_at,
         finished_at=each.sealed_at,
     )
+
+
+def _happened(each: Sealed, charge: Charge) -> Happened:
+    """What a webhook is told of it: figures, never texts."""
+    job = each.job
+    data = {
+        "request": str(job.id),
+        "state": each.state,
+        "reason": each.reason,
+        "endpoint": job.endpoint,
+        "model": job.model,
+        "prompt_tokens": each.prompt_tokens,
+        "completion_tokens": each.completion_tokens,
+        "amount_nanos": charge.amount,
+        "currency": charge.currency,
+        "label": job.label,
+        "project": job.project,
+    }
+    return Happened(job.organization, Kind.REQUEST_FINISHED, str(job.id), data)
 
 
 def _ended(each: Sealed, charge: Charge) -> Ended:

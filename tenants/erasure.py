@@ -25,6 +25,7 @@ from tenants.models import (
     Organization,
     SingleSignOn,
 )
+from tenants.webhooks.models import Webhook
 
 _ACTION = "organization.erased"
 _REASON = "erased"
@@ -75,6 +76,7 @@ def _erase(organization: Organization, now: datetime, by: Actor) -> dict[str, An
         "api_keys": _delete(ApiKey.objects.for_org(organization)),
         "invitations": len(_delete(Invitation.objects.for_org(organization))),
         "single_sign_on": len(_delete(SingleSignOn.objects.for_org(organization))),
+        "webhooks": len(_delete(Webhook.objects.for_org(organization))),
         "memberships": len(_delete(Membership.objects.for_org(organization))),
         "domains": len(_delete(Domain.objects.filter(tenant=organization))),
     }

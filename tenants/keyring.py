@@ -19,6 +19,8 @@ from tenants.audit import Actor, Change
 from tenants.auth import Caller
 from tenants.models import ApiKey, Membership, Role
 from tenants.roles import Action
+from tenants.webhooks import events
+from tenants.webhooks.events import Happened, Kind
 
 _LIMITS = ("requests_per_minute", "tokens_per_minute", "concurrent_requests")
 _COPIED = (
@@ -151,7 +153,10 @@ def report_leaked(presented: keys.Presented, *, now: datetime) -> ApiKey | None:
     key = ApiKey.objects.across_organizations().filter(pk=presented.id).first()
     if key is None or not presented.is_of(key.secret_hash):
         return None
-    keys.revoke(key, now=now, by=audit.NOBODY, action="key.reported_leaked")
+    with transaction.atomic():
+        keys.revoke(key, now=now, by=audit.NOBODY, action="key.reported_leaked")
+        shown = {"key": key.pk, "name": key.name, "environment": key.environment}
+        events.tell([Happened(key.organization_id, Kind.KEY_LEAKED, key.pk, shown)], now=now)
     return key
 
 

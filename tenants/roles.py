@@ -28,6 +28,7 @@ class Action(StrEnum):
     READ_PRIVACY = "see what is kept of prompts and answers"
     MANAGE_PRIVACY = "choose what is kept, and take everything away as an export"
     SET_UP_LOG_IN = "set up single sign-on, and require second factors"
+    MANAGE_WEBHOOKS = "set up webhooks, and see and repeat what they were told"
     RENAME = "rename the organization"
     DELETE = "delete the organization, and restore it"
 
@@ -47,6 +48,7 @@ ROLES: Mapping[Action, frozenset[Role]] = {
     Action.READ_PRIVACY: frozenset(Role),
     Action.MANAGE_PRIVACY: frozenset({OWNER, ADMIN}),
     Action.SET_UP_LOG_IN: frozenset({OWNER}),
+    Action.MANAGE_WEBHOOKS: frozenset({OWNER, ADMIN, DEVELOPER}),
     Action.RENAME: frozenset({OWNER, ADMIN}),
     Action.DELETE: frozenset({OWNER}),
 }

@@ -6,6 +6,7 @@ from celery import shared_task
 from django.utils import timezone
 
 from tenants import anchors, audit, erasure, failures, keyring, organizations, schemas, uses
+from tenants.webhooks import sending
 
 
 @shared_task(name="tenants.anchor_audit")
@@ -34,6 +35,18 @@ def record_failure(
     if not (email and at):
         return 0
     return failures.tell(email=email, door=door, at=at, address=address, agent=agent)
+
+
+@shared_task(name="tenants.send_webhooks", ignore_result=True)
+def send_webhooks(**_: object) -> int:
+    """Tell what is due; how many were delivered."""
+    return sending.send_due(now=timezone.now())
+
+
+@shared_task(name="tenants.purge_webhooks", ignore_result=True)
+def purge_webhooks(**_: object) -> int:
+    """Forget what was told long ago."""
+    return sending.purge(now=timezone.now())
 
 
 @shared_task(name="tenants.make_schema")

@@ -11,6 +11,7 @@ from tenants.api.logins import LogInEndpoint, LogOut, Myself, Renewal
 from tenants.api.members import Leave, Members, OneMember, Ownership
 from tenants.api.retention import RetentionEndpoint
 from tenants.api.sessions import OneSession, Sessions
+from tenants.api.webhooks import Deliveries, OneWebhook, Replay, WebhookRotation, Webhooks
 
 portal = [
     path("keys", views.keys.Keys.as_view(), name="keys"),
@@ -86,6 +87,11 @@ urlpatterns = [
     path("auth/sessions/<str:identifier>", OneSession.as_view()),
     path("auth/me", Myself.as_view()),
     path("auth/invitations", Acceptance.as_view()),
+    path("webhooks", Webhooks.as_view()),
+    path("webhooks/<uuid:identifier>", OneWebhook.as_view()),
+    path("webhooks/<uuid:identifier>/rotate", WebhookRotation.as_view()),
+    path("webhooks/<uuid:identifier>/deliveries", Deliveries.as_view()),
+    path("webhooks/<uuid:identifier>/deliveries/<uuid:event>/replay", Replay.as_view()),
     path("keys", Keys.as_view()),
     path("keys/leaked", LeakReport.as_view()),
     path("keys/<str:identifier>", OneKey.as_view()),

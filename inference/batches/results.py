@@ -13,6 +13,8 @@ from inference.batches import files
 from inference.batches.models import Batch, BatchLine, StoredFile, line_place
 from kit.envelope import sealed_under
 from tenants import datakeys
+from tenants.webhooks import events
+from tenants.webhooks.events import Happened, Kind
 
 State = Batch.State
 _NOT_DONE = {
@@ -54,6 +56,16 @@ def finalize(
             found.error_file = _file(found, "errors", _errors(found, outcome), now)
             BatchLine.objects.filter(batch=found).delete()
         found.save()
+        ended = {
+            "batch": f"batch_{found.pk.hex}",
+            "status": found.state,
+            "total": found.total,
+            "completed": found.completed,
+            "failed": found.failed,
+        }
+        subject = str(found.pk)
+        happened = Happened(found.organization_id, Kind.BATCH_FINISHED, subject, ended)
+        events.tell([happened], now=now)
     return True
 
 

@@ -214,6 +214,7 @@ PUBLIC_SCHEMA_NAME = "public"
 SHARED_APPS = [
     "django_tenants",
     "tenants",
+    "tenants.webhooks",
     "billing",
     "inference.catalog",
     "inference.batches",

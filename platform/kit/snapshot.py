@@ -66,6 +66,8 @@ class Snapshot(Generic[T]):
         try:
             self._renew()
         except (OperationalError, InterfaceError):
+            if connection.in_atomic_block:
+                raise  # the transaction is lost with its connection
             log.warning("a snapshot could not be renewed; the old one serves on", exc_info=True)
             self._loaded_at = time.monotonic()
 

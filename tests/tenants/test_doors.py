@@ -194,6 +194,24 @@ DOORS = (
         "",
         f"api/v1/exports/{NO_REQUEST}/download",
     ),
+    Door("GET", "api/v1/webhooks", 200, WORK, ""),
+    Door("POST", "api/v1/webhooks", 400, WORK, "", form={}),
+    *(
+        Door(method, f"api/v1/webhooks/<uuid:identifier>{rest}", 404, WORK, "", path, form)
+        for method, rest, path, form in (
+            ("GET", "", f"api/v1/webhooks/{NO_REQUEST}", None),
+            ("PATCH", "", f"api/v1/webhooks/{NO_REQUEST}", {}),
+            ("DELETE", "", f"api/v1/webhooks/{NO_REQUEST}", None),
+            ("POST", "/rotate", f"api/v1/webhooks/{NO_REQUEST}/rotate", {}),
+            ("GET", "/deliveries", f"api/v1/webhooks/{NO_REQUEST}/deliveries", None),
+            (
+                "POST",
+                "/deliveries/<uuid:event>/replay",
+                f"api/v1/webhooks/{NO_REQUEST}/deliveries/{NO_REQUEST}/replay",
+                {},
+            ),
+        )
+    ),
     Door("GET", "api/v1/audit", 200, MANAGE, "audit"),
     Door("GET", "api/v1/audit/export", 200, MANAGE, "audit"),
 )

@@ -1,0 +1,1 @@
+"""Webhooks out: what happened in an organization, told to addresses that it names."""
