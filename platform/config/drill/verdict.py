@@ -7,7 +7,7 @@ from typing import Any
 
 import redis
 
-from config.drill.client import LOST, Heard
+from config.drill.client import LOST, Habit, Heard
 from config.drill.kills import FLUSH, WORKER, Kill
 from config.stack.apart import Stack
 
@@ -75,7 +75,7 @@ def judge(
     verdict.differences += [
         f"booked, but no client's: {request} {row}"
         for request, row in ledger.items()
-        if request not in known and not (flushed and row[2] == 0)
+        if request not in known and not flushed
     ]
     verdict.pauses = _pauses(heard, kills)
     verdict.resumed = len(resumed(stack, heard, schemas))
@@ -127,9 +127,14 @@ def _of(each: Heard, booked: tuple[int, int, int] | None) -> Iterator[str]:
 
 
 def _of_lost(each: Heard, booked: tuple[int, int, int] | None) -> Iterator[str]:
-    """What is wrong with one that Redis forgot: that more was billed than its client has heard."""
-    heard = len(each.text.encode())
-    if booked is not None and booked[2] and booked[1] > heard:
+    """What is wrong with one that Redis forgot: that more was billed than its client has heard.
+
+    Of who did not listen nothing can be said: it was delivered to its stream, and that is gone. The
+    end of an answer is a token too, without a text.
+    """
+    heard = len(each.text.encode()) + 1
+    listened = each.habit in (Habit.STREAM, Habit.SOCKET)
+    if listened and booked is not None and booked[2] and booked[1] > heard:
         yield f"lost, {booked[1]} tokens billed and {heard} heard"
 
 
