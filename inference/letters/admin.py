@@ -12,11 +12,12 @@ from unfold.decorators import display
 from inference.letters.models import DeadLetter
 from inference.letters.shelf import replay
 from kit.errors import Refused
+from tenants.admin_audit import Audited
 from tenants.audit import operator
 
 
 @admin.register(DeadLetter)
-class DeadLetterAdmin(ModelAdmin):  # type: ignore[misc]
+class DeadLetterAdmin(Audited, ModelAdmin):  # type: ignore[misc]
     """Look, and replay."""
 
     list_display = (
