@@ -1,4 +1,4 @@
-"""llama.cpp, compiled for this machine, once, outside of the platform's own environment."""
+"""Rivals' own environments, made once, outside of the platform's."""
 
 import os
 import shutil
@@ -15,6 +15,7 @@ from benchmarks.rivals.weights import write_checkpoint, write_q8_0
 ROOT = Path(__file__).resolve().parents[2]
 RIVALS = ROOT / "var" / "rivals"
 VERSION = "0.3.36"
+LITELLM_VERSION = "1.106.2"
 _NEEDLESS = (
     "LLAVA_BUILD",
     "MTMD_BUILD",
@@ -45,6 +46,19 @@ def transformers(threads: int, clock: str) -> Rival:
         str(threads),
     ]
     return Rival("transformers fp32", command)
+
+
+def litellm_command() -> Path:
+    """LiteLLM's proxy, installed in an environment of its own when it is missing."""
+    folder = RIVALS / f"litellm-{LITELLM_VERSION}"
+    command = folder / "bin" / "litellm"
+    if not command.exists():
+        Console(stderr=True).print(f"Installing LiteLLM {LITELLM_VERSION} (once, some minutes)")
+        venv.create(folder, with_pip=True, clear=True)
+        python = str(folder / "bin" / "python")
+        wanted = f"litellm[proxy]=={LITELLM_VERSION}"
+        subprocess.run([python, "-m", "pip", "install", "-q", wanted], check=True)  # noqa: S603
+    return command
 
 
 def _environment() -> Path:
