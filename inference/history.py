@@ -9,8 +9,12 @@ from operator import attrgetter
 from uuid import UUID
 
 from django.db import ProgrammingError, connection
+from django_tenants.utils import schema_context
 from psycopg import sql
 from psycopg.errors import UndefinedTable
+
+from inference.models import Request
+from tenants.models import Organization
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,3 +82,11 @@ def _insert(schema: str, rows: int) -> str:
         rows=sql.SQL(", ").join([row] * rows),
     )
     return statement.as_string()
+
+
+def outcome(organization: int, request: UUID) -> str | None:
+    """As what a request of that organization was booked (`Request.state`); None if it was not."""
+    schema = Organization.objects.values_list("schema_name", flat=True).get(pk=organization)
+    with schema_context(schema):
+        rows = Request.objects.filter(pk=request).values_list("state", flat=True)
+        return rows.first()

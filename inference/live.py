@@ -17,6 +17,7 @@ import redis.asyncio
 import structlog
 from django.conf import settings
 
+from inference import history
 from inference.stream import (
     Ended,
     Event,
@@ -32,6 +33,7 @@ from kit import redis as kit_redis
 from kit.envelope import Unreadable
 from kit.errors import Refused, Unavailable
 from tenants import datakeys
+from tenants.api.access import in_thread
 
 _QUIET_SECONDS = 2.0
 _PATIENCE = 5.0
@@ -223,9 +225,16 @@ class Follower:
         return await _read(self._organization, self.request, after=self._last)
 
     async def _has_ended(self) -> bool:
-        """Whether the terminal event was written, be it since we last read; raises `Lost`."""
+        """Whether the terminal event was written, be it since we last read. Raises `Lost`, or
+        `NotKeptAnyMore` where the answer was booked before it was lost."""
         state = await kit_redis.async_state().hget(f"job:{self.request}", "state")
         if state is None:
+            booked = await in_thread(history.outcome, self._organization, self.request)
+            if booked not in {None, "failed"}:
+                raise NotKeptAnyMore(
+                    f"The request {self.request} ended and was booked, but the end of its answer "
+                    "was lost with the platform's state. Sent again, it is a new request."
+                )
             raise Lost("The request's state was lost; nothing was charged. Please send it again.")
         return state == b"done"
 

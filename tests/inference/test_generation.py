@@ -19,6 +19,7 @@ from kit.ids import request_id
 from kit.redis import state
 from tenants.auth import Caller
 from tests.inference.parts import in_schema, serving
+from tests.inference.test_worker import ended, until
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -65,6 +66,24 @@ async def test_a_request_that_redis_forgot_is_told_so_and_the_next_one_is_served
     with serving(host):
         _, text = await answer(caller, wish(echo))
     assert text == "hello"
+    assert await in_schema("public", LedgerEntry.objects.across_organizations().count) == 1
+
+
+async def test_an_answer_that_was_booked_before_redis_forgot_it_is_not_called_free(
+    caller: Caller, echo: Offer, host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live, "_QUIET_SECONDS", 0.05)
+    now = datetime.now(UTC)
+    asked = request_id(now)
+    async with generation(caller=caller, wish=wish(echo), request=asked, now=now) as run:
+        with serving(host):
+            await asyncio.to_thread(until, lambda: ended(asked))
+        inbox = run._follower._inbox
+        while not inbox.empty():
+            inbox.get_nowait()
+        state().flushall()
+        with pytest.raises(live.NotKeptAnyMore):
+            await run.whole()
     assert await in_schema("public", LedgerEntry.objects.across_organizations().count) == 1
 
 
