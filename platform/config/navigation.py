@@ -23,7 +23,6 @@ _GROUPS = {
         ("Users", "person", "tenants.user"),
         ("Memberships", "badge", "tenants.membership"),
         ("API keys", "key", "tenants.apikey"),
-        ("Plans", "tune", "tenants.plan"),
         ("Single sign-on", "login", "tenants.singlesignon"),
         ("Audit log", "history_edu", "tenants.auditentry"),
     ),
