@@ -63,7 +63,7 @@ class Sessions(Endpoint):
         tags=_TAGS,
         summary="Log out everywhere else",
         description="Within a second; browsers too. The log-in that asks stays.",
-        responses=Ended,
+        responses={200: Ended},
     )
     async def delete(self, request: HttpRequest) -> Json:
         """All but the one that asks."""

@@ -38,10 +38,11 @@ ELSEWHERE = {
     "api/v1/stripe/events": "each event of Stripe's is taken once, by its own id",
     "api/v1/budgets": "one a subject, by constraint; moves nothing",
     "api/v1/billing/subscription/quote": "changes nothing",
+    "api/v1/estimates": "runs nothing",
 }
 HARMLESS = (
     "api/v1/auth/", "api/v1/exports", "api/v1/invitations", "api/v1/keys", "api/v1/members",
-    "api/v1/ownership", "api/v1/login", "v1/files",
+    "api/v1/ownership", "api/v1/login", "api/v1/webhooks", "v1/files",
 )  # fmt: skip
 
 
