@@ -44,7 +44,8 @@ class Scheduler:
     A step computes at most about `step_tokens` tokens, but always one chunk of a prompt if any
     waits: prompts never stall the running, and the running never starve prompts. Where prompts may
     be cut anywhere (`free`), a step has as many tokens of them as it has decodes, so that it takes
-    about twice as long as one without, and `step_tokens` of them where nothing decodes.
+    about twice as long as one without; two for each prompt where many more are read than answered,
+    so that a crowd begins together; and `step_tokens` of them where nothing decodes.
     """
 
     def __init__(self, cache: Cache, *, step_tokens: int, chunk: int, free: bool = False) -> None:
@@ -224,7 +225,9 @@ class Scheduler:
     def _room(self, decodes: int) -> int:
         """For tokens of prompts beside so many decodes."""
         if self._free:
-            return min(max(LEAST, decodes), self._step_tokens) if decodes else self._step_tokens
+            readers = len(self._running) - decodes
+            wanted = max(LEAST, decodes, 2 * readers) if decodes else self._step_tokens
+            return min(wanted, self._step_tokens)
         return max(1, self._step_tokens - decodes)
 
     def _reusable(self, sequence: Sequence) -> int:
