@@ -99,6 +99,7 @@ def seed(path: Path) -> Demo:
         )
         for manifest in _prepared():
             offer(manifest)
+        _offer_plans()
         key = _key(organization, owner[0], known.get("api_key"))
     demo = Demo("/o/", owner[0].email, owner[1], admin[0].email, admin[1], key)
     write_private(path, json.dumps(asdict(demo), indent=1) + "\n")

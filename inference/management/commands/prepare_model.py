@@ -56,9 +56,7 @@ class Command(BaseCommand):
         )
         parser.add_argument(
             "--embedding",
-            action="store_const",
-            dest="name",
-            const=settings.DEFAULT_EMBEDDING_MODEL,
+            action="store_true",
             help=f"the default model of embeddings: {settings.DEFAULT_EMBEDDING_MODEL}",
         )
         parser.add_argument(
@@ -91,7 +89,7 @@ class Command(BaseCommand):
         try:
             with _bar(console) as bar:
                 manifest = prepare(
-                    options["name"],
+                    settings.DEFAULT_EMBEDDING_MODEL if options["embedding"] else options["name"],
                     settings.MODELS_DIR,
                     quantization=options["quantize"],
                     pruned=options["prune"],
