@@ -18,7 +18,7 @@ from django.conf import settings
 from billing import credit, pricing
 from billing.models import IN_BATCHES, Meter
 from inference import jobs
-from inference.announce import Work, announce
+from inference.announce import Announcement, announce
 from inference.catalog.offers import Offer, offer
 from inference.engine import Sampling
 from inference.jobs import Job
@@ -121,7 +121,7 @@ async def admit(
     job = _job(caller, wish, request, price.version, scopes)
     submit = partial(jobs.submit, job=job, ring=ring, web=web, keep=keep)
     standing = await _enter(job, price, scopes, submit)
-    announce(Work(job.model, wish.offer.queue, request=str(request)))
+    announce(Announcement(job.model, wish.offer.queue, request=str(request)))
     return Admitted(job=job, standing=standing)
 
 
@@ -143,7 +143,7 @@ async def admit_again(job: Job, *, request: UUID) -> None:
     )
     submit = partial(jobs.submit, job=fresh, ring=ring, web="", keep=jobs.KEPT_LONG_SECONDS)
     await _enter(fresh, price, (), submit)
-    announce(Work(job.model, model.queue, request=str(request)))
+    announce(Announcement(job.model, model.queue, request=str(request)))
 
 
 async def _enter(

@@ -24,7 +24,7 @@ log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
+class Announcement:
     """Requests that wait for a model; `passed` full workers have handed the announcement on.
 
     `request` is one request's id, if it is one: it becomes the task's, to be found in logs.
@@ -41,11 +41,11 @@ class Announcer:
     """A thread that sends announcements in order."""
 
     def __init__(self) -> None:
-        self._pending: SimpleQueue[Work] = SimpleQueue()
+        self._pending: SimpleQueue[Announcement] = SimpleQueue()
         self._start = Lock()
         self._thread: Thread | None = None
 
-    def announce(self, work: Work) -> None:
+    def announce(self, work: Announcement) -> None:
         """Say it, soon."""
         self._pending.put(work)
         if self._thread is None:
@@ -62,14 +62,14 @@ class Announcer:
                     found.append(self._pending.get_nowait())
             except Empty:
                 pass
-            for work in gathered(found):
+            for one in gathered(found):
                 try:
-                    _send(work)
+                    _send(one)
                 except Exception as error:
                     log.warning("an announcement failed; it is repeated later", error=str(error))
 
 
-def gathered(found: list[Work]) -> Iterator[Work]:
+def gathered(found: list[Announcement]) -> Iterator[Announcement]:
     """The same requests in fewer announcements."""
     if len(found) == 1 and found[0].count <= _TOGETHER:
         yield found[0]
@@ -79,10 +79,10 @@ def gathered(found: list[Work]) -> Iterator[Work]:
         counts[work.model, work.queue, work.passed] += work.count
     for (model, queue, passed), left in counts.items():
         for done in range(0, left, _TOGETHER):
-            yield Work(model, queue, count=min(_TOGETHER, left - done), passed=passed)
+            yield Announcement(model, queue, count=min(_TOGETHER, left - done), passed=passed)
 
 
-def _send(work: Work) -> None:
+def _send(work: Announcement) -> None:
     current_app.send_task(
         RUN,
         kwargs={"model": work.model, "count": work.count, "passed": work.passed},

@@ -28,8 +28,8 @@ from kit.edge import Broken, openai_body
 from kit.envelope import Unreadable, sealed_under
 from kit.errors import Refused, Unavailable
 from kit.redis import async_state
+from kit.threads import in_thread
 from tenants import datakeys
-from tenants.api.access import in_thread
 from tenants.auth import Caller, recalled
 
 TURN_SECONDS = 30.0

@@ -32,8 +32,8 @@ from inference.stream import (
 from kit import redis as kit_redis
 from kit.envelope import Unreadable
 from kit.errors import Refused, Unavailable
+from kit.threads import in_thread
 from tenants import datakeys
-from tenants.api.access import in_thread
 
 _QUIET_SECONDS = 2.0
 _PATIENCE = 5.0

@@ -14,7 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from analytics import exports
 from analytics.models import Export
 from kit.edge import Json, body
-from tenants.api.access import OrganizationEndpoint, actor, in_thread
+from kit.threads import in_thread
+from tenants.api.access import OrganizationEndpoint, actor
 from tenants.roles import Action
 
 

@@ -1,16 +1,16 @@
 """LiteLLM's proxy with a model that answers at once: no database, no accounting."""
 
 import os
-import socket
 import subprocess
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks.rivals.building import litellm_command
+from kit.embedded import free_port
 
 _KEY = "sk-benchmark"
 _CONFIG = f"""\
@@ -33,7 +33,7 @@ def litellm_proxy(folder: Path, *, workers: int) -> Iterator[tuple[str, str]]:
     """A running proxy: its address and a key."""
     config = folder / "litellm.yaml"
     config.write_text(_CONFIG)
-    port = _free_port()
+    port = free_port()
     options = ["--config", str(config), "--host", "127.0.0.1", "--port", str(port)]
     with (folder / "litellm.log").open("w") as log:
         child = subprocess.Popen(  # noqa: S603
@@ -63,10 +63,3 @@ def _wait(url: str, child: "subprocess.Popen[bytes]", log: Path) -> None:
         except (urllib.error.URLError, OSError):
             time.sleep(0.5)
     raise SystemExit(f"LiteLLM did not start; its last words:\n{log.read_text()[-2000:]}")
-
-
-def _free_port() -> int:
-    with closing(socket.socket()) as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-        return port

@@ -1,16 +1,11 @@
-"""What these endpoints share: who may look, and reading the database beside the event loop."""
+"""Who may look at an organization's account, and who may change it."""
 
-import asyncio
-from collections.abc import Callable
-from typing import TypeVar
-
-from django.db import close_old_connections, connection
 from django.http import HttpRequest
 
 from kit.edge import Endpoint
+from tenants.audit import Actor
 from tenants.auth import Caller, authenticate
-
-T = TypeVar("T")
+from tenants.roles import Action
 
 
 class BillingEndpoint(Endpoint):
@@ -24,14 +19,18 @@ class BillingEndpoint(Endpoint):
         self.caller.require("usage")
 
 
-async def read(look: Callable[[], T]) -> T:
-    """What `look` finds, in a thread that gives its connection back."""
+class AccountEndpoint(Endpoint):
+    """Everyone who may see usage reads; whoever may pay changes."""
 
-    def work() -> T:
-        try:
-            return look()
-        finally:
-            if not connection.in_atomic_block:
-                close_old_connections()
+    caller: Caller
 
-    return await asyncio.to_thread(work)
+    async def before(self, request: HttpRequest) -> None:
+        """Know the caller, and that they may, or refuse."""
+        self.caller = await authenticate(request.headers.get("Authorization"))
+        reads = request.method == "GET"
+        self.caller.allow(Action.READ_USAGE if reads else Action.MANAGE_BILLING)
+
+    @property
+    def actor(self) -> Actor:
+        """For the audit log."""
+        return Actor(f"user:{self.caller.user}")

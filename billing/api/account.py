@@ -9,11 +9,12 @@ from drf_spectacular.utils import extend_schema
 from pydantic import BaseModel, Field
 
 from billing import standing
-from billing.api.access import BillingEndpoint, read
+from billing.api.access import BillingEndpoint
 from billing.standing import Offered, Standing
 from billing.tiers import Tiers
 from kit.edge import Json
 from kit.money import decimal
+from kit.threads import in_thread
 
 
 class Billing(BaseModel):
@@ -72,7 +73,7 @@ class BillingStanding(BillingEndpoint):
     async def get(self, request: HttpRequest) -> HttpResponseBase:
         """Of the caller's organization."""
         now = timezone.now()
-        found = await read(lambda: standing.of(organization=self.caller.organization, now=now))
+        found = await in_thread(lambda: standing.of(organization=self.caller.organization, now=now))
         return Json(_billing(self.caller.slug, found).model_dump())
 
 
@@ -85,7 +86,7 @@ class PriceList(BillingEndpoint):
     async def get(self, request: HttpRequest) -> HttpResponseBase:
         """Those this key may use, in the organization's currency."""
         now, caller = timezone.now(), self.caller
-        found = await read(lambda: standing.prices(organization=caller.organization, now=now))
+        found = await in_thread(lambda: standing.prices(organization=caller.organization, now=now))
         mine = [each for each in found if not caller.models or each.model in caller.models]
         return Json(Prices(data=[_price(each) for each in mine]).model_dump())
 

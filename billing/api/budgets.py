@@ -8,13 +8,11 @@ from drf_spectacular.utils import extend_schema
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from billing import budgets
-from billing.api.access import read
+from billing.api.access import AccountEndpoint
 from billing.budgets import Set
 from kit import money
-from kit.edge import Endpoint, Json, body
-from tenants.audit import Actor
-from tenants.auth import Caller, authenticate
-from tenants.roles import Action
+from kit.edge import Json, body
+from kit.threads import in_thread
 
 _AMOUNT = "A month's, in the account's currency, like `12.50`."
 
@@ -66,22 +64,7 @@ class BudgetList(BaseModel):
     data: list[OneBudget]
 
 
-class _Budgets(Endpoint):
-    caller: Caller
-
-    async def before(self, request: HttpRequest) -> None:
-        """Everyone who may see usage reads them; whoever may pay sets them."""
-        self.caller = await authenticate(request.headers.get("Authorization"))
-        reads = request.method == "GET"
-        self.caller.allow(Action.READ_USAGE if reads else Action.MANAGE_BILLING)
-
-    @property
-    def actor(self) -> Actor:
-        """For the audit log."""
-        return Actor(f"user:{self.caller.user}")
-
-
-class Budgets(_Budgets):
+class Budgets(AccountEndpoint):
     """All of an organization's."""
 
     @extend_schema(
@@ -90,7 +73,7 @@ class Budgets(_Budgets):
     async def get(self, request: HttpRequest) -> HttpResponseBase:
         """With what is spent of each."""
         now, organization = timezone.now(), self.caller.organization
-        found = await read(lambda: budgets.listed(organization=organization, now=now))
+        found = await in_thread(lambda: budgets.listed(organization=organization, now=now))
         return Json(BudgetList(data=[_one(each) for each in found]).model_dump())
 
     @extend_schema(
@@ -103,7 +86,7 @@ class Budgets(_Budgets):
     async def post(self, request: HttpRequest) -> HttpResponseBase:
         """It counts at once, also what the month has spent already."""
         wanted, now = await body(request, NewBudget), timezone.now()
-        made = await read(
+        made = await in_thread(
             lambda: budgets.create(
                 organization=self.caller.organization,
                 scope=wanted.scope,
@@ -117,7 +100,7 @@ class Budgets(_Budgets):
         return Json(_one(made).model_dump(), status=201)
 
 
-class BudgetById(_Budgets):
+class BudgetById(AccountEndpoint):
     """One of them."""
 
     @extend_schema(
@@ -130,7 +113,7 @@ class BudgetById(_Budgets):
     async def patch(self, request: HttpRequest, identifier: int) -> HttpResponseBase:
         """What is given changes, the rest stays."""
         wanted, now = await body(request, BudgetChange), timezone.now()
-        made = await read(
+        made = await in_thread(
             lambda: budgets.change(
                 organization=self.caller.organization,
                 budget=identifier,
@@ -151,7 +134,7 @@ class BudgetById(_Budgets):
     async def delete(self, request: HttpRequest, identifier: int) -> HttpResponseBase:
         """It counts no more."""
         now = timezone.now()
-        await read(
+        await in_thread(
             lambda: budgets.remove(
                 organization=self.caller.organization, budget=identifier, now=now, by=self.actor
             )

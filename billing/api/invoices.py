@@ -11,13 +11,14 @@ from drf_spectacular.utils import OpenApiParameter, extend_schema
 from pydantic import BaseModel, Field
 
 from billing import proof
-from billing.api.access import BillingEndpoint, read
+from billing.api.access import BillingEndpoint
 from billing.documents import invoice_pdf, usage_csv
 from billing.invoicing import plain
 from billing.models import Invoice, InvoiceLine
 from kit.edge import Json, NotFound
 from kit.errors import Invalid
 from kit.money import decimal
+from kit.threads import in_thread
 
 Piece = TypeVar("Piece", str, bytes)
 _MOST = 100
@@ -90,7 +91,7 @@ class Invoices(BillingEndpoint):
         limit = _limit(request.GET.get("limit", "20"))
         before = request.GET.get("before")
         organization = self.caller.organization
-        rows = await read(lambda: _page(organization, before, limit + 1))
+        rows = await in_thread(lambda: _page(organization, before, limit + 1))
         more = rows[limit - 1].number if len(rows) > limit else None
         page = DocumentPage(data=[_document(row) for row in rows[:limit]], next=more)
         return Json(page.model_dump())
@@ -107,7 +108,7 @@ class OneInvoice(BillingEndpoint):
     )
     async def get(self, request: HttpRequest, number: str) -> HttpResponseBase:
         """With its lines."""
-        invoice = await read(lambda: _one(self.caller.organization, number))
+        invoice = await in_thread(lambda: _one(self.caller.organization, number))
         lines = [_line(line, invoice.currency) for line in invoice.lines.all()]
         whole = WholeDocument(**_document(invoice).model_dump(), lines=lines)
         return Json(whole.model_dump())
@@ -124,7 +125,7 @@ class InvoicePdf(BillingEndpoint):
     )
     async def get(self, request: HttpRequest, number: str) -> HttpResponseBase:
         """The file."""
-        made = await read(lambda: invoice_pdf(_one(self.caller.organization, number)))
+        made = await in_thread(lambda: invoice_pdf(_one(self.caller.organization, number)))
         return HttpResponse(
             made,
             content_type="application/pdf",
@@ -146,7 +147,7 @@ class InvoiceCsv(BillingEndpoint):
     )
     async def get(self, request: HttpRequest, number: str) -> HttpResponseBase:
         """One line a request."""
-        invoice = await read(lambda: _one(self.caller.organization, number))
+        invoice = await in_thread(lambda: _one(self.caller.organization, number))
         return StreamingHttpResponse(
             _streamed(usage_csv(invoice)),
             content_type="text/csv; charset=utf-8",
@@ -171,9 +172,9 @@ class InvoiceProof(BillingEndpoint):
     async def get(self, request: HttpRequest, number: str) -> HttpResponseBase:
         """Of one request, or of them all."""
         wanted = _request(request.GET.get("request"))
-        invoice = await read(lambda: _proved(self.caller.organization, number))
+        invoice = await in_thread(lambda: _proved(self.caller.organization, number))
         if wanted is not None:
-            return Json(await read(lambda: proof.single(invoice, wanted)))
+            return Json(await in_thread(lambda: proof.single(invoice, wanted)))
         return StreamingHttpResponse(
             _streamed(proof.whole(invoice)),
             content_type="application/x-ndjson",
@@ -198,7 +199,7 @@ def _proved(organization: int, number: str) -> Invoice:
 
 
 async def _streamed(pieces: Iterator[Piece]) -> AsyncIterator[Piece]:
-    while (piece := await read(lambda: next(pieces, None))) is not None:
+    while (piece := await in_thread(lambda: next(pieces, None))) is not None:
         yield piece
 
 

@@ -9,7 +9,6 @@ from drf_spectacular.utils import extend_schema
 from pydantic import BaseModel, ConfigDict, Field, HttpUrl
 
 from billing import checkouts, events, gateway
-from billing.api.access import read
 from billing.receivables import Checkout
 from billing.remote import Forged
 from billing.soon import soon
@@ -17,6 +16,7 @@ from kit import money
 from kit.edge import Endpoint, Json, NotFound, body
 from kit.errors import Invalid
 from kit.idempotency import HEADER, checked
+from kit.threads import in_thread
 from tenants.auth import Caller, authenticate
 from tenants.roles import Action
 
@@ -80,7 +80,7 @@ class Checkouts(Endpoint):
             soon("billing.open_checkout", checkout=str(found.pk))
             return found
 
-        return Json(_page(await read(ask)), status=202)
+        return Json(_page(await in_thread(ask)), status=202)
 
 
 class OneCheckout(Endpoint):
@@ -102,7 +102,7 @@ class OneCheckout(Endpoint):
     async def get(self, request: HttpRequest, identifier: UUID) -> HttpResponseBase:
         """Where it is, as soon as Stripe has answered."""
         rows = Checkout.objects.for_org(self.caller.organization).filter(pk=identifier)
-        found = await read(rows.first)
+        found = await in_thread(rows.first)
         if found is None:
             raise NotFound(f"There is no page {identifier}.")
         return Json(_page(found))
@@ -125,7 +125,7 @@ class StripeEvents(Endpoint):
             return event
 
         try:
-            return Json({"received": await read(receive)})
+            return Json({"received": await in_thread(receive)})
         except Forged as error:
             raise Invalid(str(error), param="Stripe-Signature") from error
 

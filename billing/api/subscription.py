@@ -8,14 +8,12 @@ from drf_spectacular.utils import OpenApiExample, extend_schema
 from pydantic import BaseModel, ConfigDict, Field
 
 from billing import subscriptions
-from billing.api.access import read
+from billing.api.access import AccountEndpoint
 from billing.offers import PlanTerms, Subscription
 from billing.subscriptions import Quote
-from kit.edge import Endpoint, Json, body
+from kit.edge import Json, body
 from kit.money import decimal
-from tenants.audit import Actor
-from tenants.auth import Caller, authenticate
-from tenants.roles import Action
+from kit.threads import in_thread
 
 
 class OfferedPlan(BaseModel):
@@ -80,22 +78,7 @@ class QuotedPlan(BaseModel):
     trial: bool
 
 
-class _Plans(Endpoint):
-    caller: Caller
-
-    async def before(self, request: HttpRequest) -> None:
-        """Everyone who may see usage looks; whoever may pay chooses."""
-        self.caller = await authenticate(request.headers.get("Authorization"))
-        reads = request.method == "GET"
-        self.caller.allow(Action.READ_USAGE if reads else Action.MANAGE_BILLING)
-
-    @property
-    def actor(self) -> Actor:
-        """For the audit log."""
-        return Actor(f"user:{self.caller.user}")
-
-
-class Plans(_Plans):
+class Plans(AccountEndpoint):
     """What there is to choose from."""
 
     @extend_schema(
@@ -104,11 +87,11 @@ class Plans(_Plans):
     async def get(self, request: HttpRequest) -> HttpResponseBase:
         """In the organization's currency, the cheapest first."""
         now, organization = timezone.now(), self.caller.organization
-        found = await read(lambda: subscriptions.offered(organization=organization, now=now))
+        found = await in_thread(lambda: subscriptions.offered(organization=organization, now=now))
         return Json(OfferedPlans(data=[_offered(each) for each in found]).model_dump())
 
 
-class OneSubscription(_Plans):
+class OneSubscription(AccountEndpoint):
     """The organization's plan."""
 
     @extend_schema(
@@ -119,7 +102,7 @@ class OneSubscription(_Plans):
     )
     async def get(self, request: HttpRequest) -> HttpResponseBase:
         """And what comes next."""
-        found = await read(lambda: subscriptions.current(self.caller.organization))
+        found = await in_thread(lambda: subscriptions.current(self.caller.organization))
         return Json(_standing(found).model_dump())
 
     @extend_schema(
@@ -150,7 +133,7 @@ class OneSubscription(_Plans):
             )
             return _standing(subscriptions.current(self.caller.organization))
 
-        return Json((await read(choose)).model_dump())
+        return Json((await in_thread(choose)).model_dump())
 
     @extend_schema(
         operation_id="cancel_plan",
@@ -167,10 +150,10 @@ class OneSubscription(_Plans):
             subscriptions.cancel(organization=organization, now=now, by=self.actor)
             return _standing(subscriptions.current(organization))
 
-        return Json((await read(cancel)).model_dump())
+        return Json((await in_thread(cancel)).model_dump())
 
 
-class SubscriptionQuote(_Plans):
+class SubscriptionQuote(AccountEndpoint):
     """What it would come to."""
 
     @extend_schema(
@@ -184,7 +167,7 @@ class SubscriptionQuote(_Plans):
     async def post(self, request: HttpRequest) -> HttpResponseBase:
         """Changes nothing."""
         wanted, now = await body(request, WantedPlan), timezone.now()
-        found = await read(
+        found = await in_thread(
             lambda: subscriptions.quote(
                 organization=self.caller.organization,
                 plan=wanted.plan,

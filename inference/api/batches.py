@@ -19,7 +19,7 @@ from inference.batches.models import Batch, StoredFile
 from kit import origin
 from kit.edge import Json, body
 from kit.errors import Invalid
-from tenants.api.access import in_thread
+from kit.threads import in_thread
 
 _MOST = 100
 _OURS = int(files.LONGEST.total_seconds())

@@ -16,7 +16,7 @@ from inference.batches import files
 from inference.batches.models import StoredFile
 from kit.edge import Json
 from kit.errors import Invalid
-from tenants.api.access import in_thread
+from kit.threads import in_thread
 
 _UPLOADED = (StoredFile.Purpose.BATCH, StoredFile.Purpose.USER_DATA)
 _FIELDS = {"purpose", "expires_after[anchor]", "expires_after[seconds]"}

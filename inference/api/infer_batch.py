@@ -21,7 +21,7 @@ from inference.batches.results import Result
 from kit import origin
 from kit.edge import Json, body
 from kit.errors import Invalid
-from tenants.api.access import in_thread
+from kit.threads import in_thread
 
 MOST_REQUESTS = 1_000
 _PAGE = 100

@@ -17,7 +17,7 @@ from inference.live import so_far
 from inference.stream import Ended, entry_order, texts_of
 from kit.edge import Json
 from kit.errors import Invalid
-from tenants.api.access import in_thread
+from kit.threads import in_thread
 from tenants.models import Retention
 
 

@@ -13,7 +13,7 @@ from django.conf import settings
 from redis.exceptions import RedisError
 
 from inference import jobs
-from inference.announce import Work, announce
+from inference.announce import Announcement, announce
 from inference.catalog.offers import Offer
 from inference.engine import load_embedder, load_engine
 from inference.worker.embedding import EmbeddingStation
@@ -65,7 +65,7 @@ class Host:
         if left <= 0 or offer is None or passed >= _MOST_PASSES or self._has_room(model):
             return
         if jobs.unclaimed(model, older_than_ms=0):
-            announce(Work(model, offer.queue, count=left, passed=passed + 1))
+            announce(Announcement(model, offer.queue, count=left, passed=passed + 1))
 
     def serve(self, model: str, *, most: int | None = None) -> int:
         """Begin waiting requests of a model until none waits or none fits; returns how many.
@@ -174,6 +174,6 @@ class Host:
             station.drop(held)
         for held in left if models else []:
             offer = self._stations.offers[held.claim.job.model]
-            announce(Work(offer.name, offer.queue))
+            announce(Announcement(offer.name, offer.queue))
         if left:
             log.info("handed over", model=station.offer.name, requests=len(left))

@@ -11,7 +11,7 @@ from django.db import connection
 from redis.exceptions import RedisError
 
 from inference import finish, jobs, pace
-from inference.announce import Work, announce
+from inference.announce import Announcement, announce
 from inference.catalog.offers import published
 from inference.fleet import Fleet, fleet_now
 from inference.jobs import Verdict
@@ -122,7 +122,7 @@ class Watch:
         for offer in self._stations.offers.values():
             waiting = jobs.unclaimed(offer.name, older_than_ms=_OVERDUE_MS)
             if count := min(waiting, self._stations.free(offer.name)):
-                announce(Work(offer.name, offer.queue, count=count))
+                announce(Announcement(offer.name, offer.queue, count=count))
 
     def _is_reaper(self) -> bool:
         """One worker at a time reaps; nobody does until Redis is up for longer than a lease."""
@@ -160,7 +160,7 @@ def reap() -> None:
     for model in jobs.requeue_expired():
         offer = published().get(model)
         if offer is not None:
-            announce(Work(model, offer.queue))
+            announce(Announcement(model, offer.queue))
     fleet = fleet_now()
     pace.publish(fleet)
     _turn_away(fleet)

@@ -1,10 +1,8 @@
 """What every endpoint of an organization does first: who calls, and whether they may."""
 
-import asyncio
-from collections.abc import Callable, Mapping
-from typing import ClassVar, ParamSpec, TypeVar
+from collections.abc import Mapping
+from typing import ClassVar
 
-from django.db import close_old_connections
 from django.http import HttpRequest
 
 from kit.edge import Endpoint
@@ -13,9 +11,6 @@ from tenants.audit import Actor
 from tenants.auth import Caller, authenticate
 from tenants.models import ApiKey, User
 from tenants.roles import Action
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 
 class OrganizationEndpoint(Endpoint):
@@ -30,18 +25,6 @@ class OrganizationEndpoint(Endpoint):
         if request.method != "OPTIONS":
             method = "GET" if request.method == "HEAD" else str(request.method)
             self.caller.allow(self.actions[method])
-
-
-async def in_thread(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Blocking work on the database, beside the event loop."""
-
-    def run() -> T:
-        try:
-            return work(*args, **kwargs)
-        finally:
-            close_old_connections()
-
-    return await asyncio.to_thread(run)
 
 
 def actor(caller: Caller) -> Actor:

@@ -11,8 +11,9 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from kit.edge import Json, check
 from kit.errors import Invalid
+from kit.threads import in_thread
 from tenants import trail
-from tenants.api.access import OrganizationEndpoint, in_thread
+from tenants.api.access import OrganizationEndpoint
 from tenants.roles import Action
 from tenants.trail import Filter
 

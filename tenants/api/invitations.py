@@ -10,9 +10,10 @@ from drf_spectacular.utils import extend_schema
 from pydantic import BaseModel, ConfigDict, Field
 
 from kit.edge import Endpoint, Json, body
+from kit.threads import in_thread
 from tenants import invitations
 from tenants.accounts import letters
-from tenants.api.access import OrganizationEndpoint, actor, in_thread
+from tenants.api.access import OrganizationEndpoint, actor
 from tenants.auth import authenticate_person
 from tenants.invitations import Send
 from tenants.models import Invitation, Role, User

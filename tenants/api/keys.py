@@ -12,8 +12,9 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 from kit.edge import Endpoint, Json, body, check
 from kit.errors import Invalid
 from kit.origin import network
+from kit.threads import in_thread
 from tenants import keyring, keys, throttle
-from tenants.api.access import OrganizationEndpoint, actor, in_thread
+from tenants.api.access import OrganizationEndpoint, actor
 from tenants.keyring import Manager
 from tenants.models import ApiKey, an_ed25519_key, every_scope
 from tenants.roles import Action

@@ -9,8 +9,8 @@ from drf_spectacular.utils import extend_schema
 from pydantic import BaseModel, ConfigDict, Field
 
 from kit.edge import Endpoint, Json, body
+from kit.threads import in_thread
 from tenants import logins, throttle
-from tenants.api.access import in_thread
 from tenants.auth import authenticate_person
 from tenants.models import Membership, User
 from tenants.tokens import Pair

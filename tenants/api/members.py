@@ -11,8 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from kit.edge import Json, body
 from kit.errors import Invalid
+from kit.threads import in_thread
 from tenants import members
-from tenants.api.access import OrganizationEndpoint, actor, in_thread
+from tenants.api.access import OrganizationEndpoint, actor
 from tenants.models import Membership, Role
 from tenants.roles import Action
 

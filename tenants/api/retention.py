@@ -6,8 +6,9 @@ from drf_spectacular.utils import extend_schema
 from pydantic import BaseModel, ConfigDict, Field
 
 from kit.edge import Json, body
+from kit.threads import in_thread
 from tenants import organizations
-from tenants.api.access import OrganizationEndpoint, actor, in_thread
+from tenants.api.access import OrganizationEndpoint, actor
 from tenants.models import Organization, Retention
 from tenants.roles import Action
 

@@ -8,8 +8,8 @@ from drf_spectacular.utils import extend_schema
 from pydantic import BaseModel, Field
 
 from kit.edge import Endpoint, Json
+from kit.threads import in_thread
 from tenants import audit, logins
-from tenants.api.access import in_thread
 from tenants.auth import claims_of
 from tenants.devices import device
 from tenants.models import User

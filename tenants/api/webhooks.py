@@ -10,7 +10,8 @@ from drf_spectacular.utils import extend_schema
 from pydantic import BaseModel, ConfigDict, Field
 
 from kit.edge import Json, body
-from tenants.api.access import OrganizationEndpoint, actor, in_thread
+from kit.threads import in_thread
+from tenants.api.access import OrganizationEndpoint, actor
 from tenants.roles import Action
 from tenants.webhooks import hooks
 from tenants.webhooks.events import Kind

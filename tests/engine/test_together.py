@@ -147,3 +147,17 @@ def test_drafts_that_never_come_true_are_proposed_less_and_less() -> None:
         proposed += len(found)
         drafts.judge(len(found), 0)
     assert proposed < 15
+
+
+def test_a_crowd_that_waits_beside_one_answer_begins_together() -> None:
+    engine, answers = Engine(RowHashRunner(slots=16, endless=True), TEXT), Answers()
+    engine.submit(work("first", [40], max_tokens=200))
+    for _ in range(3):
+        answers.take(engine.step())
+    for number in range(15):
+        engine.submit(work(str(number), [60 + number] * 20, max_tokens=200))
+    steps = 0
+    while len(answers) < 16 or not all(answer.tokens for answer in answers.values()):
+        answers.take(engine.step())
+        steps += 1
+    assert steps < 25

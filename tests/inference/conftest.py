@@ -9,7 +9,7 @@ from redis import Redis
 
 from billing import pricing
 from billing.models import Account, PriceVersion
-from inference.announce import Work
+from inference.announce import Announcement
 from inference.catalog import offers
 from inference.catalog.offers import Offer
 from inference.engine import Sampling
@@ -50,7 +50,7 @@ def announced(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The models announced, instead of a broker that nobody consumes."""
     said: list[str] = []
 
-    def note(work: Work) -> None:
+    def note(work: Announcement) -> None:
         said.extend([work.model] * work.count)
 
     for module in ("inference.admission", "inference.worker.host", "inference.worker.watch"):

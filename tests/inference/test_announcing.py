@@ -8,27 +8,29 @@ from hypothesis import strategies as st
 
 from billing.models import Account
 from inference import jobs
-from inference.announce import Work, gathered
+from inference.announce import Announcement, gathered
 from inference.catalog.offers import Offer
 from inference.jobs import Job
 from inference.worker import Host
 from tests.inference.parts import ECHO
 
 WORKS = st.lists(
-    st.builds(Work, st.sampled_from("ab"), st.just("q"), st.integers(1, 9), st.integers(0, 2)),
+    st.builds(
+        Announcement, st.sampled_from("ab"), st.just("q"), st.integers(1, 9), st.integers(0, 2)
+    ),
     min_size=1,
 )
 
 
 @given(WORKS)
-def test_gathered_announcements_speak_of_the_same_requests(found: list[Work]) -> None:
+def test_gathered_announcements_speak_of_the_same_requests(found: list[Announcement]) -> None:
     told = list(gathered(found))
     assert max(work.count for work in told) <= 4
     assert _counts(told) == _counts(found)
     assert len(told) <= sum(work.count for work in found)
 
 
-def _counts(works: list[Work]) -> Counter[tuple[str, int]]:
+def _counts(works: list[Announcement]) -> Counter[tuple[str, int]]:
     counts = Counter[tuple[str, int]]()
     for work in works:
         counts[work.model, work.passed] += work.count
