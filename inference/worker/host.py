@@ -57,12 +57,13 @@ class Host:
     def heed(self, model: str, *, count: int, passed: int) -> None:
         """Take the `count` waiting requests of an announcement, or what fits of them.
 
-        What does not fit is announced on, to the next worker, some times; whoever is full for
-        longer claims by himself as slots fall free.
+        A worker with much room takes what else waits too, up to half of it: so a crowd begins at
+        once, and other workers still get their share. What does not fit is announced on, to the
+        next worker, some times; whoever is full for longer claims by himself as slots fall free.
         """
-        left = count - self.serve(model, most=count)
+        left = count - self.serve(model, most=max(count, self._room(model) // 2))
         offer = self._stations.offers.get(model)
-        if left <= 0 or offer is None or passed >= _MOST_PASSES or self._has_room(model):
+        if left <= 0 or offer is None or passed >= _MOST_PASSES or self._room(model):
             return
         if jobs.unclaimed(model, older_than_ms=0):
             announce(Announcement(model, offer.queue, count=left, passed=passed + 1))
@@ -85,9 +86,10 @@ class Host:
             begun += 1
         return begun
 
-    def _has_room(self, model: str) -> bool:
+    def _room(self, model: str) -> int:
+        """How many more requests fit."""
         station = None if self._draining.is_set() else self._stations.running(model)
-        return station is not None and station.free > 0
+        return station.free if station is not None else 0
 
     def _claim(self, station: Station, model: str) -> Held | None:
         """Lease a request that fits; one at a time, so that it is known whose run here already."""

@@ -115,13 +115,12 @@ class Station:
             self._free -= 1
             return True
 
-    def free_slot(self, count: int = 1) -> None:
-        """Give it back; a full station has what waits claimed."""
+    def free_slot(self, count: int = 1) -> bool:
+        """Give it back; whether there was no other."""
         with self._lock:
             was_full = self._free <= 0
             self._free += count
-        if was_full:
-            self._claimer.wake()
+        return was_full
 
     def close(self) -> bool:
         """Take no more if nothing runs; whether that is so."""
@@ -203,14 +202,15 @@ class Station:
         return held.asked(self._adapters)
 
     def _let_go(self, held: Held) -> bool:
-        """Forget it, and free its slots; False if that was done already."""
+        """Forget it, free its slots and have what waits claimed; False if that was done already."""
         first, *others = held.choices.works
         if self._held.pop(first, None) is None:
             return False
         for work in others:
             self._held.pop(work, None)
         held.gone.set()
-        self.free_slot(len(held.choices.works))
+        if self.free_slot(len(held.choices.works)):
+            self._claimer.wake()
         return True
 
     def _judge(self, outcome: Outcome) -> None:

@@ -1,6 +1,9 @@
 """Announcements: gathered, spread over workers, handed on by those that are full."""
 
 from collections import Counter
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -10,9 +13,10 @@ from billing.models import Account
 from inference import jobs
 from inference.announce import Announcement, gathered
 from inference.catalog.offers import Offer
-from inference.jobs import Job
+from inference.jobs import Claim, Job
 from inference.worker import Host
-from tests.inference.parts import ECHO
+from kit.ids import request_id
+from tests.inference.parts import ECHO, submit
 
 WORKS = st.lists(
     st.builds(
@@ -68,5 +72,44 @@ def test_nothing_that_waits_is_nothing_to_hand_on(
             pass
         host.heed(ECHO, count=3, passed=0)
         assert announced == []
+    finally:
+        host.drain(0)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_full_worker_that_finds_nothing_to_claim_does_not_look_again(
+    account: Account, echo: Offer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host = Host([echo], slots=1)
+    host.start()
+    asked: list[str] = []
+    claim = jobs.claim
+
+    def counted(**how: Any) -> Claim | None:
+        asked.append(how["model"])
+        return claim(**how)
+
+    try:
+        assert host._stations[ECHO].take_slot()
+        monkeypatch.setattr(jobs, "claim", counted)
+        assert host.serve(ECHO) == 0
+        assert asked == [ECHO]
+        assert not host._stations[ECHO]._claimer._woken.is_set()
+    finally:
+        host.drain(0)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_an_idle_worker_takes_half_its_room_of_what_waits(
+    account: Account, echo: Offer, one: Job
+) -> None:
+    host = Host([echo], slots=8)
+    host.start()
+    try:
+        submit(*(replace(one, id=request_id(datetime.now(UTC))) for _ in range(7)))
+        host.heed(ECHO, count=1, passed=0)
+        assert jobs.unclaimed(ECHO, older_than_ms=0) == 4
+        host.heed(ECHO, count=3, passed=0)
+        assert jobs.unclaimed(ECHO, older_than_ms=0) <= 1
     finally:
         host.drain(0)
