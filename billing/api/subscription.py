@@ -139,7 +139,7 @@ class OneSubscription(AccountEndpoint):
         operation_id="cancel_plan",
         tags=["Usage"],
         summary="Cancel at the end of the period",
-        responses=Standing,
+        responses={200: Standing},
     )
     async def delete(self, request: HttpRequest) -> HttpResponseBase:
         """It holds until then."""

@@ -59,6 +59,13 @@ class WebhookEntries(BaseModel):
     data: list[WebhookEntry]
 
 
+class Deleted(BaseModel):
+    """A webhook that is no more."""
+
+    id: UUID
+    deleted: bool = True
+
+
 class DeliveryEntry(BaseModel):
     """An event on its way: waiting, delivered or failed."""
 
@@ -151,7 +158,7 @@ class OneWebhook(OrganizationEndpoint):
         operation_id="webhooks_delete",
         tags=_TAGS,
         summary="Delete a webhook",
-        responses={200: None},
+        responses={200: Deleted},
     )
     async def delete(self, request: HttpRequest, identifier: UUID) -> Json:
         """And what it was told."""
@@ -161,7 +168,7 @@ class OneWebhook(OrganizationEndpoint):
             hooks.remove(self.caller.organization, identifier, by=actor(self.caller), now=now)
 
         await in_thread(remove)
-        return Json({"id": str(identifier), "deleted": True})
+        return Json(Deleted(id=identifier).model_dump(mode="json"))
 
 
 class WebhookRotation(OrganizationEndpoint):
