@@ -120,8 +120,9 @@ async def admit(
     scopes = limits.scopes(caller, model=wish.offer.name)
     job = _job(caller, wish, request, price.version, scopes)
     submit = partial(jobs.submit, job=job, ring=ring, web=web, keep=keep)
-    standing = await _enter(job, price, scopes, submit)
-    announce(Announcement(job.model, wish.offer.queue, request=str(request)))
+    standing, to_be_told = await _enter(job, price, scopes, submit)
+    if to_be_told:
+        announce(Announcement(job.model, wish.offer.queue, request=str(request)))
     return Admitted(job=job, standing=standing)
 
 
@@ -142,13 +143,15 @@ async def admit_again(job: Job, *, request: UUID) -> None:
         counted=(),
     )
     submit = partial(jobs.submit, job=fresh, ring=ring, web="", keep=jobs.KEPT_LONG_SECONDS)
-    await _enter(fresh, price, (), submit)
-    announce(Announcement(job.model, model.queue, request=str(request)))
+    _, to_be_told = await _enter(fresh, price, (), submit)
+    if to_be_told:
+        announce(Announcement(job.model, model.queue, request=str(request)))
 
 
 async def _enter(
     job: Job, price: pricing.Price, scopes: Sequence[Scope], submit: Callable[..., None]
-) -> limits.Standing:
+) -> tuple[limits.Standing, bool]:
+    """Where its caller stands then, and whether the workers are to be told."""
     most = pricing.most(price, **job.units(read=job.input_tokens, written=job.output_tokens))
     scripts = partial(_scripts, scopes=scopes, job=job, most=most, submit=submit)
     try:
@@ -158,14 +161,16 @@ async def _enter(
         raise
 
 
-async def _try_until_paid(job: Job, scopes: Sequence[Scope], scripts: Scripts) -> limits.Standing:
+async def _try_until_paid(
+    job: Job, scopes: Sequence[Scope], scripts: Scripts
+) -> tuple[limits.Standing, bool]:
     give_up = time.monotonic() + _CREDIT_WAIT
     while True:
         replies = await async_pipeline(scripts)
         try:
             standing = limits.admitted(replies[0], scopes)
             credit.reserved(replies[1])
-            jobs.submitted(replies[2])
+            to_be_told = jobs.submitted(replies[2])
         except credit.CreditMissing:
             await asyncio.to_thread(credit.rebuild, job.organization)
         except credit.CreditReserved:
@@ -173,7 +178,7 @@ async def _try_until_paid(job: Job, scopes: Sequence[Scope], scripts: Scripts) -
                 raise
             await asyncio.sleep(0.05)
         else:
-            return standing
+            return standing, to_be_told
 
 
 async def withdraw(job: Job) -> None:

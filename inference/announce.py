@@ -1,15 +1,13 @@
 """Telling the workers, through Celery, that a model has work. What to do, they claim from Redis.
 
-Publishing to a broker blocks, so one thread a process does it, off the event loop. What gathers
-while it does goes out together, a few requests an announcement: a broker's message costs more than
-a claim, yet a crowd is to be spread over the workers. Should an announcement be lost with its
-process, a worker's watch announces the waiting request again.
+A broker's message costs more than a claim, so a model has one under way at a time (`jobs.submit`,
+`jobs.to_be_told`): whoever gets it looks for all that waits. Publishing to a broker blocks, so one
+thread a process does it, off the event loop. Should an announcement be lost with its process, a
+worker's watch announces again.
 """
 
-from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 from threading import Lock, Thread
 
 import structlog
@@ -17,22 +15,20 @@ from celery import current_app
 
 RUN = "inference.run"
 """The task's name."""
-_TOGETHER = 4
-"""The most requests in one announcement."""
 
 log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
 class Announcement:
-    """Requests that wait for a model; `passed` full workers have handed the announcement on.
+    """Requests wait for a model; `passed` full workers have passed it on.
 
-    `request` is one request's id, if it is one: it becomes the task's, to be found in logs.
+    `request` is the id of the one that caused it, if one did: it becomes the task's, to be found
+    in logs.
     """
 
     model: str
     queue: str
-    count: int = 1
     passed: int = 0
     request: str = ""
 
@@ -56,36 +52,17 @@ class Announcer:
 
     def _run(self) -> None:
         while True:
-            found = [self._pending.get()]
+            work = self._pending.get()
             try:
-                while True:
-                    found.append(self._pending.get_nowait())
-            except Empty:
-                pass
-            for one in gathered(found):
-                try:
-                    _send(one)
-                except Exception as error:
-                    log.warning("an announcement failed; it is repeated later", error=str(error))
-
-
-def gathered(found: list[Announcement]) -> Iterator[Announcement]:
-    """The same requests in fewer announcements."""
-    if len(found) == 1 and found[0].count <= _TOGETHER:
-        yield found[0]
-        return
-    counts = Counter[tuple[str, str, int]]()
-    for work in found:
-        counts[work.model, work.queue, work.passed] += work.count
-    for (model, queue, passed), left in counts.items():
-        for done in range(0, left, _TOGETHER):
-            yield Announcement(model, queue, count=min(_TOGETHER, left - done), passed=passed)
+                _send(work)
+            except Exception as error:
+                log.warning("an announcement failed; it is repeated later", error=str(error))
 
 
 def _send(work: Announcement) -> None:
     current_app.send_task(
         RUN,
-        kwargs={"model": work.model, "count": work.count, "passed": work.passed},
+        kwargs={"model": work.model, "passed": work.passed},
         queue=work.queue,
         task_id=work.request or None,
         ignore_result=True,

@@ -50,8 +50,12 @@ MOST_CHOICES = 8
 _LUA = Path(__file__).parent / "lua"
 _SUBMIT, _CLAIM, _RENEW = (Lua(_LUA / f"{n}.lua") for n in ("submit", "claim", "renew"))
 _REQUEUE, _CANCEL, _ATTACH = (Lua(_LUA / f"{n}.lua") for n in ("requeue", "cancel", "attach"))
-_TURN_AWAY = Lua(_LUA / "turn_away.lua")
+_TURN_AWAY, _TELL = (Lua(_LUA / f"{n}.lua") for n in ("turn_away", "tell"))
 
+_TOLD_MS = 1_000
+"""How long an announcement is taken to be under way; a lost one holds the next back for no more."""
+_MOST_PASSES = 8
+"""How many full workers pass an announcement on."""
 _BOOKS_RETRY_SECONDS = 10.0
 
 _ASKED = frozenset({"prompt", "lengths", "messages", "sampling", "sealed"})
@@ -259,13 +263,17 @@ def submit(
             settings.BOOKS_BEHIND_SECONDS * 1000,
             MOST_UNBOOKED,
             settings.QUEUE_SECONDS * 2000,
+            _TOLD_MS,
         ],
     )
 
 
-def submitted(reply: Sequence[Any]) -> None:
-    """Check the script's reply; raises `QueueFull` or `BooksBehind`, or `Unavailable` if it did
-    not act."""
+def submitted(reply: Sequence[Any]) -> bool:
+    """Whether the workers are to be told, from the script's reply; it is not needed while an
+    announcement is under way, since whoever gets that looks for all that waits.
+
+    Raises `QueueFull` or `BooksBehind`, or `Unavailable` if the script did not act.
+    """
     if reply[0] == b"full":
         raise QueueFull(
             f"{int(reply[1]):,} requests wait for this model already; try again shortly.",
@@ -279,6 +287,21 @@ def submitted(reply: Sequence[Any]) -> None:
         )
     if reply[0] != b"ok":
         raise Unavailable("The request did not get in; nothing was charged. Try again.")
+    return bool(reply[1])
+
+
+def heard(model: str) -> None:
+    """An announcement has come, and who got it is about to look: what comes now is told again."""
+    state().delete(f"queue:{model}:told")
+
+
+def to_be_told(model: str, *, passed: int = 0) -> bool:
+    """Whether some wait for a model and nobody else has told the workers yet.
+
+    `passed` full workers have passed the announcement on: when all have, nobody tells them for a
+    while, for each claims by itself as soon as it has room.
+    """
+    return bool(_TELL([f"queue:{model}", "workers"], [passed, _MOST_PASSES, _TOLD_MS]))
 
 
 def claim(*, model: str, worker: str, passing_over: Collection[int] = frozenset()) -> Claim | None:

@@ -70,7 +70,7 @@ def purge_dead_letters() -> int:
 
 
 @shared_task(name=RUN, ignore_result=True)
-def run(model: str = "", count: int = 1, passed: int = 0, **_: Any) -> None:
+def run(model: str = "", passed: int = 0, **_: Any) -> None:
     """There is work for `model`."""
     if Serving.host is not None:
-        Serving.host.heed(model, count=count, passed=passed)
+        Serving.host.heed(model, passed=passed)

@@ -6,9 +6,11 @@
 -- ARGV rid, organization, model, priority, cost (tokens at most), web, spec, most waiting,
 --      model version, seconds to keep it after its end, seconds to keep its stream,
 --      what was asked, sealed; the same for the history, or ""; ms that the books may be behind, most
---      requests that they may be behind, ms after which a waiting request has waited too long
--- -> {"ok"} | {"full", waiting, ms until there is room} | {"behind", ms} | {"skipped"}
-if redis.call('EXISTS', KEYS[2]) == 1 then return {'ok'} end
+--      requests that they may be behind, ms after which a waiting request has waited too long,
+--      ms that an announcement is taken to be under way
+-- -> {"ok", 1 if the workers are to be told} | {"full", waiting, ms until there is room}
+--  | {"behind", ms} | {"skipped"}
+if redis.call('EXISTS', KEYS[2]) == 1 then return {'ok', 1} end
 local epoch = string.match(redis.call('GET', KEYS[1]) or '', '^credit:(%d+)$')
 if not epoch then return {'skipped'} end
 local rid, org, model, priority = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
@@ -80,7 +82,7 @@ redis.call('HSET', KEYS[2], 'state', 'waiting', 'org', org, 'model', model, 'pri
 if ARGV[6] == '' then redis.call('HSET', KEYS[2], 'patient', 1) end
 if ARGV[13] ~= '' then redis.call('HSET', KEYS[2], 'asked', ARGV[13]) end
 redis.call('ZADD', KEYS[3], now, rid)
-redis.call('RPUSH', KEYS[3] .. ':' .. priority .. ':' .. org, rid)
+local ahead = redis.call('RPUSH', KEYS[3] .. ':' .. priority .. ':' .. org, rid) - 1
 local orgs = KEYS[3] .. ':' .. priority
 if not redis.call('ZSCORE', orgs, org) then
   -- Who comes back after a pause starts level with the least served, not with old credit.
@@ -88,4 +90,9 @@ if not redis.call('ZSCORE', orgs, org) then
   local floor = tonumber(redis.call('GET', KEYS[3] .. ':floor') or 0)
   redis.call('ZADD', orgs, math.max(served, floor), org)
 end
-return {'ok'}
+-- Nobody is told while an announcement is under way; or while every worker is full, but for the
+-- first of an organization, for which there may be room beyond the slots.
+local told = redis.call('GET', KEYS[3] .. ':told')
+if told == 'called' or told and ahead > 0 then return {'ok', 0} end
+redis.call('SET', KEYS[3] .. ':told', 'called', 'PX', ARGV[17])
+return {'ok', 1}

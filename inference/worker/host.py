@@ -27,9 +27,6 @@ from inference.worker.watch import Watch
 _SPARE = 4
 """Requests that a full engine still takes, of organizations that run nothing in it."""
 
-_MOST_PASSES = 8
-"""How often an announcement that a worker has no room for goes on."""
-
 log = structlog.get_logger()
 
 
@@ -54,19 +51,21 @@ class Host:
         self._watch.start()
         log.info("serving", worker=self.name, models=list(self._stations.offers))
 
-    def heed(self, model: str, *, count: int, passed: int) -> None:
-        """Take the `count` waiting requests of an announcement, or what fits of them.
+    def heed(self, model: str, *, passed: int) -> None:
+        """Requests wait: take them, up to half of the room, so that other workers get their share.
 
-        A worker with much room takes what else waits too, up to half of it: so a crowd begins at
-        once, and other workers still get their share. What does not fit is announced on, to the
-        next worker, some times; whoever is full for longer claims by himself as slots fall free.
+        Should more wait, the next worker is told; a full one passes the announcement on, and claims
+        by itself as slots fall free.
         """
-        left = count - self.serve(model, most=max(count, self._room(model) // 2))
+        jobs.heard(model)
+        most = max(1, self._room(model) // 2)
+        begun = self.serve(model, most=most)
         offer = self._stations.offers.get(model)
-        if left <= 0 or offer is None or passed >= _MOST_PASSES or self._room(model):
+        if offer is None or (begun < most and self._room(model)):
             return
-        if jobs.unclaimed(model, older_than_ms=0):
-            announce(Announcement(model, offer.queue, count=left, passed=passed + 1))
+        passed = 0 if begun else passed + 1
+        if jobs.to_be_told(model, passed=passed):
+            announce(Announcement(model, offer.queue, passed=passed))
 
     def serve(self, model: str, *, most: int | None = None) -> int:
         """Begin waiting requests of a model until none waits or none fits; returns how many.
@@ -174,8 +173,7 @@ class Host:
             models = []
         for held in left:
             station.drop(held)
-        for held in left if models else []:
-            offer = self._stations.offers[held.claim.job.model]
-            announce(Announcement(offer.name, offer.queue))
+        for model in set(models):
+            announce(Announcement(model, self._stations.offers[model].queue))
         if left:
             log.info("handed over", model=station.offer.name, requests=len(left))

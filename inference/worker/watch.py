@@ -120,9 +120,10 @@ class Watch:
     def _announce_again(self) -> None:
         """An announcement can be lost with its process, or with the broker."""
         for offer in self._stations.offers.values():
-            waiting = jobs.unclaimed(offer.name, older_than_ms=_OVERDUE_MS)
-            if count := min(waiting, self._stations.free(offer.name)):
-                announce(Announcement(offer.name, offer.queue, count=count))
+            if self._stations.free(offer.name) and jobs.unclaimed(
+                offer.name, older_than_ms=_OVERDUE_MS
+            ):
+                announce(Announcement(offer.name, offer.queue))
 
     def _is_reaper(self) -> bool:
         """One worker at a time reaps; nobody does until Redis is up for longer than a lease."""
@@ -157,7 +158,7 @@ class Watch:
 def reap() -> None:
     """Put dead workers' requests back in line, turn away whom nobody serves, tell how long lines
     may be, and book what was left sealed."""
-    for model in jobs.requeue_expired():
+    for model in set(jobs.requeue_expired()):
         offer = published().get(model)
         if offer is not None:
             announce(Announcement(model, offer.queue))

@@ -51,7 +51,7 @@ def announced(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     said: list[str] = []
 
     def note(work: Announcement) -> None:
-        said.extend([work.model] * work.count)
+        said.append(work.model)
 
     for module in ("inference.admission", "inference.worker.host", "inference.worker.watch"):
         monkeypatch.setattr(f"{module}.announce", note)

@@ -86,8 +86,9 @@ def job(**fields: Any) -> Job:
     )
 
 
-def submit(*some: Job, web: str = "web") -> None:
-    """Put requests in line, past limits and credit."""
+def submit(*some: Job, web: str = "web") -> list[bool]:
+    """Put requests in line, past limits and credit; of which of them the workers are to be told."""
+    told = []
     for each in some:
         ticket, ring = f"ticket:{each.id}", datakeys.ring(each.organization)
         state().set(ticket, "credit:0")
@@ -95,7 +96,8 @@ def submit(*some: Job, web: str = "web") -> None:
         def script(pipe: Any, each: Job = each, ticket: str = ticket, ring: Ring = ring) -> None:
             jobs.submit(pipe, ticket=ticket, job=each, ring=ring, web=web)
 
-        jobs.submitted(pipeline(script)[0])
+        told.append(jobs.submitted(pipeline(script)[0]))
+    return told
 
 
 def append(step: Iterable[tuple[UUID, int, Delta]], organization: int = 1) -> list[str]:
