@@ -10,7 +10,7 @@ Time is Redis's own.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, cast
@@ -149,8 +149,9 @@ class Job:
 
     def dump(self) -> bytes:
         """As stored in Redis, in the clear: all but what was asked."""
-        fields = asdict(replace(self, sealed=b"", prompt_tokens=self.input_tokens))
-        return orjson.dumps({name: fields[name] for name in fields if name not in _ASKED})
+        fields = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        known = {name: fields[name] for name in fields if name not in _ASKED}
+        return orjson.dumps(known | {"prompt_tokens": self.input_tokens})
 
     def seal(self, ring: Ring) -> bytes:
         """What was asked, as stored in Redis: under the organization's data key."""

@@ -17,6 +17,7 @@ class Cache:
         if room < runner.context:
             raise ValueError(f"{room} tokens of cache cannot hold a context of {runner.context}")
         self._runner = runner
+        self._wearing = runner if isinstance(runner, Wearing) else None
         self._room = room
         self._chunk = chunk
         self._slots = Slots(slots)
@@ -30,8 +31,8 @@ class Cache:
             return False
         sequence.slot = self._slots.take()
         self._holders[sequence.slot] = sequence
-        if isinstance(self._runner, Wearing):
-            self._runner.wear(sequence.slot, sequence.work.adapter)
+        if self._wearing is not None:
+            self._wearing.wear(sequence.slot, sequence.work.adapter)
         return True
 
     def reuse(self, sequence: Sequence) -> None:
