@@ -7,7 +7,7 @@ leftwards through X-Forwarded-For, one step for each address in `settings.TRUSTE
 from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, lru_cache
 from ipaddress import (
     IPv4Address,
     IPv4Network,
@@ -92,6 +92,7 @@ def network(text: str) -> Network:
     return ip_network(text.strip())
 
 
+@lru_cache(4096)
 def address(text: str) -> Address | None:
     """As a number; an IPv4 address that is written as IPv6 counts as IPv4."""
     try:
