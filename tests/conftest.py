@@ -6,7 +6,7 @@ from io import StringIO
 
 import pytest
 from django.conf import settings
-from django.db import connection
+from django.test import TransactionTestCase
 from django_tenants.utils import get_tenant_model, schema_context
 from pytest_django import DjangoDbBlocker
 from redis import Redis
@@ -16,6 +16,7 @@ from kit.redis import state
 from tenants import datakeys
 from tenants.models import Organization, User
 from tests import factories
+from tests.emptying import empty
 
 SCHEMAS = ("org_acme", "org_globex")
 """Tenant schemas made once a run: creating one takes all of its migrations."""
@@ -46,54 +47,16 @@ def _fresh_data_keys() -> Iterator[None]:
     datakeys.forget()
 
 
-@pytest.fixture(autouse=True)
-def _empty_tenant_tables(request: pytest.FixtureRequest) -> Iterator[None]:
-    """After a test with real transactions Django empties public; this empties the tenants'."""
-    if not _commits(request):
-        yield
-    else:
-        request.getfixturevalue("transactional_db")
-        yield
-        with connection.cursor() as cursor:
-            cursor.execute(
-                "SELECT format('%%I.%%I', schemaname, tablename) FROM pg_tables"
-                " WHERE schemaname = ANY(%s) AND tablename <> 'django_migrations'",
-                [list(SCHEMAS)],
-            )
-            if tables := ", ".join(name for (name,) in cursor.fetchall()):
-                cursor.execute(f"TRUNCATE {tables}")
-
-
-@pytest.fixture(autouse=True)
-def _emptiable_ledger(request: pytest.FixtureRequest) -> Iterator[None]:
-    """After a test with real transactions Django empties each table; ledger and audit refuse."""
-    if not _commits(request):
-        yield
-        return
-    request.getfixturevalue("transactional_db")
-    _let_ledger_be_emptied(False)
-    yield
-    _let_ledger_be_emptied(True)
-
-
-def _let_ledger_be_emptied(may: bool) -> None:
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT inhrelid::regclass::text FROM pg_inherits"
-            " WHERE inhparent = 'public.billing_ledgerentry'::regclass"
-            " UNION SELECT 'public.billing_ledgerentry'"
-            " UNION SELECT 'public.tenants_auditentry'"
+@pytest.fixture(autouse=True, scope="session")
+def _emptied_quickly() -> Iterator[None]:
+    """After a test with real transactions, of the tenants' schemas too."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            TransactionTestCase,
+            "_fixture_teardown",
+            lambda _: empty(settings.PUBLIC_SCHEMA_NAME, *SCHEMAS),
         )
-        for (table,) in cursor.fetchall():
-            verb = "DISABLE" if may else "ENABLE"
-            cursor.execute(f"ALTER TABLE {table} {verb} TRIGGER ALL")
-
-
-def _commits(request: pytest.FixtureRequest) -> bool:
-    mark = request.node.get_closest_marker("django_db")
-    return "transactional_db" in request.fixturenames or bool(
-        mark and mark.kwargs.get("transaction")
-    )
+        yield
 
 
 @pytest.fixture
