@@ -63,7 +63,7 @@ def main() -> int:
 
 async def soak(stack: Stack, options: argparse.Namespace) -> tuple[Series, int]:
     """Samples of every process, under load."""
-    keys = {slug: organization(stack, slug) for slug in ("soak-a", "soak-b", "soak-c")}
+    keys = {slug: stack.organization(slug) for slug in ("soak-a", "soak-b", "soak-c")}
     crowd = Crowd(stack.url, keys, seed=1, size=options.clients)
     load = asyncio.create_task(crowd.run())
     series: Series = defaultdict(list)
@@ -108,13 +108,6 @@ def regression(times: list[float], values: list[float]) -> tuple[float, float]:
     spread = sum((at - middle) ** 2 for at in times)
     variance = sum(rest**2 for rest in rests) / max(1, len(rests) - 2)
     return slope, (variance / spread) ** 0.5
-
-
-def organization(stack: Stack, slug: str) -> str:
-    """A new organization with credit; its key."""
-    stack.manage("create_organization", slug, "--credit", "1000000")
-    words = stack.manage("create_key", "--organization", slug, "--name", "soak").split()
-    return next(word for word in words if word.startswith("aip_"))
 
 
 def record(table: str) -> None:

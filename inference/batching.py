@@ -14,6 +14,7 @@ from uuid import UUID
 
 import orjson
 import structlog
+from django.db import InterfaceError, OperationalError
 from redis.exceptions import RedisError
 
 from inference import jobs
@@ -22,7 +23,7 @@ from inference.batches import batch as life
 from inference.batches import files, results
 from inference.batches.models import Batch, BatchLine, line_place
 from inference.batches.reading import Unfit, lines_of
-from inference.generation import Unserved
+from inference.generation import NotKept, Unserved
 from inference.jobs import PRIORITIES
 from kit.edge import Broken, openai_body
 from kit.envelope import Unreadable, sealed_under
@@ -161,23 +162,24 @@ class _Turn:
         await in_thread(life.note, self._batch, line, status=status, answer=orjson.dumps(body))
 
     async def _answer(self, line: BatchLine) -> dict[str, Any]:
-        asked = Offline(
-            caller=_behind_others(self._caller),
-            endpoint=self._batch.endpoint,
-            body=await in_thread(_opened, self._batch.organization_id, line),
-            request=line.request,
-            label=self._batch.label,
-            project=self._batch.project,
-        )
         while True:
             try:
+                asked = Offline(
+                    caller=_behind_others(self._caller),
+                    endpoint=self._batch.endpoint,
+                    body=await in_thread(_opened, self._batch.organization_id, line),
+                    request=line.request,
+                    label=self._batch.label,
+                    project=self._batch.project,
+                )
                 return await answer(asked, now=_now())
             except Refused as refusal:
-                if refusal.status not in _AGAIN or isinstance(refusal, Unserved):
+                is_passing = refusal.status in _AGAIN or isinstance(refusal, NotKept)
+                if not is_passing or isinstance(refusal, Unserved):
                     raise
                 await asyncio.sleep(min(refusal.retry_after or 1.0, _LONGEST_PAUSE))
-            except RedisError as error:
-                log.warning("a line of a batch waits for Redis", error=str(error))
+            except (RedisError, OperationalError, InterfaceError) as error:
+                log.warning("a line of a batch waits for a server", error=str(error))
                 await asyncio.sleep(1.0)
 
     async def _is_stopped(self) -> bool:

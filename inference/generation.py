@@ -4,13 +4,13 @@ import asyncio
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from uuid import UUID
 
 import structlog
 from redis.exceptions import RedisError
 
-from inference import idempotency, jobs
+from inference import idempotency, jobs, undelivered
 from inference.admission import Admitted, Wish, admit
 from inference.idempotency import Repeatable
 from inference.jobs import Head, Job, Leaving, TurnedAway
@@ -18,6 +18,7 @@ from inference.live import Follower, Listener, Silent
 from inference.pace import room_in
 from inference.stream import Ended, Piece, texts_of
 from kit.errors import Refused
+from kit.threads import in_thread
 from tenants import watch
 from tenants.auth import Caller
 from tenants.limits import Standing
@@ -39,13 +40,19 @@ class NotKept(Refused):
 
     status, code = 404, "request_not_found"
 
-    @classmethod
-    def of(cls, request: UUID) -> "NotKept":
-        """For a request that this organization cannot read."""
-        return cls(
-            f"There is no request {request}, or its answer is no longer kept (an hour; a day if it "
-            "ran in background or had an Idempotency-Key)."
-        )
+
+async def not_kept(caller: Caller, request: UUID) -> Refused:
+    """What is told whoever asks for a request that the state Redis does not know."""
+    lost = await in_thread(
+        undelivered.lost_early,
+        organization=caller.organization,
+        request=request,
+        now=datetime.now(UTC),
+    )
+    return lost or NotKept(
+        f"There is no request {request}, or its answer is no longer kept (an hour; a day if it "
+        "ran in background or had an Idempotency-Key)."
+    )
 
 
 class GenerationFailed(Refused):
@@ -205,7 +212,8 @@ async def reading(
     after: str = "",
     leaving: Leaving = Leaving.LINGER,
 ) -> AsyncIterator[Generation]:
-    """Follow a request of the caller's organization that was sent before; raises `NotKept`.
+    """Follow a request of the caller's organization that was sent before; raises `NotKept`,
+    or `NotKeptAnyMore` where the answer was lost.
 
     `after` is the entry read last; "" begins at the beginning.
     """
@@ -214,7 +222,7 @@ async def reading(
     async with Follower(request, listener, organization=organization, after=after) as follower:
         head = await jobs.attach(request=request, organization=organization, web=listener.id)
         if head is None:
-            raise NotKept.of(request)
+            raise await not_kept(caller, request)
         try:
             with watch.watched(caller, scope=_SCOPE, stop=follower.stop):
                 yield Generation(head, Standing(), follower, repeated=True)

@@ -84,9 +84,20 @@ def _insert(schema: str, rows: int) -> str:
     return statement.as_string()
 
 
-def outcome(organization: int, request: UUID) -> str | None:
-    """As what a request of that organization was booked (`Request.state`); None if it was not."""
+@dataclass(frozen=True, slots=True)
+class Booked:
+    """How a request stands in the history."""
+
+    state: str
+    completion_tokens: int
+    amount: int
+    finished_at: datetime
+
+
+def booked(organization: int, request: UUID) -> Booked | None:
+    """How a request of that organization was booked; None if it was not."""
     schema = Organization.objects.values_list("schema_name", flat=True).get(pk=organization)
+    names = [field.name for field in fields(Booked)]
     with schema_context(schema):
-        rows = Request.objects.filter(pk=request).values_list("state", flat=True)
-        return rows.first()
+        found = Request.objects.filter(pk=request).values_list(*names).first()
+    return Booked(*found) if found else None

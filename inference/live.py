@@ -7,6 +7,7 @@ came for a while) it reads the durable stream; so the live channel is only ever 
 import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from itertools import chain
 from types import TracebackType
 from typing import ClassVar, Self
@@ -17,7 +18,7 @@ import redis.asyncio
 import structlog
 from django.conf import settings
 
-from inference import history
+from inference import undelivered
 from inference.stream import (
     Ended,
     Event,
@@ -29,6 +30,7 @@ from inference.stream import (
     opened,
     place,
 )
+from inference.undelivered import NotKeptAnyMore
 from kit import redis as kit_redis
 from kit.envelope import Unreadable
 from kit.errors import Refused, Unavailable
@@ -37,16 +39,12 @@ from tenants import datakeys
 
 _QUIET_SECONDS = 2.0
 _PATIENCE = 5.0
+_MOST_UNREAD = 256
+"""Live messages that wait for one reader; a slower one reads the stream instead."""
 _GAP = ("", b"")
 """Handed to every follower after a break: messages may have been missed."""
 
 log = structlog.get_logger()
-
-
-class Lost(Unavailable):
-    """The request's state is gone (Redis lost its data); it failed and costs nothing."""
-
-    code = "request_lost"
 
 
 class Silent(Refused):
@@ -55,16 +53,18 @@ class Silent(Refused):
     status, code = 504, "answer_timed_out"
 
 
-class NotKeptAnyMore(Refused):
-    """The answer ended, was booked, and is not kept any more."""
-
-    status, code = 410, "answer_not_kept"
-
-
 class Inbox(asyncio.Queue[tuple[str, bytes]]):
     """A follower's live (entry, payload) pairs, and when the last one came."""
 
     heard = 0.0
+
+    def take(self, entry: str, payload: bytes) -> None:
+        """One more; past the bound nothing, but one gap in place of all that is missed."""
+        unread = self.qsize()
+        if unread < _MOST_UNREAD:
+            self.put_nowait((entry, payload))
+        elif unread == _MOST_UNREAD:
+            self.put_nowait(_GAP)
 
 
 class Listener:
@@ -142,7 +142,7 @@ class Listener:
             request, entry, payload = line.split(b" ", 2)
             for inbox in self._open.get(request.decode(), ()):
                 inbox.heard = now
-                inbox.put_nowait((entry.decode(), payload))
+                inbox.take(entry.decode(), payload)
 
 
 class Follower:
@@ -229,13 +229,13 @@ class Follower:
         `NotKeptAnyMore` where the answer was booked before it was lost."""
         state = await kit_redis.async_state().hget(f"job:{self.request}", "state")
         if state is None:
-            booked = await in_thread(history.outcome, self._organization, self.request)
-            if booked not in {None, "failed"}:
-                raise NotKeptAnyMore(
-                    f"The request {self.request} ended and was booked, but the end of its answer "
-                    "was lost with the platform's state. Sent again, it is a new request."
-                )
-            raise Lost("The request's state was lost; nothing was charged. Please send it again.")
+            raise await in_thread(
+                undelivered.made_good,
+                organization=self._organization,
+                request=self.request,
+                heard=self._expected,
+                now=datetime.now(UTC),
+            )
         return state == b"done"
 
     def _refuse_forgotten(self) -> None:

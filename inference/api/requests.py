@@ -12,7 +12,7 @@ from inference import jobs, texts
 from inference.api import sse
 from inference.api.access import InferenceEndpoint, headers
 from inference.api.infer import bill, events
-from inference.generation import NotKept, reading
+from inference.generation import not_kept, reading
 from inference.live import so_far
 from inference.stream import Ended, entry_order, texts_of
 from kit.edge import Json
@@ -52,10 +52,10 @@ class OneRequest(InferenceEndpoint):
     async def _remembered(self, identifier: UUID) -> HttpResponseBase:
         """From the history, where the organization keeps texts there."""
         if self.caller.retention != Retention.TEXTS:
-            raise NotKept.of(identifier)
+            raise await not_kept(self.caller, identifier)
         found = await in_thread(texts.read, self.caller.organization, identifier)
         if found is None:
-            raise NotKept.of(identifier)
+            raise await not_kept(self.caller, identifier)
         return Json(
             {
                 "request_id": str(identifier),
@@ -110,7 +110,7 @@ class RequestCancel(InferenceEndpoint):
         """Within a step; what was delivered until then is billed. Ended ones stay as they are."""
         organization = self.caller.organization
         if await jobs.head(request=identifier, organization=organization) is None:
-            raise NotKept.of(identifier)
+            raise await not_kept(self.caller, identifier)
         cancelled = await jobs.cancel(request=identifier, organization=organization)
         return Json({"request_id": str(identifier), "cancelled": cancelled})
 

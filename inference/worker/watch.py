@@ -25,7 +25,8 @@ _REAP_SECONDS = 0.5
 _ALIVE_MS = 5_000
 _OVERDUE_MS = 3_000
 _MOST_AT_ONCE = 64
-_REAPER_LOCK = "reaper"
+_REAPER_LOCK, _REAPER_MS = "reaper", jobs.SILENT_MS
+"""One that died with its worker is missed no longer than the worker is."""
 
 log = structlog.get_logger()
 
@@ -128,10 +129,10 @@ class Watch:
     def _is_reaper(self) -> bool:
         """One worker at a time reaps; nobody does until Redis is up for longer than a lease."""
         client = kit_redis.state()
-        client.set(_REAPER_LOCK, self._worker, nx=True, px=int(_BEAT_SECONDS * 3000))
+        client.set(_REAPER_LOCK, self._worker, nx=True, px=_REAPER_MS)
         if client.get(_REAPER_LOCK) != self._worker.encode():
             return False
-        client.pexpire(_REAPER_LOCK, int(_BEAT_SECONDS * 3000))
+        client.pexpire(_REAPER_LOCK, _REAPER_MS)
         uptime = client.info("server")["uptime_in_seconds"]
         return int(uptime) * 1000 > jobs.LEASE_MS
 

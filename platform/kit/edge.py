@@ -4,6 +4,7 @@ OpenAI's error body answers under /v1, problem+json (RFC 9457) elsewhere.
 """
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
@@ -156,7 +157,7 @@ def rendered(path: str, refusal: Refused, request_id: str) -> tuple[int, dict[st
     if refusal.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     if refusal.retry_after is not None:
-        headers["Retry-After"] = str(max(1, -int(-refusal.retry_after // 1)))
+        headers["Retry-After"] = str(_whole(refusal.retry_after))
     if path.startswith("/v1"):
         return refusal.status, headers, orjson.dumps(openai_body(refusal))
     headers["Content-Type"] = "application/problem+json"
@@ -176,8 +177,10 @@ def openai_body(refusal: Refused) -> dict[str, Any]:
 
 
 def problem_body(refusal: Refused, request_id: str) -> dict[str, Any]:
-    """RFC 9457's problem object, with our code, field and request id as extensions."""
-    problem = {
+    """RFC 9457's problem object; our extensions are code, field, request id and seconds to wait.
+
+    Events and messages have no Retry-After header."""
+    problem: dict[str, Any] = {
         "type": "about:blank",
         "title": refusal.code.replace("_", " ").capitalize(),
         "status": refusal.status,
@@ -185,7 +188,14 @@ def problem_body(refusal: Refused, request_id: str) -> dict[str, Any]:
         "code": refusal.code,
         "request_id": request_id,
     }
+    if refusal.retry_after is not None:
+        problem["retry_after"] = _whole(refusal.retry_after)
     return problem | ({"param": refusal.param} if refusal.param else {})
+
+
+def _whole(seconds: float) -> int:
+    """As Retry-After says it: rounded up, at least one."""
+    return max(1, math.ceil(seconds))
 
 
 def _openai_type(refusal: Refused) -> str:

@@ -7,14 +7,18 @@ on /api, WebSocket messages) renders every subclass with one function.
 from collections.abc import Mapping
 from typing import ClassVar
 
+_UNAVAILABLE = 503
+_SOON = 1.0
+"""In seconds, where whoever refuses knows no better."""
+
 
 class Refused(Exception):
     """A request that is answered with an error of the caller's making (or of our state).
 
     Subclasses set `status` (an HTTP status) and `code` (a stable, machine-readable word). The
     message says what was wrong, which value, and what to do. `param` names the offending field.
-    `retry_after` is in seconds and true: a retry after it can succeed. `headers` go with the answer
-    over HTTP.
+    `retry_after` is in seconds and true: a retry after it can succeed. A 503 always has one.
+    `headers` go with the answer over HTTP.
     """
 
     status: ClassVar[int] = 400
@@ -31,7 +35,7 @@ class Refused(Exception):
         super().__init__(message)
         self.message = message
         self.param = param
-        self.retry_after = retry_after
+        self.retry_after = retry_after or (_SOON if self.status == _UNAVAILABLE else None)
         self.headers = dict(headers or {})
 
 

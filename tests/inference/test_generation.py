@@ -5,9 +5,10 @@ from datetime import UTC, datetime
 
 import pytest
 
+from billing.allowances import Grant
 from billing.credit import OutOfCredit
 from billing.models import Account, LedgerEntry
-from inference import live
+from inference import live, undelivered
 from inference.admission import Wish
 from inference.catalog.offers import Offer
 from inference.engine import Sampling
@@ -17,6 +18,7 @@ from inference.worker import Host
 from kit.errors import Unavailable
 from kit.ids import request_id
 from kit.redis import state
+from kit.threads import in_thread
 from tenants.auth import Caller
 from tests.inference.parts import in_schema, serving
 from tests.inference.test_worker import ended, until
@@ -61,7 +63,7 @@ async def test_a_request_that_redis_forgot_is_told_so_and_the_next_one_is_served
     lost = request_id(now)
     async with generation(caller=caller, wish=wish(echo), request=lost, now=now) as run:
         state().flushall()
-        with pytest.raises(live.Lost):
+        with pytest.raises(undelivered.Lost):
             await run.whole()
     with serving(host):
         _, text = await answer(caller, wish(echo))
@@ -69,7 +71,7 @@ async def test_a_request_that_redis_forgot_is_told_so_and_the_next_one_is_served
     assert await in_schema("public", LedgerEntry.objects.across_organizations().count) == 1
 
 
-async def test_an_answer_that_was_booked_before_redis_forgot_it_is_not_called_free(
+async def test_what_an_answer_cost_that_redis_forgot_before_it_was_read_is_credited_once(
     caller: Caller, echo: Offer, host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(live, "_QUIET_SECONDS", 0.05)
@@ -82,9 +84,45 @@ async def test_an_answer_that_was_booked_before_redis_forgot_it_is_not_called_fr
         while not inbox.empty():
             inbox.get_nowait()
         state().flushall()
-        with pytest.raises(live.NotKeptAnyMore):
+        with pytest.raises(undelivered.NotKeptAnyMore):
             await run.whole()
-    assert await in_schema("public", LedgerEntry.objects.across_organizations().count) == 1
+    with pytest.raises(undelivered.NotKeptAnyMore):
+        async with reading(caller=caller, request=asked):
+            pass
+    row = await in_schema("public", LedgerEntry.objects.across_organizations().get)
+    given = await in_schema("public", Grant.objects.across_organizations().get)
+    assert (given.amount, given.organization_id) == (row.amount, caller.organization)
+
+
+async def test_an_answer_that_was_read_to_its_last_token_is_not_credited(
+    caller: Caller, echo: Offer, host: Host
+) -> None:
+    with serving(host):
+        run, _ = await answer(caller, wish(echo))
+    state().flushall()
+    told = await in_thread(
+        undelivered.made_good,
+        organization=caller.organization,
+        request=run.job.id,
+        heard=run.ended.completion_tokens,
+        now=datetime.now(UTC),
+    )
+    assert isinstance(told, undelivered.NotKeptAnyMore)
+    assert not await in_schema("public", Grant.objects.across_organizations().exists)
+
+
+async def test_a_reader_who_falls_behind_takes_bounded_memory_and_misses_nothing(
+    caller: Caller, echo: Offer, host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live, "_MOST_UNREAD", 2)
+    text = "0123456789" * 20
+    now, asked = datetime.now(UTC), request_id(datetime.now(UTC))
+    wished = wish(echo, text, max_tokens=201)
+    async with generation(caller=caller, wish=wished, request=asked, now=now) as run:
+        with serving(host):
+            await asyncio.to_thread(until, lambda: ended(asked))
+        assert run._follower._inbox.qsize() == 3
+        assert (await run.whole()).texts == [text]
 
 
 async def test_what_the_platform_could_not_read_on_is_not_left_by_its_caller(

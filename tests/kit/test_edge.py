@@ -79,7 +79,13 @@ def test_other_paths_get_a_problem_with_the_request_id() -> None:
         "detail": "Not now.",
         "code": "unavailable",
         "request_id": "r1",
+        "retry_after": 2,
     }
+
+
+def test_whoever_is_told_that_we_are_away_is_told_when_to_come_back() -> None:
+    status, headers, _ = edge.rendered("/v1/models", Unavailable("Not now."), "r1")
+    assert (status, headers["Retry-After"]) == (503, "1")
 
 
 @pytest.mark.parametrize("path", ["/v1/models", "/api/v1/infer"])

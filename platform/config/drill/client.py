@@ -15,9 +15,11 @@ import aiohttp
 _PAUSE = 0.2
 _SILENCE = 0.5
 """From how long on waiting for the next token is a pause, in seconds."""
-_UNAVAILABLE = (aiohttp.ClientError, asyncio.TimeoutError, ConnectionError, json.JSONDecodeError)
+UNAVAILABLE = (aiohttp.ClientError, asyncio.TimeoutError, ConnectionError, json.JSONDecodeError)
+"""What a connection that breaks may raise."""
 LOST = "lost"
 """How a request ended that the state Redis forgot."""
+_FORGOTTEN = frozenset({"request_lost", "request_not_found", "answer_not_kept"})
 
 
 class Habit(StrEnum):
@@ -29,11 +31,17 @@ class Habit(StrEnum):
     BACKGROUND = "background"
     HANG_UP = "hang up"
     CANCEL = "cancel"
+    TWICE = "twice"
+    """Asks the same twice at once, under one Idempotency-Key."""
+    BATCH = "batch"
+    """A line of a batch; see `config.drill.batches`."""
     LEAVE = "leave"
     """A plain client of OpenAI's endpoint that closes its connection and never comes back."""
 
 
 RETURNING = tuple(habit for habit in Habit if habit is not Habit.LEAVE)
+READING = frozenset({Habit.STREAM, Habit.SOCKET})
+"""Whose clients hear each token as it comes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +66,10 @@ class Heard:
     usage: dict[str, int] = field(default_factory=dict)
     entry: str = ""
     breaks: int = 0
+    lost: list[str] = field(default_factory=list)
+    """Requests that it was told were lost, before or in this one's place."""
+    twins: set[str] = field(default_factory=set)
+    """The requests under which the same was answered."""
     left_at: int = 0
     """How many tokens had come when its client left for good."""
     pauses: list[tuple[float, float]] = field(default_factory=list)
@@ -82,7 +94,7 @@ class Gone(Exception):
 
 
 class Forgotten(Exception):
-    """The platform knows nothing of the request any more."""
+    """The platform says that it lost the request, named if its id is known."""
 
 
 class Client:
@@ -112,6 +124,7 @@ class Client:
             Habit.STREAM: self._stream,
             Habit.SOCKET: self._socket,
             Habit.WHOLE: self._whole,
+            Habit.TWICE: self._twice,
             Habit.BACKGROUND: self._background,
             Habit.HANG_UP: self._hang_up,
             Habit.CANCEL: self._cancel,
@@ -120,9 +133,9 @@ class Client:
         while not self._heard.reason:
             try:
                 await once[self._heard.habit]()
-            except Forgotten:
-                self._heard.reason = LOST
-            except (Gone, *_UNAVAILABLE):
+            except Forgotten as lost:
+                self._note_lost(self._heard.request or str(lost))
+            except (Gone, *UNAVAILABLE):
                 self._heard.breaks += 1
                 await asyncio.sleep(_PAUSE)
 
@@ -163,7 +176,7 @@ class Client:
             **self._heard.wish.sampling,
         }
         async with self._session.post(url, headers=self._headers, json=body) as response:
-            await _check(response)
+            await check(response)
             self._heard.request = str(UUID(response.headers["X-Request-ID"]))
             read = 0
             async for line in response.content:
@@ -181,6 +194,16 @@ class Client:
         self._note_end(data)
         self._heard.text = data["text"]
 
+    async def _twice(self) -> None:
+        both = [self._json("POST", "/api/v1/infer", self._body()) for _ in range(2)]
+        found = await asyncio.gather(*both, return_exceptions=True)
+        for data in found:
+            if isinstance(data, BaseException):
+                raise data
+            self._heard.twins.add(data["request_id"])
+            self._note_end(data)
+            self._heard.text = data["text"]
+
     async def _background(self) -> None:
         if not self._heard.request:
             data = await self._json("POST", "/api/v1/infer", {**self._body(), "background": True})
@@ -191,7 +214,7 @@ class Client:
         while True:
             data = await self._json("GET", f"/api/v1/requests/{self._heard.request}")
             if data["state"] == "done" and "usage" not in data:
-                raise Forgotten(data)
+                raise Forgotten
             if data["state"] == "done":
                 self._note_end(data)
                 self._heard.text = data["text"]
@@ -207,7 +230,7 @@ class Client:
             path = "/api/v1/infer/stream"
             sent = self._session.post(self._url + path, headers=self._headers, json=self._body())
         async with sent as response:
-            await _check(response)
+            await check(response)
             entry = ""
             async for line in response.content:
                 if line.startswith(b"id: "):
@@ -259,6 +282,13 @@ class Client:
                 self._heard.pauses.append((self._token_at, now))
             self._token_at = now
 
+    def _note_lost(self, request: str) -> None:
+        """Who waited for the whole answer asks again, as another; the others take note."""
+        if request:
+            self._heard.lost.append(request)
+        if self._heard.habit not in (Habit.WHOLE, Habit.TWICE):
+            self._heard.reason = LOST
+
     def _note_end(self, data: dict[str, Any]) -> None:
         self._heard.request = data["request_id"]
         self._heard.usage = data["usage"]
@@ -270,21 +300,31 @@ class Client:
     async def _json(self, method: str, path: str, body: Any = None) -> dict[str, Any]:
         url, headers = self._url + path, self._headers
         async with self._session.request(method, url, headers=headers, json=body) as response:
-            await _check(response)
+            await check(response)
             found: dict[str, Any] = await response.json()
             return found
 
 
-async def _check(response: aiohttp.ClientResponse) -> None:
-    if response.status in (429, 500, 502, 503):
-        raise Gone(f"{response.status}: {await response.text()}")
-    if response.status == 404:
-        raise Forgotten(response.url)
-    if response.status >= 400:
-        raise RuntimeError(f"{response.status} from {response.url}: {await response.text()}")
+async def check(response: aiohttp.ClientResponse) -> None:
+    """Raise `Gone` or `Forgotten` where that is what the platform says."""
+    if response.status < 400:
+        return
+    said = await response.text()
+    try:
+        problem = json.loads(said)
+    except ValueError as error:
+        raise Gone(said) from error
+    if response.status in (404, 410, 429, 500, 502, 503):
+        _refuse_error(problem)
+    raise RuntimeError(f"{response.status} from {response.url}: {said}")
+
+
+def is_lost(problem: dict[str, Any]) -> bool:
+    """Whether that is what an error says, OpenAI's form or ours."""
+    return problem.get("error", problem).get("code") in _FORGOTTEN
 
 
 def _refuse_error(problem: dict[str, Any]) -> None:
-    if problem["code"] in ("request_lost", "request_not_found"):
-        raise Forgotten(problem)
+    if is_lost(problem):
+        raise Forgotten(problem.get("request_id", ""))
     raise Gone(problem)

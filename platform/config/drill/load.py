@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import aiohttp
 
+from config.drill.batches import BatchClient
 from config.drill.client import RETURNING, Client, Habit, Heard, Wish
 
 _READ_SECONDS = 20
@@ -69,10 +70,14 @@ class Crowd:
         while not self.is_through:
             organization = self._random.choice(sorted(self._keys))
             habit = self._random.choice(self._habits)
-            heard = Heard(habit, organization, self._wish())
-            self.heard.append(heard)
-            client = Client(session, self._url, self._keys[organization], heard, self._random)
-            await client.see_through()
+            lines = self._random.randrange(2, 9) if habit is Habit.BATCH else 1
+            heard = [Heard(habit, organization, self._wish()) for _ in range(lines)]
+            self.heard += heard
+            key = self._keys[organization]
+            if habit is Habit.BATCH:
+                await BatchClient(session, self._url, key, heard).see_through()
+            else:
+                await Client(session, self._url, key, heard[0], self._random).see_through()
 
     def _echoed(self) -> Wish:
         prompt = _words(self._random, self._random.randrange(200, 1500))

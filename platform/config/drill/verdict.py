@@ -7,13 +7,20 @@ from typing import Any
 
 import redis
 
-from config.drill.client import LOST, Habit, Heard
+from config.drill.client import LOST, READING, Heard
 from config.drill.kills import FLUSH, WORKER, Kill
+from config.drill.leftovers import left_over
 from config.stack.apart import Stack
 
 _LEDGER = """
-SELECT replace(request::text, '-', ''), (units->>'input_tokens')::int,
-       (units->>'output_tokens')::int, amount FROM billing_ledgerentry
+SELECT replace(request::text, '-', ''),
+       coalesce(units->>'input_tokens', units->>'batch_input_tokens')::int,
+       coalesce(units->>'output_tokens', units->>'batch_output_tokens')::int, amount
+FROM billing_ledgerentry
+"""
+_CREDITED = """
+SELECT replace(split_part(reference, ':', 2), '-', ''), amount FROM billing_grant
+WHERE starts_with(reference, 'undelivered:')
 """
 _HISTORY = """
 SELECT replace(id::text, '-', ''), prompt_tokens, completion_tokens, amount
@@ -40,6 +47,10 @@ class Verdict:
     """Tokens that came after a running request's cancellation was told."""
     resumed: int = 0
     """Answers that more than one worker wrote."""
+    forgotten: int = 0
+    """Requests whose clients were told that a flush lost them."""
+    credited: int = 0
+    """How many of them had been booked, and were credited."""
     same: int | None = None
     """How many of them equal the undisturbed text; None where it was not asked for again."""
     differences: list[str] = field(default_factory=list)
@@ -55,6 +66,8 @@ class Verdict:
             "late_tokens_most": max(self.late, default=0),
             "resumed": self.resumed,
             "resumed_same": self.same,
+            "forgotten": self.forgotten,
+            "credited": self.credited,
             "differences": self.differences,
         }
 
@@ -68,21 +81,23 @@ def judge(
     ledger = _books(stack.rows(_LEDGER))
     history = _books(row for s in schemas for row in stack.rows(_HISTORY.format(schema=s)))
     _compare_clients(verdict, heard, ledger, flushed=flushed)
+    if flushed:
+        _compare_lost(verdict, heard, ledger, dict(stack.rows(_CREDITED)))
     if ledger != history:
         odd = sorted(set(ledger.items()) ^ set(history.items()))
         verdict.differences += [f"history and ledger differ: {each}" for each in odd]
-    known = {_plain(each) for each in heard}
+    known = {_bare(name) for each in heard for name in (each.request, *each.lost, *each.twins)}
     verdict.differences += [
         f"booked, but no client's: {request} {row}"
         for request, row in ledger.items()
-        if request not in known and not flushed
+        if request not in known
     ]
     verdict.pauses = _pauses(heard, kills)
     verdict.resumed = len(resumed(stack, heard, schemas))
     state = redis.Redis.from_url(stack.redis_url)
     verdict.late = _late(state, heard)
     _compare_credit(verdict, state, stack)
-    verdict.differences += _left_over(state)
+    verdict.differences += left_over(state, stack)
     return verdict
 
 
@@ -108,8 +123,30 @@ def _compare_clients(
         name = f"{each.habit} {each.request}"
         booked = ledger.get(_plain(each))
         verdict.tokens += each.usage.get("completion_tokens", 0)
-        wrong = _of_lost(each, booked) if flushed and each.reason == LOST else _of(each, booked)
-        verdict.differences += [f"{name}: {what}" for what in wrong]
+        if flushed and each.reason == LOST:
+            continue
+        verdict.differences += [f"{name}: {what}" for what in _of(each, booked)]
+        if len(each.twins) > 1 and not flushed:
+            verdict.differences.append(f"{name}: answered as {sorted(each.twins)}")
+
+
+def _compare_lost(
+    verdict: Verdict, heard: Sequence[Heard], ledger: Books, credited: dict[str, int]
+) -> None:
+    """Of what a flush lost, only what its client heard whole may have been paid for: the end of an
+    answer is a token too, without a text."""
+    for each in heard:
+        for request in map(_bare, each.lost):
+            verdict.forgotten += 1
+            _, tokens, amount = ledger.get(request, (0, 0, 0))
+            left = amount - credited.get(request, 0)
+            verdict.credited += request in credited
+            read = len(each.text.encode()) + 1 if each.habit in READING else 0
+            if left and not (left == amount and tokens <= read):
+                verdict.differences.append(
+                    f"{each.habit} {request}: lost, {tokens} tokens, of them {read} heard; "
+                    f"{amount} nanos booked and {amount - left} credited"
+                )
 
 
 def _of(each: Heard, booked: tuple[int, int, int] | None) -> Iterator[str]:
@@ -124,18 +161,6 @@ def _of(each: Heard, booked: tuple[int, int, int] | None) -> Iterator[str]:
             yield f"heard {used} tokens, booked {booked[:2]}"
         if each.left_at > used[1]:
             yield f"{each.left_at} tokens heard, {used[1]} booked"
-
-
-def _of_lost(each: Heard, booked: tuple[int, int, int] | None) -> Iterator[str]:
-    """What is wrong with one that Redis forgot: that more was billed than its client has heard.
-
-    Of who did not listen nothing can be said: it was delivered to its stream, and that is gone. The
-    end of an answer is a token too, without a text.
-    """
-    heard = len(each.text.encode()) + 1
-    listened = each.habit in (Habit.STREAM, Habit.SOCKET)
-    if listened and booked is not None and booked[2] and booked[1] > heard:
-        yield f"lost, {booked[1]} tokens billed and {heard} heard"
 
 
 def _pauses(heard: Iterable[Heard], kills: Sequence[Kill]) -> list[float]:
@@ -167,16 +192,12 @@ def _compare_credit(verdict: Verdict, state: Any, stack: Stack) -> None:
             verdict.differences.append(f"organization {organization}: {held} holds are left")
 
 
-def _left_over(state: Any) -> list[str]:
-    lines = [key.decode() for key in state.scan_iter("queue:*") if state.type(key) == b"list"]
-    names = ["leases", "sealed", *lines]
-    found = [f"{key} is not empty" for key in names if state.exists(key)]
-    running = [key for key in state.scan_iter("limits:*:running") if state.zcard(key)]
-    return found + [f"{key.decode()} still counts requests" for key in running]
-
-
 def _plain(heard: Heard) -> str:
-    return heard.request.replace("-", "")
+    return _bare(heard.request)
+
+
+def _bare(request: str) -> str:
+    return request.replace("-", "")
 
 
 def _books(rows: Iterable[tuple[Any, ...]]) -> Books:

@@ -127,7 +127,7 @@ class Command(BaseCommand):
 
 
 async def _run(stack: Stack, drill: _Drill, console: Console) -> tuple[Verdict, dict[str, int]]:
-    keys = {slug: _organization(stack, slug) for slug in _ORGANIZATIONS}
+    keys = {slug: stack.organization(slug) for slug in _ORGANIZATIONS}
     leaving = drill.options["disconnects"]
     crowd = Crowd(
         stack.url,
@@ -226,13 +226,6 @@ def _seconds(options: dict[str, Any], victims: dict[str, int | None]) -> float:
     return 120.0 if is_endless else float("inf")
 
 
-def _organization(stack: Stack, slug: str) -> str:
-    """A new organization with credit; its key."""
-    stack.manage("create_organization", slug, "--credit", "1000000")
-    words = stack.manage("create_key", "--organization", slug, "--name", "drill").split()
-    return next(word for word in words if word.startswith("aip_"))
-
-
 def _show(console: Console, verdict: Verdict, kills: dict[str, int], seed: int) -> None:
     table = Table("drill", f"seed {seed}", show_edge=False)
     table.add_row("requests", f"{verdict.requests:,}")
@@ -243,6 +236,9 @@ def _show(console: Console, verdict: Verdict, kills: dict[str, int], seed: int) 
     table.add_row("answers resumed by another worker", f"{verdict.resumed:,}")
     if verdict.same is not None:
         table.add_row("… equal to the undisturbed text", f"{verdict.same:,}")
+    if verdict.forgotten:
+        table.add_row("told that a flush lost them", f"{verdict.forgotten:,}")
+        table.add_row("… booked before, and credited", f"{verdict.credited:,}")
     if verdict.pauses:
         said = f"{quantile(verdict.pauses, 0.5)} s, {quantile(verdict.pauses, 0.95)} s"
         table.add_row(f"{len(verdict.pauses)} pauses, a worker killed: p50, p95", said)
