@@ -133,6 +133,7 @@ def serve(streams: int, rate: float) -> None:
     django.setup()
     from django.conf import settings
 
+    import celery_app  # noqa: F401  announcements go to its broker
     from inference.catalog.offers import Offer, published
     from inference.worker import Host
     from inference.worker.held import Held
@@ -280,7 +281,7 @@ def _cpu(process: psutil.Process) -> float:
 
 def _length(options: argparse.Namespace) -> int:
     """Of an answer, in letters: as long as all are opened and looked at."""
-    return round(options.rate * (options.streams / options.opening + options.seconds + 2))
+    return int(options.rate * (options.streams / options.opening + options.seconds + 2))
 
 
 def weigh(

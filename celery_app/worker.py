@@ -1,5 +1,6 @@
 """What a Celery worker is besides Celery: it loads its models first, and drains in bounded time."""
 
+import gc
 import os
 from threading import Thread
 from typing import Any
@@ -34,6 +35,8 @@ def load_models(instance: Any, **_: Any) -> None:
         instance.app.amqp.queues.select_add(offer.queue)
     Serving.host = Host(offers, slots=settings.ENGINE_SLOTS)
     Serving.host.start()
+    gc.collect()
+    gc.freeze()  # what is loaded stays: looking through it again would stop all answers for a while
 
 
 @signals.worker_shutting_down.connect

@@ -163,7 +163,8 @@ class Follower:
         self._listener = listener
         self._inbox = listener.open(request)
         self._last = after or "0-0"
-        self._expected = entry_order(self._last)[0]
+        self._order = entry_order(self._last)
+        self._expected = self._order[0]
         self.stopped: Refused | None = None
         self._silent_since = asyncio.get_running_loop().time()
         if after is not None:
@@ -196,9 +197,9 @@ class Follower:
             raise self.stopped
         if (entry, payload) == _GAP:
             return await self._catch_up()
-        event = decode(entry, payload)
-        if entry_order(entry) <= entry_order(self._last):
+        if entry_order(entry) <= self._order:
             return []
+        event = decode(entry, payload)
         follows = (
             event.position == self._expected
             if isinstance(event, Piece)
@@ -254,7 +255,7 @@ class Follower:
 
     def _note(self, event: Event) -> None:
         self._silent_since = asyncio.get_running_loop().time()
-        self._last = event.entry
+        self._last, self._order = event.entry, entry_order(event.entry)
         if isinstance(event, Piece):
             self._expected = event.position + len(event.tokens)
         else:

@@ -27,7 +27,7 @@ local function append(rid, attempt, position, count, payload, kept, reason, at)
       local entry = string.format('%.0f-%.0f', ends, attempt * 2 + (count == '0' and 1 or 0))
       redis.call('XADD', 'stream:' .. rid, entry, 'd', kept)
       redis.call('HSET', job, 'position', string.format('%.0f', ends))
-      redis.call('HSETNX', job, 'first', now)
+      if found[3] == '0' then redis.call('HSETNX', job, 'first', now) end
       for web in string.gmatch(found[5], '[^,]+') do
         live[web] = live[web] or {}
         table.insert(live[web], rid .. ' ' .. entry .. ' ' .. payload)

@@ -21,6 +21,8 @@ _MOST_AT_ONCE = 512
 """Deltas in one script call."""
 _CROWD, _GATHER_SECONDS = 16, 0.06
 """From how many streams in a step on the next are waited for, and within what time."""
+_ENOUGH = 128
+"""From how many deltas on a message's own cost is nothing beside theirs: no more are waited for."""
 
 log = structlog.get_logger()
 
@@ -78,7 +80,7 @@ class Publisher:
         until = monotonic() + (_GATHER_SECONDS if count >= _CROWD else 0)
         while count < _MOST_AT_ONCE:
             wait = until - monotonic()
-            if wait < self._pace or any(map(_urgent, steps[-1])):
+            if wait < self._pace or count >= _ENOUGH or any(map(_urgent, steps[-1])):
                 wait = 0
             try:
                 more = self._steps.get(wait > 0, max(wait, 0) or None)

@@ -1,5 +1,6 @@
 """The ASGI application: HTTP to Django, WebSockets to the consumers, bodies bounded before both."""
 
+import gc
 import os
 
 import django
@@ -23,3 +24,6 @@ application = ProtocolTypeRouter(
         "websocket": origin.known(counted(URLRouter(sockets))),
     }
 )
+
+gc.collect()
+gc.freeze()  # what is loaded stays: looking through it again would stop every stream for a while

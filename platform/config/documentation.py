@@ -214,6 +214,7 @@ def _problem() -> dict[str, Any]:
             "detail": text,
             "code": text,
             "request_id": {"type": "string", "format": "uuid"},
+            "retry_after": {"type": "integer", "minimum": 1, "description": "Seconds."},
             "param": text,
         },
         "required": ["type", "title", "status", "detail", "code", "request_id"],

@@ -35,7 +35,9 @@ class Refused(Exception):
         super().__init__(message)
         self.message = message
         self.param = param
-        self.retry_after = retry_after or (_SOON if self.status == _UNAVAILABLE else None)
+        if retry_after is None and self.status == _UNAVAILABLE:
+            retry_after = _SOON
+        self.retry_after = retry_after
         self.headers = dict(headers or {})
 
 

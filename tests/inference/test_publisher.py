@@ -70,6 +70,18 @@ def test_what_comes_later_than_it_may_is_not_waited_for(
     assert {each.tokens for each in written.get(timeout=5)} == {(1,)}
 
 
+def test_many_wait_for_no_more(
+    crowd: tuple[Publisher, list[str]], written: Written, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publisher, "_GATHER_SECONDS", 60.0)
+    monkeypatch.setattr(publisher, "_ENOUGH", CROWD)
+    made, works = crowd
+    made.start()
+    for position in (1, 2):
+        made.put(step(works, position))
+        assert {each.tokens for each in written.get(timeout=5)} == {(position,)}
+
+
 def test_a_few_wait_for_nothing(
     crowd: tuple[Publisher, list[str]], written: Written, monkeypatch: pytest.MonkeyPatch
 ) -> None:

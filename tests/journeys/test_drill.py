@@ -19,7 +19,7 @@ def test_nothing_is_lost_and_nothing_twice_whoever_is_killed(tmp_path: Path) -> 
             sys.executable,
             "manage.py",
             "drill",
-            *("--minutes", "0.5", "--every", "4", "--seed", "7", "--json"),
+            *("--minutes", "0.4", "--every", "4", "--seed", "7", "--json"),
         ],
         cwd=ROOT,
         env=os.environ | {"VAR_DIR": str(tmp_path)},
