@@ -1,8 +1,9 @@
 """Whether anything grows: half an hour of mixed load, and the slope of every process's resources.
 
-Clients of three organizations stream, hang up, come back, cancel and repeat themselves, over HTTP
-and WebSockets, on a platform of its own (the drill's load, without its kills). Memory, threads and
-file descriptors of web, worker and beat are read every ten seconds; the first fifth is warming up.
+Clients of three organizations stream, hang up, come back, cancel, send batches and repeat themselves,
+over HTTP and WebSockets, on a platform of its own (the drill's load, without its kills). Memory,
+threads and file descriptors of web, worker and beat are read every ten seconds. Before that four times
+as many clients fill the pools of threads and connections, which have their bounds, as far as they go.
 A slope is flat where it lies within three standard errors of nothing, or grows by less than 2 % of
 the mean an hour.
 
@@ -33,7 +34,7 @@ from config.drill.load import Crowd  # noqa: E402
 from config.stack.apart import Stack, running  # noqa: E402
 
 _EVERY = 10.0
-_WARMING = 0.2
+_WARMING_TIMES = 4
 _RESULTS = ROOT / "benchmarks" / "RESULTS.md"
 Series = dict[tuple[str, str], list[tuple[float, float]]]
 """By process and resource: when, in seconds, and how much."""
@@ -45,6 +46,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--minutes", type=float, default=30)
+    parser.add_argument("--warming", type=float, default=5, help="minutes before (5)")
     parser.add_argument("--clients", type=int, default=24)
     parser.add_argument("--record", action="store_true", help="append to benchmarks/RESULTS.md")
     options = parser.parse_args()
@@ -64,6 +66,11 @@ def main() -> int:
 async def soak(stack: Stack, options: argparse.Namespace) -> tuple[Series, int]:
     """Samples of every process, under load."""
     keys = {slug: stack.organization(slug) for slug in ("soak-a", "soak-b", "soak-c")}
+    warming = Crowd(stack.url, keys, seed=2, size=_WARMING_TIMES * options.clients)
+    load = asyncio.create_task(warming.run())
+    await asyncio.sleep(options.warming * 60)
+    warming.over = True
+    await load
     crowd = Crowd(stack.url, keys, seed=1, size=options.clients)
     load = asyncio.create_task(crowd.run())
     series: Series = defaultdict(list)
@@ -75,7 +82,7 @@ async def soak(stack: Stack, options: argparse.Namespace) -> tuple[Series, int]:
             for name, much in look(process).items():
                 series[victim.name, name].append((time.monotonic() - began, much))
     crowd.over = True
-    await asyncio.wait_for(load, 120)
+    await asyncio.wait_for(load, 300)
     return series, len(crowd.heard)
 
 
@@ -91,8 +98,7 @@ def look(process: psutil.Process) -> dict[str, float]:
 
 def line(key: tuple[str, str], samples: list[tuple[float, float]]) -> str:
     """A row: the mean, the slope an hour with its standard error, and whether that is flat."""
-    kept = samples[int(len(samples) * _WARMING) :]
-    times, values = [at / 3600 for at, _ in kept], [much for _, much in kept]
+    times, values = [at / 3600 for at, _ in samples], [much for _, much in samples]
     slope, error = regression(times, values)
     mean = statistics.fmean(values)
     flat = abs(slope) <= 3 * error or slope <= 0.02 * mean

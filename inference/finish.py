@@ -17,7 +17,7 @@ from billing import credit, ledger, pricing
 from billing.ledger import Booked
 from billing.models import State
 from billing.pricing import Charge
-from inference import history, metrics, stream, texts
+from inference import history, metrics, stream, texts, undelivered
 from inference.jobs import SEALED, Job, TurnedAway
 from inference.letters.shelf import Dead, set_aside
 from inference.pace import runs
@@ -102,7 +102,9 @@ def finish(requests: Sequence[UUID], *, now: datetime, remembered: bool = True) 
             texts.write(kept)
         set_aside(_dead(each) for each in found if each.dead is not None)
         events.tell(map(_happened, found, charges), now=now)
-    _settle(found, charges, booked)
+    lost = _settle(found, charges, booked)
+    for each, charge in lost:
+        undelivered.credit(each.job.organization, each.job.id, charge.amount, now=now)
     _measure(found, charges)
 
 
@@ -152,8 +154,14 @@ def _dead(each: Sealed) -> Dead:
     return Dead(each.job, asked, each.error, each.attempts, each.sealed_at)
 
 
-def _settle(found: list[Sealed], charges: list[Charge], booked: dict[UUID, Booked]) -> None:
+def _settle(
+    found: list[Sealed], charges: list[Charge], booked: dict[UUID, Booked]
+) -> list[tuple[Sealed, Charge]]:
+    """Settle and end them; those that Redis has forgotten since they were read from it."""
+    ends: list[int] = []
+
     def scripts(pipe: Any) -> None:
+        ends.clear()
         for each, charge in zip(found, charges, strict=True):
             job = each.job
             limits.settle(
@@ -169,9 +177,12 @@ def _settle(found: list[Sealed], charges: list[Charge], booked: dict[UUID, Booke
                 amount=charge.amount,
                 epoch=booked[job.id].epoch,
             )
+            ends.append(len(pipe))
             stream.end(pipe, request=job.id, event=_ended(each, charge))
 
-    pipeline(scripts)
+    replies = pipeline(scripts)
+    settled = zip(found, charges, ends, strict=True)
+    return [(each, charge) for each, charge, at in settled if replies[at] == stream.LOST]
 
 
 def _read(requests: Sequence[UUID]) -> list[Sealed | None]:

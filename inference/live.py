@@ -30,7 +30,7 @@ from inference.stream import (
     opened,
     place,
 )
-from inference.undelivered import NotKeptAnyMore
+from inference.undelivered import Lost, NotKeptAnyMore
 from kit import redis as kit_redis
 from kit.envelope import Unreadable
 from kit.errors import Refused, Unavailable
@@ -166,6 +166,7 @@ class Follower:
         self._order = entry_order(self._last)
         self._expected = self._order[0]
         self.stopped: Refused | None = None
+        self._is_under_way = False
         self._silent_since = asyncio.get_running_loop().time()
         if after is not None:
             self._inbox.put_nowait(_GAP)
@@ -219,6 +220,7 @@ class Follower:
         if not events:
             self._refuse_silent()
         for event in events:
+            self._refuse_another(event)
             self._note(event)
         return events
 
@@ -245,6 +247,12 @@ class Follower:
             "more: your organization keeps nothing of them (5 minutes)."
         )
 
+    def _refuse_another(self, event: Event) -> None:
+        """Where Redis forgot the request and it was sent again under its id, its stream is another
+        one: it goes on somewhere else than where we were."""
+        if self._is_under_way and isinstance(event, Piece) and event.position != self._expected:
+            raise Lost("The request's state was lost; nothing was charged. Please send it again.")
+
     def _refuse_silent(self) -> None:
         silent = asyncio.get_running_loop().time() - self._silent_since
         if silent >= settings.SILENT_SECONDS:
@@ -255,6 +263,7 @@ class Follower:
 
     def _note(self, event: Event) -> None:
         self._silent_since = asyncio.get_running_loop().time()
+        self._is_under_way = True
         self._last, self._order = event.entry, entry_order(event.entry)
         if isinstance(event, Piece):
             self._expected = event.position + len(event.tokens)

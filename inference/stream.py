@@ -20,6 +20,8 @@ from kit.redis import Argument, Lua, state
 from tenants import datakeys
 
 _LUA = Path(__file__).parent / "lua"
+LOST = b"lost"
+"""What `end` replies where there is no such request any more."""
 _APPEND, _END = Lua(_LUA / "append.lua"), Lua(_LUA / "end.lua")
 
 

@@ -35,7 +35,7 @@ def made_good(
     said = f"The request {request} ended and was booked, but its end was lost with our state. "
     if booked.completion_tokens <= heard:
         return NotKeptAnyMore(said + "What came of it was all; it is not to be sent again.")
-    _credit(organization, request, booked.amount, now=now)
+    credit(organization, request, booked.amount, now=now)
     return NotKeptAnyMore(said + "What it cost was credited. Please send it again.")
 
 
@@ -45,7 +45,7 @@ def lost_early(*, organization: int, request: UUID, now: datetime) -> NotKeptAny
     booked = history.booked(organization, request)
     if booked is None or now - booked.finished_at > timedelta(seconds=KEPT_SECONDS):
         return None
-    _credit(organization, request, booked.amount, now=now)
+    credit(organization, request, booked.amount, now=now)
     return NotKeptAnyMore(
         f"The answer of the request {request} was lost with our state, sooner than it was to go. "
         "Whatever it cost was credited. Please send it again."
@@ -57,7 +57,8 @@ def reference(request: UUID) -> str:
     return f"undelivered:{request}"
 
 
-def _credit(organization: int, request: UUID, amount: int, *, now: datetime) -> None:
+def credit(organization: int, request: UUID, amount: int, *, now: datetime) -> None:
+    """Give back what a request cost whose answer nobody can read any more; once."""
     if amount > 0:
         grants.give(
             organization=organization,

@@ -9,6 +9,7 @@ from django_tenants.utils import schema_context
 from redis import Redis
 
 from billing import credit
+from billing.allowances import Grant
 from billing.models import LedgerEntry, PriceVersion
 from inference import finish as finishing
 from inference import jobs, stream
@@ -89,12 +90,13 @@ def booked(request: Job) -> tuple[str, int, str, int]:
     return row.state, row.amount, past.state, past.amount
 
 
-def test_a_seal_outlives_a_flush_where_credit_still_pays(
+def test_a_seal_outlives_a_flush_where_credit_still_pays_and_is_credited_since_nobody_can_read_it(
     sealed: Job, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     flush_once_read(monkeypatch, lambda: credit.rebuild(sealed.organization))
     finishing.finish([sealed.id], now=NOW)
     assert booked(sealed) == ("finished", 8_000, "finished", 8_000)
+    assert [each.amount for each in Grant.objects.for_org(sealed.organization)] == [8_000]
 
 
 def test_a_seal_whose_credit_went_to_others_fails_free(

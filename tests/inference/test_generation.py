@@ -8,19 +8,21 @@ import pytest
 from billing.allowances import Grant
 from billing.credit import OutOfCredit
 from billing.models import Account, LedgerEntry
-from inference import live, undelivered
+from inference import jobs, live, stream, undelivered
 from inference.admission import Wish
 from inference.catalog.offers import Offer
-from inference.engine import Sampling
+from inference.engine import Delta, Sampling
 from inference.generation import Generation, generation, reading
+from inference.jobs import Job, Verdict
 from inference.models import Request
 from inference.worker import Host
 from kit.errors import Unavailable
 from kit.ids import request_id
 from kit.redis import state
 from kit.threads import in_thread
+from tenants import datakeys
 from tenants.auth import Caller
-from tests.inference.parts import in_schema, serving
+from tests.inference.parts import in_schema, serving, submit
 from tests.inference.test_worker import ended, until
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -109,6 +111,31 @@ async def test_an_answer_that_was_read_to_its_last_token_is_not_credited(
     )
     assert isinstance(told, undelivered.NotKeptAnyMore)
     assert not await in_schema("public", Grant.objects.across_organizations().exists)
+
+
+async def test_a_reader_hears_nothing_twice_of_a_request_that_begins_again_after_a_flush(
+    caller: Caller, echo: Offer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live, "_QUIET_SECONDS", 0.05)
+    now = datetime.now(UTC)
+    async with generation(caller=caller, wish=wish(echo), request=request_id(now), now=now) as run:
+        pieces = run.pieces()
+        await asyncio.to_thread(write, run.job, "hel")
+        assert (await anext(pieces)).text == "hel"
+        state().flushall()
+        await asyncio.to_thread(submit, run.job)
+        await asyncio.to_thread(write, run.job, "hello")
+        with pytest.raises(undelivered.Lost):
+            await anext(pieces)
+
+
+def write(job: Job, text: str) -> None:
+    """A worker claims it and writes the beginning of its answer."""
+    claim = jobs.claim(model=job.model, worker="w")
+    assert claim is not None
+    delta = Delta(str(job.id), position=0, tokens=tuple(text.encode()), text=text)
+    cipher = datakeys.ring(job.organization).cipher(stream.place(job.organization, job.id))
+    assert stream.append([(job.id, claim.attempt, delta, cipher)]) == [Verdict.OK]
 
 
 async def test_a_reader_who_falls_behind_takes_bounded_memory_and_misses_nothing(

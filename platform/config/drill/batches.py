@@ -88,6 +88,7 @@ class BatchClient:
     def _note_answer(self, line: Heard, body: dict[str, Any]) -> None:
         if "choices" not in body:
             line.reason = LOST if is_lost(body) else f"an error: {body['error']}"
+            line.lost = [line.request]
             return
         line.text = body["choices"][0]["message"]["content"]
         line.reason = body["choices"][0]["finish_reason"]

@@ -19,7 +19,9 @@ UNAVAILABLE = (aiohttp.ClientError, asyncio.TimeoutError, ConnectionError, json.
 """What a connection that breaks may raise."""
 LOST = "lost"
 """How a request ended that the state Redis forgot."""
-_FORGOTTEN = frozenset({"request_lost", "request_not_found", "answer_not_kept"})
+_FORGOTTEN = frozenset(
+    {"request_lost", "request_not_found", "answer_not_kept", "generation_failed"}
+)
 
 
 class Habit(StrEnum):
@@ -134,7 +136,7 @@ class Client:
             try:
                 await once[self._heard.habit]()
             except Forgotten as lost:
-                self._note_lost(self._heard.request or str(lost))
+                self._note_lost(str(lost))
             except (Gone, *UNAVAILABLE):
                 self._heard.breaks += 1
                 await asyncio.sleep(_PAUSE)
@@ -197,10 +199,11 @@ class Client:
     async def _twice(self) -> None:
         both = [self._json("POST", "/api/v1/infer", self._body()) for _ in range(2)]
         found = await asyncio.gather(*both, return_exceptions=True)
-        for data in found:
-            if isinstance(data, BaseException):
-                raise data
-            self._heard.twins.add(data["request_id"])
+        answers = [each for each in found if not isinstance(each, BaseException)]
+        self._heard.twins |= {data["request_id"] for data in answers}
+        for refusal in (each for each in found if isinstance(each, BaseException)):
+            raise refusal
+        for data in answers:
             self._note_end(data)
             self._heard.text = data["text"]
 
@@ -283,10 +286,13 @@ class Client:
             self._token_at = now
 
     def _note_lost(self, request: str) -> None:
-        """Who waited for the whole answer asks again, as another; the others take note."""
-        if request:
-            self._heard.lost.append(request)
-        if self._heard.habit not in (Habit.WHOLE, Habit.TWICE):
+        """Who waited for the whole answer sends it again, anew; the others take note."""
+        is_whole = self._heard.habit in (Habit.WHOLE, Habit.TWICE)
+        if name := request if is_whole else self._heard.request or request:
+            self._heard.lost.append(name)
+        if is_whole:
+            self._headers["Idempotency-Key"] = uuid4().hex
+        else:
             self._heard.reason = LOST
 
     def _note_end(self, data: dict[str, Any]) -> None:

@@ -30,7 +30,7 @@ class Victim:
 _ANY = ("SIGKILL", "SIGKILL", "SIGTERM", "SIGSTOP")
 WEB = Victim("web", ("uvicorn",), _ANY)
 WORKER = Victim("worker", ("celery_app", "worker"), _ANY)
-BEAT = Victim("beat", ("celery_app", "beat"), _ANY)
+BEAT = Victim("beat", ("celery_app", "--schedule"), _ANY)
 VALKEY = Victim("valkey", ("valkey-server",))
 POSTGRES = Victim("postgres", ("pginstall", "postgres"))
 FLUSH = Victim("flush", hows=("FLUSHDB",))
