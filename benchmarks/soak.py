@@ -1,9 +1,10 @@
 """Whether anything grows: half an hour of mixed load, and the slope of every process's resources.
 
-Clients of three organizations stream, hang up, come back, cancel, send batches and repeat themselves,
-over HTTP and WebSockets, on a platform of its own (the drill's load, without its kills). Memory,
-threads and file descriptors of web, worker and beat are read every ten seconds. Before that four times
-as many clients fill the pools of threads and connections, which have their bounds, as far as they go.
+Clients of three organizations stream, hang up, come back, cancel, send batches and repeat
+themselves, over HTTP and WebSockets, on a platform of its own (the drill's load, without its
+kills). Memory, threads and file descriptors of web, worker and beat are read every ten seconds.
+Before that four times as many clients fill the pools of threads and connections, which have their
+bounds, as far as they go.
 A slope is flat where it lies within three standard errors of nothing, or grows by less than 2 % of
 the mean an hour.
 

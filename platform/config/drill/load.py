@@ -13,7 +13,8 @@ import aiohttp
 from config.drill.batches import BatchClient
 from config.drill.client import RETURNING, Client, Habit, Heard, Wish
 
-_READ_SECONDS = 20
+_READ_SECONDS, _LONG_SECONDS = 20, 180
+"""How long a client waits for the next bytes: of the echo model, and of a real one."""
 _TOPICS = ("a dragon", "the sea", "an old clock", "two brothers", "a lost key", "the first snow")
 
 
@@ -49,12 +50,12 @@ class Crowd:
 
     async def run(self) -> None:
         """Until it is through, and every request begun has come to its end."""
-        async with _session() as session:
+        async with _session(self._model) as session:
             await asyncio.gather(*(self._client(session) for _ in range(self._clients)))
 
     async def again(self, some: Sequence[Heard]) -> list[str]:
         """The texts of these once more, from a platform that nobody disturbs."""
-        async with _session() as session:
+        async with _session(self._model) as session:
             gate = asyncio.Semaphore(self._clients)
 
             async def ask(one: Heard) -> str:
@@ -96,8 +97,9 @@ class Crowd:
         return Wish(prompt, None, sampling)
 
 
-def _session() -> aiohttp.ClientSession:
-    timeout = aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=_READ_SECONDS)
+def _session(model: str) -> aiohttp.ClientSession:
+    patience = _READ_SECONDS if model == "echo" else _LONG_SECONDS
+    timeout = aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=patience)
     return aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(limit=0))
 
 
