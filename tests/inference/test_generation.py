@@ -119,6 +119,7 @@ async def test_a_reader_hears_nothing_twice_of_a_request_that_begins_again_after
     monkeypatch.setattr(live, "_QUIET_SECONDS", 0.05)
     now = datetime.now(UTC)
     async with generation(caller=caller, wish=wish(echo), request=request_id(now), now=now) as run:
+        assert isinstance(run.job, Job)
         pieces = run.pieces()
         await asyncio.to_thread(write, run.job, "hel")
         assert (await anext(pieces)).text == "hel"
