@@ -18,8 +18,9 @@ from django.conf import settings
 from django.db import models
 from django_tenants.utils import schema_context
 
+from analytics import feedback
 from inference import texts
-from inference.models import RequestText
+from inference.models import RequestFeedback, RequestText
 from kit.envelope import Unreadable
 from tenants.models import DataKey, Membership, Organization
 
@@ -71,7 +72,7 @@ def _tables(organization: Organization) -> Iterator[tuple[str, Iterator[dict[str
     yield "organization", iter([_fields(organization)])
     for model in apps.get_models():
         label = model._meta.label_lower.replace(".", "_")
-        if model._meta.app_label in settings.TENANT_APPS:
+        if model._meta.app_config.name in settings.TENANT_APPS:
             yield f"data/{label}", _inside(organization, model)
         elif (name := _owner(model)) and model not in _LEFT_OUT:
             yield f"account/{label}", _owned(organization, model, name)
@@ -107,6 +108,8 @@ def _inside(organization: Organization, model: type[models.Model]) -> Iterator[d
         for row in found:
             if isinstance(row, RequestText):
                 yield _opened(organization, row)
+            elif isinstance(row, RequestFeedback):
+                yield {**_fields(row), "comment": _comment(organization, row)}
             else:
                 yield _fields(row)
         if len(found) < _CHUNK:
@@ -125,6 +128,13 @@ def _opened(organization: Organization, row: RequestText) -> dict[str, Any]:
         "answers": found.answers,
         "finished_at": found.finished_at,
     }
+
+
+def _comment(organization: Organization, row: RequestFeedback) -> str:
+    try:
+        return feedback.comment_of(organization.pk, row)
+    except Unreadable as error:
+        return str(error)
 
 
 def _fields(row: models.Model) -> dict[str, Any]:

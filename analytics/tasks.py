@@ -5,10 +5,12 @@ from datetime import date
 
 import structlog
 from celery import shared_task
+from django.db import DatabaseError
 from django.utils import timezone
 
 from analytics import exports, metrics
 from analytics.reconciliation import Kind, reconcile
+from analytics.rollups import counting
 from billing import credit
 from billing.months import month_before, month_of
 from tenants.models import Organization
@@ -37,6 +39,19 @@ def reconcile_nightly() -> dict[str, int]:
     metrics.FAILED.set(failed)
     metrics.FINISHED.set_to_current_time()
     return dict(found)
+
+
+@shared_task(name="analytics.count_requests", ignore_result=True)
+def count_requests(**_: object) -> int:
+    """Count the requests that ended lately, of every organization; how many they were."""
+    counted = 0
+    rows = Organization.objects.filter(erased_at=None).exclude(ready_at=None).order_by("pk")
+    for slug, schema in rows.values_list("slug", "schema_name"):
+        try:
+            counted += counting.count(schema)
+        except DatabaseError:
+            log.exception("requests could not be counted", organization=slug)
+    return counted
 
 
 @shared_task(name="analytics.write_exports", ignore_result=True)

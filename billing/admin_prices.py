@@ -31,6 +31,9 @@ class PriceForm(forms.ModelForm):  # type: ignore[type-arg]
     batch_embedding_tokens = money_field(
         "For a million; empty: as outside batches.", required=False
     )
+    response_cache_tokens = money_field(
+        "For a million of an answer that the cache had; empty: free of charge.", required=False
+    )
     by_quantity = forms.CharField(
         required=False,
         widget=UnfoldAdminTextareaWidget(attrs={"rows": 3}),

@@ -26,6 +26,7 @@ class Meter(StrEnum):
     BATCH_INPUT_TOKENS = "batch_input_tokens"
     BATCH_OUTPUT_TOKENS = "batch_output_tokens"
     BATCH_EMBEDDING_TOKENS = "batch_embedding_tokens"
+    RESPONSE_CACHE_TOKENS = "response_cache_tokens"
 
 
 IN_BATCHES = "batch_"

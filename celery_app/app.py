@@ -66,6 +66,7 @@ app.conf.update(
             "task": "inference.purge_dead_letters",
             "schedule": crontab(hour=2, minute=41),
         },
+        "count requests": {"task": "analytics.count_requests", "schedule": 60.0},
         "write exports": {"task": "analytics.write_exports", "schedule": 30.0},
         "go on with payments": {"task": "billing.collect", "schedule": 60.0},
         "compare the books": {

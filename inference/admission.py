@@ -21,7 +21,7 @@ from inference import jobs
 from inference.announce import Announcement, announce
 from inference.catalog.offers import Offer, offer
 from inference.engine import Sampling
-from inference.jobs import Job
+from inference.jobs import Job, Reuse
 from inference.remote import refuse_unknown
 from kit import origin
 from kit.errors import Refused
@@ -29,7 +29,7 @@ from kit.redis import async_pipeline
 from tenants import datakeys, limits
 from tenants.auth import Caller
 from tenants.limits import Scope
-from tenants.models import Retention
+from tenants.models import Caching, Retention
 
 Scripts = Callable[[Any], None]
 """What queues an admission's scripts on a pipeline."""
@@ -48,6 +48,12 @@ class EmptyPrompt(Refused):
     """Nothing to answer."""
 
     status, code = 400, "empty_prompt"
+
+
+class NothingKept(Refused):
+    """An answer that is to be given again would have to be kept."""
+
+    status, code = 409, "answers_not_kept"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +75,14 @@ class Wish:
     """Of the texts that `prompt` has one after another, to be embedded."""
     in_batch: bool = False
     """Whether it is counted by the meters of batches."""
+    seeded: bool = True
+    """Whether the caller named the seed."""
+    caching: Reuse | None = None
+    """As the request says, instead of its organization."""
+    priority: int | None = None
+    """In line, if that is less urgent than its organization's."""
+    timeout: float = 0.0
+    """Seconds it may take, waiting included; 0: as long as it takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +146,7 @@ async def admit_again(job: Job, *, request: UUID) -> None:
     At today's price, for nobody to wait for, and counted in no limit: its caller does not ask.
     Raises `UnknownModel` and the refusals of `billing.credit` and `inference.jobs`.
     """
-    model = await offer(job.model, allowed=frozenset())
+    model = await offer(job.model, caller=None)
     price = await pricing.price_of(job.model, organization=job.organization)
     ring = await datakeys.aring(job.organization, needs=job.sealed_under)
     fresh = replace(
@@ -153,6 +167,8 @@ async def _enter(
 ) -> tuple[limits.Standing, bool]:
     """Where its caller stands then, and whether the workers are to be told."""
     most = pricing.most(price, **job.units(read=job.input_tokens, written=job.output_tokens))
+    if job.caching:
+        most = max(most, pricing.most(price, **{Meter.RESPONSE_CACHE_TOKENS: job.cost}))
     scripts = partial(_scripts, scopes=scopes, job=job, most=most, submit=submit)
     try:
         return await _try_until_paid(job, scopes, scripts)
@@ -215,6 +231,9 @@ def _job(
     if remote:
         refuse_unknown(wish.sampling)
     retention, (reads, writes) = _retention(caller, wish), _meters(wish)
+    caching = _caching(caller, wish)
+    # Whose seed is nobody's is everybody's: so the same question has the same answer.
+    anyone = bool(caching) and not wish.seeded
     return Job(
         id=request,
         organization=caller.organization,
@@ -222,13 +241,13 @@ def _job(
         key=caller.key,
         model=wish.offer.name,
         model_version=wish.offer.version,
-        priority=caller.priority,
+        priority=int(max(caller.priority, wish.priority or 0)),
         prompt=() if remote else wish.prompt,
         lengths=wish.lengths,
         messages=tuple(wish.messages) if remote or retention == Retention.TEXTS else (),
         prompt_tokens=len(wish.prompt),
         n=wish.n,
-        sampling=wish.sampling,
+        sampling=replace(wish.sampling, seed=0) if anyone else wish.sampling,
         price_version=price_version,
         endpoint=wish.endpoint,
         label=wish.label,
@@ -236,6 +255,10 @@ def _job(
         region=settings.REGION,
         counted=tuple(scope.name for scope in scopes),
         retention=retention,
+        timeout=wish.timeout,
+        caching=caching,
+        cache_seconds=caller.cache_seconds if caching else 0,
+        cache_epoch=caller.cache_epoch if caching else 0,
         reads=reads,
         writes=writes,
     )
@@ -247,6 +270,20 @@ def _meters(wish: Wish) -> tuple[str, str]:
     if wish.lengths:
         return f"{kind}{Meter.EMBEDDING_TOKENS}", ""
     return f"{kind}{Meter.INPUT_TOKENS}", f"{kind}{Meter.OUTPUT_TOKENS}"
+
+
+def _caching(caller: Caller, wish: Wish) -> str:
+    """As the request says, or else its organization. Raises `NothingKept`."""
+    if wish.caching in (None, Reuse.OFF) or wish.lengths:
+        usual = wish.caching is None and not wish.lengths and caller.caching != Caching.OFF
+        return caller.caching if usual and caller.retention != Retention.NOTHING else ""
+    if caller.retention == Retention.NOTHING:
+        raise NothingKept(
+            "X-Cache: this organization keeps nothing of answers (GET /api/v1/retention); leave it "
+            "out.",
+            param="X-Cache",
+        )
+    return wish.caching.value
 
 
 def _retention(caller: Caller, wish: Wish) -> str:

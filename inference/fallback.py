@@ -8,17 +8,18 @@ from inference.admission import Wish
 from inference.catalog.offers import Offer, offers
 from inference.fleet import pulse
 from kit.errors import Invalid, Refused
+from tenants.auth import Caller
 
 Build = Callable[[Offer], Awaitable[Wish]]
 """Makes the wish for a model: its tokens, its defaults. May refuse."""
 
 
-async def served(asked: Offer, build: Build, *, allowed: frozenset[str], replace_it: bool) -> Wish:
+async def served(asked: Offer, build: Build, *, caller: Caller, replace_it: bool) -> Wish:
     """The wish as a healthy model takes it; as the one asked for does where there is none.
 
-    `allowed` are the models that the caller may use, all if empty: no other one stands in.
-    `replace_it` says whether one may. A stand-in that cannot take the request (its context is too
-    short, it knows no tools) is passed over. Raises what `build` raises for the model asked for,
+    No model stands in that `caller` may not use; `replace_it` says whether one may. A stand-in that
+    cannot take the request (its context is too short, it knows no tools) is passed over. Raises
+    what `build` raises for the model asked for,
     and `Invalid` for one that makes no answers.
     """
     if asked.is_encoder:
@@ -26,18 +27,18 @@ async def served(asked: Offer, build: Build, *, allowed: frozenset[str], replace
             f"model: {asked.name} makes embeddings and does not answer; use /v1/embeddings.",
             param="model",
         )
-    for offer in await _stand_ins(asked, allowed) if replace_it else ():
+    for offer in await _stand_ins(asked, caller) if replace_it else ():
         with suppress(Refused):
-            return replace(await build(offer), asked=asked.name)
+            return replace(await build(replace(offer, alias=asked.alias)), asked=asked.name)
     return await build(asked)
 
 
-async def _stand_ins(asked: Offer, allowed: frozenset[str]) -> list[Offer]:
+async def _stand_ins(asked: Offer, caller: Caller) -> list[Offer]:
     """Healthy ones of its chain, if it is not itself."""
     if not asked.fallbacks:
         return []
     fleet = await pulse.now()
     if fleet.healthy(asked.name):
         return []
-    known = {each.name: each for each in await offers(allowed=allowed)}
+    known = {each.name: each for each in await offers(caller=caller)}
     return [known[name] for name in asked.fallbacks if name in known and fleet.healthy(name)]

@@ -15,9 +15,9 @@ from django.db import connection, transaction
 
 from billing import credit, ledger, pricing
 from billing.ledger import Booked
-from billing.models import State
+from billing.models import Meter, State
 from billing.pricing import Charge
-from inference import history, metrics, stream, texts, undelivered
+from inference import history, journal, metrics, stream, texts, undelivered
 from inference.jobs import SEALED, Job, TurnedAway
 from inference.letters.shelf import Dead, set_aside
 from inference.pace import runs
@@ -52,6 +52,8 @@ class Sealed:
     first_token_at: datetime | None
     sealed_at: datetime
     credit_epoch: int
+    cache: str
+    """What had its answer, where no model made it."""
     asked: bytes
     """The messages, sealed for the history; empty where they are not kept."""
     dead: bytes | None = None
@@ -65,6 +67,8 @@ class Sealed:
     @property
     def units(self) -> dict[str, int]:
         """What was used, by meter."""
+        if self.cache:
+            return {Meter.RESPONSE_CACHE_TOKENS.value: self.prompt_tokens + self.completion_tokens}
         return self.job.units(read=self.prompt_tokens, written=self.completion_tokens)
 
     @property
@@ -106,6 +110,7 @@ def finish(requests: Sequence[UUID], *, now: datetime, remembered: bool = True) 
     for each, charge in lost:
         undelivered.credit(each.job.organization, each.job.id, charge.amount, now=now)
     _measure(found, charges)
+    journal.write(map(_line, found, charges))
 
 
 @contextmanager
@@ -134,10 +139,19 @@ def put_off(request: UUID) -> None:
 
 def _texts(found: list[Sealed]) -> list[tuple[str, texts.SealedTexts]]:
     """Of those whose organizations keep them, by schema."""
+    found = [each for each in found if each.asked]
+    searched = texts.searched(each.job.organization for each in found)
     gathered = (
-        (each.job.schema, texts.gather(each.job, asked=each.asked, finished_at=each.sealed_at))
+        (
+            each.job.schema,
+            texts.gather(
+                each.job,
+                asked=each.asked,
+                finished_at=each.sealed_at,
+                searched=each.job.organization in searched,
+            ),
+        )
         for each in found
-        if each.asked
     )
     return [(schema, row) for schema, row in gathered if row is not None]
 
@@ -211,6 +225,7 @@ def _sealed(fields: dict[bytes, bytes]) -> Sealed | None:
         first_token_at=_moment(fields[b"first"]) if b"first" in fields else None,
         sealed_at=_moment(fields[b"sealed"]),
         credit_epoch=int(fields.get(b"credit_epoch", 0)),
+        cache=fields.get(b"cache", b"").decode(),
         asked=fields.get(b"asked", b""),
         dead=fields.get(b"sealed_prompt", b"") if b"dead" in fields else None,
     )
@@ -264,6 +279,8 @@ def _row(each: Sealed, charge: Charge) -> history.Row:
         started_at=each.started_at,
         first_token_at=each.first_token_at,
         finished_at=each.sealed_at,
+        project=job.project,
+        cache=each.cache,
     )
 
 
@@ -286,6 +303,23 @@ def _happened(each: Sealed, charge: Charge) -> Happened:
     return Happened(job.organization, Kind.REQUEST_FINISHED, str(job.id), data)
 
 
+def _line(each: Sealed, charge: Charge) -> journal.Line:
+    """As the log of requests has it."""
+    figures = {
+        "state": each.state,
+        "reason": each.reason,
+        "error": each.error[:500],
+        "cache": each.cache,
+        "prompt_tokens": each.prompt_tokens,
+        "completion_tokens": each.completion_tokens,
+        "amount_nanos": charge.amount,
+        "currency": charge.currency,
+        "attempts": each.attempts,
+    }
+    times = each.created_at, each.first_token_at, each.sealed_at
+    return journal.Line(each.job, figures, *times, asked=each.asked)
+
+
 def _ended(each: Sealed, charge: Charge) -> Ended:
     return Ended(
         entry="",
@@ -296,6 +330,7 @@ def _ended(each: Sealed, charge: Charge) -> Ended:
         amount=charge.amount,
         currency=charge.currency,
         error=each.error,
+        cache=each.cache,
     )
 
 
@@ -306,7 +341,7 @@ def _measure(found: list[Sealed], charges: list[Charge]) -> None:
         metrics.TOKENS.labels(model, "input").inc(each.prompt_tokens)
         metrics.TOKENS.labels(model, "output").inc(each.completion_tokens)
         metrics.NANOS.labels(model).inc(charge.amount)
-        if each.started_at and each.state == "finished":
+        if each.started_at and each.state == "finished" and not each.cache:
             runs.note(model, (each.sealed_at - each.started_at).total_seconds())
         if each.started_at:
             waited = (each.started_at - each.created_at).total_seconds()

@@ -55,13 +55,21 @@ class Fleet:
         seen = sum(report["prompt_tokens"] for report in reports)
         return sum(report["cached_tokens"] for report in reports) / seen if seen else 0.0
 
+    @property
+    def answer_hit_rate(self) -> float:
+        """The share of answers that the cache of answers had, of those looked for in it."""
+        reports = [report for worker in self.workers.values() for report in worker.values()]
+        looked = sum(report.get("answers_looked_for", 0) for report in reports)
+        found = sum(report.get("answers_found", 0) for report in reports)
+        return found / looked if looked else 0.0
+
     def _of(self, model: str) -> list[Mapping[str, Any]]:
         return [worker[model] for worker in self.workers.values() if model in worker]
 
 
 async def fleet() -> Fleet:
     """Read it, in two round trips."""
-    models = [each.name for each in await offers(allowed=frozenset())]
+    models = [each.name for each in await offers(caller=None)]
     client = async_state()
     names = _names(await client.smembers("workers"))
     async with client.pipeline(transaction=False) as pipe:

@@ -16,7 +16,7 @@ from inference.idempotency import Repeatable
 from inference.jobs import Head, Job, Leaving, TurnedAway
 from inference.live import Follower, Listener, Silent
 from inference.pace import room_in
-from inference.stream import Ended, Piece, texts_of
+from inference.stream import Ended, Event, Piece, texts_of
 from kit.errors import Refused
 from kit.threads import in_thread
 from tenants import watch
@@ -93,10 +93,34 @@ class Generation:
         self.repeated = repeated
         """Whether it was sent before, and is only read here."""
         self._follower = follower
+        self._events = aiter(follower)
+        self._early: list[Event] = []
+        self._found: str | None = None
+
+    async def begun(self) -> None:
+        """Wait for the first piece where a cache may have the answer, so that it can be said
+        before the answer is."""
+        if not isinstance(self.job, Job) or not self.job.caching:
+            return
+        self._early += [await anext(self._events)]
+        self._found = await jobs.found_in(request=self.job.id)
+
+    @property
+    def cache(self) -> str | None:
+        """`hit` or `miss`; None where nothing was looked for, or that is not known yet."""
+        found = self.ended.cache if self.is_over else self._found
+        if found:
+            return "hit"
+        looked = isinstance(self.job, Job) and self.job.caching
+        return "miss" if looked and found is not None else None
 
     async def pieces(self) -> AsyncIterator[Piece]:
         """The answer as it is made; raises `GenerationFailed`, `Overloaded`, `Unserved`."""
-        async for event in self._follower:
+        while self._early:
+            event = self._early.pop()
+            if isinstance(event, Piece):
+                yield event
+        async for event in self._events:
             if isinstance(event, Piece):
                 yield event
         if self.ended.reason in _UNFINISHED:
@@ -122,11 +146,13 @@ class Generation:
         )
 
     async def whole(self, *, count: int = 1) -> Answer:
-        """The answer, or all `count` of them, when complete; raises `GenerationFailed`."""
+        """The answer, or all of them (`count` at least), when complete; raises
+        `GenerationFailed`."""
         pieces = [piece async for piece in self.pieces()]
+        texts = texts_of(pieces, count=count)
         ends = {piece.choice: piece.end for piece in pieces if piece.end}
-        reasons = [ends.get(choice, self.ended.reason) for choice in range(count)]
-        return Answer(texts_of(pieces, count=count), reasons, self.ended)
+        reasons = [ends.get(choice, self.ended.reason) for choice in range(len(texts))]
+        return Answer(texts, reasons, self.ended)
 
     @property
     def ended(self) -> Ended:

@@ -41,6 +41,8 @@ class Row:
     started_at: datetime | None
     first_token_at: datetime | None
     finished_at: datetime
+    project: str
+    cache: str
 
 
 _COLUMNS = tuple(field.name for field in fields(Row))
@@ -53,6 +55,8 @@ class NoSchema(Exception):
 
 def write(rows: Iterable[tuple[str, Row]]) -> None:
     """Insert (schema, row) pairs, one statement a schema; a row that stands already stays.
+
+    Those that are new are noted as due to be counted by analytics (`inference.models.RequestDue`).
 
     The schema is named in the statement, so the connection's search path is left alone. Raises
     `NoSchema`.
@@ -75,13 +79,23 @@ def write(rows: Iterable[tuple[str, Row]]) -> None:
 def _insert(schema: str, rows: int) -> str:
     row = sql.SQL("({})").format(sql.SQL(", ").join(sql.Placeholder() * len(_COLUMNS)))
     statement = sql.SQL(
-        "INSERT INTO {table} ({columns}) VALUES {rows} ON CONFLICT (id) DO NOTHING"
+        "WITH written AS (INSERT INTO {table} ({columns}) VALUES {rows}"
+        " ON CONFLICT (id) DO NOTHING RETURNING id)"
+        " INSERT INTO {due} (request) SELECT id FROM written"
     ).format(
         table=sql.Identifier(schema, "inference_request"),
+        due=sql.Identifier(schema, "inference_requestdue"),
         columns=sql.SQL(", ").join(map(sql.Identifier, _COLUMNS)),
         rows=sql.SQL(", ").join([row] * rows),
     )
     return statement.as_string()
+
+
+def row(schema: str, request: UUID) -> Row | None:
+    """What the history has of a request."""
+    with schema_context(schema):
+        found = Request.objects.filter(pk=request).values(*_COLUMNS).first()
+    return Row(**found) if found else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,11 @@ FIRST_TOKEN_SECONDS = Histogram(
     ["model"],
     buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
 )
+RESPONSE_CACHE = Counter(
+    "inference_response_cache_total",
+    "Answers looked for in the cache of answers: memory, redis (found there) or miss.",
+    ["model", "outcome"],
+)
 REMOTE_RETRIES = Counter(
     "inference_remote_retries_total",
     "Calls to a remote server made again before their first token.",

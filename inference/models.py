@@ -1,5 +1,7 @@
 """What an organization asked for: one row a request, in its own schema."""
 
+from django.contrib.postgres.fields import ArrayField
+from django.contrib.postgres.indexes import GinIndex
 from django.db import models
 
 
@@ -33,11 +35,24 @@ class Request(models.Model):
     started_at = models.DateTimeField(null=True)
     first_token_at = models.DateTimeField(null=True)
     finished_at = models.DateTimeField()
+    project = models.CharField(max_length=64, blank=True, default="", db_default="")
+    cache = models.CharField(
+        max_length=8, blank=True, default="", db_default="", help_text="What found its answer."
+    )
 
     class Meta:
         verbose_name = "job"
         ordering = ("-id",)
-        indexes = (models.Index(fields=("model", "-id"), name="request_by_model"),)
+        indexes = (
+            models.Index(fields=("model", "-id"), name="request_by_model"),
+            models.Index(fields=("key", "-id"), name="request_by_key"),
+            models.Index(fields=("amount", "-id"), name="request_by_amount"),
+            models.Index(
+                fields=("state", "-id"),
+                condition=~models.Q(state="finished"),
+                name="request_not_finished",
+            ),
+        )
 
     def __str__(self) -> str:
         return str(self.id)
@@ -53,6 +68,51 @@ class RequestText(models.Model):
     asked = models.BinaryField()
     answered = models.BinaryField()
     finished_at = models.DateTimeField(db_index=True)
+    words = ArrayField(
+        models.BinaryField(), null=True, help_text="Marks of its words; see `inference.words`."
+    )
+
+    class Meta:
+        indexes = (
+            GinIndex(
+                fields=("words",),
+                condition=models.Q(words__isnull=False),
+                name="text_by_words",
+            ),
+        )
 
     def __str__(self) -> str:
         return str(self.request)
+
+
+class RequestDue(models.Model):
+    """A request that analytics have not counted yet: written with its row, taken away with the sum.
+
+    So each is counted once, whoever does it and however often it is tried.
+    """
+
+    request = models.UUIDField(primary_key=True, editable=False)
+
+    def __str__(self) -> str:
+        return str(self.request)
+
+
+class RequestFeedback(models.Model):
+    """What its caller thinks of an answer: the last word counts. The comment is sealed."""
+
+    class Rating(models.TextChoices):
+        """In a word."""
+
+        GOOD = "good"
+        BAD = "bad"
+
+    request = models.OneToOneField(
+        Request, on_delete=models.CASCADE, primary_key=True, related_name="feedback"
+    )
+    rating = models.CharField(max_length=4, choices=Rating)
+    comment = models.BinaryField(default=b"")
+    given_by = models.CharField(max_length=64)
+    given_at = models.DateTimeField()
+
+    def __str__(self) -> str:
+        return f"{self.request_id} · {self.rating}"

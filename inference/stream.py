@@ -63,6 +63,7 @@ class Ended:
     amount: int
     currency: str
     error: str
+    cache: str = ""
 
     @property
     def total_tokens(self) -> int:
@@ -98,17 +99,16 @@ def append(step: Sequence[tuple[UUID, int, Delta, Cipher | None]]) -> list[str]:
 
 def end(pipe: Any, *, request: UUID, event: Ended) -> None:
     """Queue the script that writes the terminal event; once, whoever repeats it."""
-    payload = orjson.dumps(
-        {
-            "reason": event.reason,
-            "prompt_tokens": event.prompt_tokens,
-            "cached_tokens": event.cached_tokens,
-            "completion_tokens": event.completion_tokens,
-            "amount": event.amount,
-            "currency": event.currency,
-            "error": event.error,
-        }
-    )
+    said: dict[str, Any] = {
+        "reason": event.reason,
+        "prompt_tokens": event.prompt_tokens,
+        "cached_tokens": event.cached_tokens,
+        "completion_tokens": event.completion_tokens,
+        "amount": event.amount,
+        "currency": event.currency,
+        "error": event.error,
+    }
+    payload = orjson.dumps(said | ({"cache": event.cache} if event.cache else {}))
     keys = [f"job:{request}", f"stream:{request}", SEALED]
     _END.add(pipe, keys, [str(request), payload])
 
@@ -200,10 +200,11 @@ def _payload(delta: Delta) -> bytes:
 
 def _seal(outcome: Outcome | None) -> list[Argument]:
     if outcome is None:
-        return ["", "", 0, 0]
+        return ["", "", 0, 0, ""]
     return [
         outcome.reason.value,
         outcome.error,
         outcome.prompt_tokens,
         outcome.cached_tokens,
+        outcome.cache,
     ]

@@ -13,7 +13,7 @@ from django_tenants.utils import schema_context
 from psycopg import sql
 from redis.exceptions import RedisError
 
-from inference import stream
+from inference import stream, words
 from inference.jobs import Job, asked_place
 from inference.models import RequestText
 from kit.envelope import Place, Unreadable, sealed_under
@@ -44,9 +44,21 @@ class SealedTexts:
     asked: bytes
     answered: bytes
     finished_at: datetime
+    words: list[bytes] | None = None
+    """Their marks, where the organization wants to search."""
 
 
-def gather(job: Job, *, asked: bytes, finished_at: datetime) -> SealedTexts | None:
+def searched(organizations: Iterable[int]) -> set[int]:
+    """Those of them that want to find texts by their words."""
+    if not (some := set(organizations)):
+        return set()
+    rows = Organization.objects.filter(pk__in=some, texts_searchable=True)
+    return set(rows.values_list("pk", flat=True))
+
+
+def gather(
+    job: Job, *, asked: bytes, finished_at: datetime, searched: bool = False
+) -> SealedTexts | None:
     """A sealed request's texts, from its stream; None where they are not wanted or not to be had.
 
     A data key out of reach does not stop the booking: the texts are then not kept.
@@ -55,12 +67,14 @@ def gather(job: Job, *, asked: bytes, finished_at: datetime) -> SealedTexts | No
         return None
     try:
         answers = stream.texts_of(stream.read(job.organization, job.id))
-        ring = datakeys.ring(job.organization)
+        ring = datakeys.ring(job.organization, needs=sealed_under(asked))
+        messages = ring.unseal(asked, asked_place(job.organization, job.id)) if searched else b""
     except (Unreadable, KeeperFailed, RedisError) as error:
         log.error("texts are not kept", request=str(job.id), error=str(error))
         return None
     answered = ring.seal(orjson.dumps(answers), answered_place(job.organization, job.id))
-    return SealedTexts(job.id, asked, answered, finished_at)
+    found = words.marked(ring, job.organization, messages, answers) if searched else None
+    return SealedTexts(job.id, asked, answered, finished_at, found)
 
 
 def write(rows: Iterable[tuple[str, SealedTexts]]) -> None:
@@ -70,10 +84,10 @@ def write(rows: Iterable[tuple[str, SealedTexts]]) -> None:
             table = sql.Identifier(schema, "inference_requesttext")
             cursor.execute(
                 sql.SQL(
-                    "INSERT INTO {} (request, asked, answered, finished_at)"
-                    " VALUES (%s, %s, %s, %s) ON CONFLICT (request) DO NOTHING"
+                    "INSERT INTO {} (request, asked, answered, finished_at, words)"
+                    " VALUES (%s, %s, %s, %s, %s) ON CONFLICT (request) DO NOTHING"
                 ).format(table),
-                [row.request, row.asked, row.answered, row.finished_at],
+                [row.request, row.asked, row.answered, row.finished_at, row.words],
             )
 
 
@@ -96,12 +110,15 @@ def opened(organization: int, row: RequestText) -> Texts:
 def purge(organization: Organization, *, now: datetime) -> int:
     """Delete texts older than the organization keeps them, all where it keeps none; how many.
 
-    In batches, each a transaction of its own; it may be stopped and run again. The figures stay.
+    Marks of words go where it does not search any more. In batches, each a transaction of its own;
+    it may be stopped and run again. The figures stay.
     """
     keeps = organization.retention == Retention.TEXTS
     border = now - timedelta(days=organization.kept_days) if keeps else now
     purged = 0
     with schema_context(organization.schema_name):
+        if not organization.texts_searchable:
+            RequestText.objects.filter(words__isnull=False).update(words=None)
         while True:
             due = RequestText.objects.filter(finished_at__lt=border).order_by("finished_at")
             some = due.values_list("pk", flat=True)[:PURGED_AT_ONCE]

@@ -10,8 +10,17 @@ from inference.api.estimates import Estimates
 from inference.api.files import FileContent, Files, OneFile
 from inference.api.infer import Infer, InferStream
 from inference.api.infer_batch import InferBatch, InferBatchCancel, OneInferBatch
+from inference.api.jobs import JobCancel, OneJob
 from inference.api.models import Catalog, ModelInfo, Models, OneModel
 from inference.api.requests import OneRequest, RequestCancel, RequestStream
+from inference.api.v2 import (
+    EnvelopedModel,
+    EnvelopedModels,
+    JobCancelled,
+    JobsOfPrompts,
+    JobStream,
+    OneJobWithResult,
+)
 
 openai = [
     path("chat/completions", ChatCompletions.as_view()),
@@ -37,7 +46,17 @@ api = [
     path("estimates", Estimates.as_view()),
     path("models", Catalog.as_view()),
     path("model/info", ModelInfo.as_view()),
+    path("jobs/<uuid:identifier>", OneJob.as_view()),
+    path("jobs/<uuid:identifier>/cancel", JobCancel.as_view()),
     path("requests/<uuid:identifier>", OneRequest.as_view()),
     path("requests/<uuid:identifier>/stream", RequestStream.as_view()),
     path("requests/<uuid:identifier>/cancel", RequestCancel.as_view()),
+]
+v2 = [
+    path("infer", JobsOfPrompts.as_view()),
+    path("jobs/<uuid:identifier>", OneJobWithResult.as_view()),
+    path("jobs/<uuid:identifier>/cancel", JobCancelled.as_view()),
+    path("jobs/<uuid:identifier>/stream", JobStream.as_view()),
+    path("models", EnvelopedModels.as_view()),
+    path("models/<str:name>", EnvelopedModel.as_view()),
 ]

@@ -98,7 +98,7 @@ class OrganizationAdmin(Audited, ChangedFieldsOnly, ModelAdmin):  # type: ignore
     fieldsets = (
         (None, {"fields": ("name", "slug", "schema_name", "created_at")}),
         ("Limits", {"fields": ("plan", *LIMITS, "priority")}),
-        ("Privacy", {"fields": ("retention", "kept_days")}),
+        ("Privacy", {"fields": ("retention", "kept_days", "texts_searchable")}),
         ("Log-ins", {"fields": ("two_factors_required",)}),
         ("Suspension", {"fields": ("suspended_at", "suspended_reason")}),
     )

@@ -27,6 +27,7 @@ from tenants.known import (
     Limits,
 )
 from tenants.models import (
+    Caching,
     Membership,
     Retention,
     Role,
@@ -115,6 +116,10 @@ class Caller:
     person_limits: Limits = field(default_factory=Limits)
     model_limits: Mapping[str, Limits] = field(default_factory=dict)
     retention: str = Retention.ANSWERS
+    plan: int | None = None
+    caching: str = Caching.OFF
+    cache_seconds: int = 3600
+    cache_epoch: int = 0
     login: str = ""
 
     def may(self, action: Action) -> bool:
@@ -274,6 +279,10 @@ def _as_member(user: int, member: KnownMember, organization: KnownOrganization) 
         key_limits=Limits(),
         priority=organization.priority,
         retention=organization.retention,
+        plan=organization.plan,
+        caching=organization.caching,
+        cache_seconds=organization.cache_seconds,
+        cache_epoch=organization.cache_epoch,
         user=user,
         role=member.role,
         person=user,
@@ -299,6 +308,10 @@ def _as_program(
         person_limits=member.limits if member else Limits(),
         model_limits=organization.model_limits,
         retention=organization.retention,
+        plan=organization.plan,
+        caching=organization.caching,
+        cache_seconds=organization.cache_seconds,
+        cache_epoch=organization.cache_epoch,
     )
 
 

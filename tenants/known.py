@@ -12,6 +12,7 @@ from kit import origin
 from kit.origin import Network
 from tenants.models import (
     ApiKey,
+    Caching,
     Limited,
     LogIn,
     Membership,
@@ -61,6 +62,10 @@ class KnownOrganization:
     model_limits: Mapping[str, Limits] = field(default_factory=dict)
     retention: str = Retention.ANSWERS
     two_factors: bool = False
+    plan: int | None = None
+    caching: str = Caching.OFF
+    cache_seconds: int = 3600
+    cache_epoch: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,16 +109,21 @@ def _load_organization(identifier: str) -> Fields | None:
     organization = rows.first()
     if organization is None:
         return None
+    plan = organization.plan
     return {
         "slug": organization.slug,
         "schema": organization.schema_name,
         "ready": organization.ready_at is not None and schema_exists(organization.schema_name),
         "suspended": organization.suspended_reason if organization.suspended_at else None,
-        "limits": _own_or_plans(_limits(organization), organization.plan),
+        "limits": _own_or_plans(_limits(organization), plan),
         "priority": organization.priority,
         "model_limits": _model_limits(organization),
         "retention": organization.retention,
         "two_factors": organization.two_factors_required,
+        "plan": organization.plan_id,
+        "caching": organization.caching or (plan.caching if plan else Caching.OFF),
+        "cache_seconds": organization.cache_seconds,
+        "cache_epoch": organization.cache_epoch,
     }
 
 

@@ -23,6 +23,7 @@ from tenants.models_sso import SingleSignOn as SingleSignOn
 from tenants.models_users import Door as Door
 from tenants.models_users import LogIn as LogIn
 from tenants.models_users import User as User
+from tenants.plans import Caching as Caching
 from tenants.plans import Limited as Limited
 from tenants.plans import ModelLimit as ModelLimit
 from tenants.plans import Plan as Plan
@@ -108,6 +109,31 @@ class Organization(Remembered, Limited, TenantMixin):  # type: ignore[misc,djang
         default=30,
         validators=[MinValueValidator(1), MaxValueValidator(3650)],
         help_text="How long prompts and answers stay in the history, where they are kept.",
+    )
+    texts_searchable = models.BooleanField(
+        default=False,
+        db_default=False,
+        help_text="Kept texts can be found by their words; says which texts share one.",
+    )
+    caching = models.CharField(
+        max_length=8,
+        choices=Caching,
+        blank=True,
+        default="",
+        db_default="",
+        help_text="Whether answers are given again to the same question; empty: as the plan says.",
+    )
+    cache_seconds = models.PositiveIntegerField(
+        default=3600,
+        db_default=3600,
+        validators=[MinValueValidator(10), MaxValueValidator(30 * 86_400)],
+        help_text="How long an answer may be given again.",
+    )
+    cache_epoch = models.PositiveIntegerField(
+        default=0,
+        db_default=0,
+        editable=False,
+        help_text="Part of what answers are found by: another number, and none is found.",
     )
     two_factors_required = models.BooleanField(
         default=False, help_text="Members come in with a second factor alone."

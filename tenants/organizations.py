@@ -16,7 +16,8 @@ from tenants import audit
 from tenants.audit import Actor, Change
 from tenants.models import Membership, Organization, Retention, Role, User
 
-_RETENTION = ("retention", "kept_days")
+_CACHING = ("caching", "cache_seconds")
+_RETENTION = ("retention", "kept_days", "texts_searchable")
 _SUSPENSION = ("suspended_at", "suspended_reason", "erase_at")
 _DELETED = "its owner deleted it"
 _RESERVED = frozenset({"admin", "api", "billing", "new", "public", "static"})
@@ -101,22 +102,59 @@ def reinstate(organization: Organization, *, now: datetime, by: Actor = audit.SY
 
 
 def keep(
-    organization: Organization, retention: Retention, *, days: int, now: datetime, by: Actor
+    organization: Organization,
+    retention: Retention,
+    *,
+    days: int,
+    searchable: bool = False,
+    now: datetime,
+    by: Actor,
 ) -> None:
     """Keep from now on what `retention` says, texts for so many days. Again changes nothing.
 
-    Every process follows within a second; texts that are kept no more go with the next purge.
+    `searchable`: those can be found by their words, as of now. Every process follows within a
+    second; texts that are kept no more go with the next purge.
     """
     with transaction.atomic():
         organization = Organization.objects.select_for_update(no_key=True).get(pk=organization.pk)
         before = {name: getattr(organization, name) for name in _RETENTION}
         organization.retention, organization.kept_days = retention, days
+        organization.texts_searchable = searchable and retention == Retention.TEXTS
         after = {name: getattr(organization, name) for name in _RETENTION}
         before, after = audit.differences(before, after)
         if after:
             organization.save(update_fields=list(_RETENTION))
             change = Change("organization.retention", target(organization), before, after)
             audit.record(change, by=by, organization=organization.pk, now=now)
+
+
+def cache_answers(
+    organization: Organization, caching: str, *, seconds: int, now: datetime, by: Actor
+) -> None:
+    """Give answers again from now on as `caching` says ("": as the plan does), for so long.
+
+    Within a second everywhere. Again changes nothing.
+    """
+    with transaction.atomic():
+        organization = Organization.objects.select_for_update(no_key=True).get(pk=organization.pk)
+        before = {name: getattr(organization, name) for name in _CACHING}
+        organization.caching, organization.cache_seconds = caching, seconds
+        after = {name: getattr(organization, name) for name in _CACHING}
+        before, after = audit.differences(before, after)
+        if after:
+            organization.save(update_fields=list(_CACHING))
+            change = Change("organization.caching", target(organization), before, after)
+            audit.record(change, by=by, organization=organization.pk, now=now)
+
+
+def forget_answers(organization: Organization, *, now: datetime, by: Actor) -> None:
+    """Give none of the answers again that were made so far; within a second everywhere."""
+    with transaction.atomic():
+        organization = Organization.objects.select_for_update(no_key=True).get(pk=organization.pk)
+        organization.cache_epoch += 1
+        organization.save(update_fields=["cache_epoch"])
+        change = Change("organization.cache_emptied", target(organization))
+        audit.record(change, by=by, organization=organization.pk, now=now)
 
 
 def require_two_factors(

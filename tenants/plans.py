@@ -23,10 +23,24 @@ class Limited(models.Model):
         abstract = True
 
 
+class Caching(models.TextChoices):
+    """Whether an organization's answers are given again to the same question."""
+
+    OFF = "off", "Never"
+    EXACT = "exact", "Where prompt, model and parameters are the same"
+
+
 class Plan(Limited):
     """Limits of every organization on it. Where an organization has one of its own, that counts."""
 
     name = models.CharField(max_length=60, unique=True)
+    caching = models.CharField(
+        max_length=8,
+        choices=Caching,
+        default=Caching.OFF,
+        db_default=Caching.OFF,
+        help_text="Of answers, where an organization has not chosen itself.",
+    )
 
     class Meta:
         ordering = ("name",)

@@ -28,6 +28,7 @@ class Action(StrEnum):
     READ_PRIVACY = "see what is kept of prompts and answers"
     MANAGE_PRIVACY = "choose what is kept, and take everything away as an export"
     SET_UP_LOG_IN = "set up single sign-on, and require second factors"
+    MANAGE_CACHE = "choose whether answers are cached, and empty the cache"
     MANAGE_WEBHOOKS = "set up webhooks, and see and repeat what they were told"
     RENAME = "rename the organization"
     DELETE = "delete the organization, and restore it"
@@ -48,12 +49,14 @@ ROLES: Mapping[Action, frozenset[Role]] = {
     Action.READ_PRIVACY: frozenset(Role),
     Action.MANAGE_PRIVACY: frozenset({OWNER, ADMIN}),
     Action.SET_UP_LOG_IN: frozenset({OWNER}),
+    Action.MANAGE_CACHE: frozenset({OWNER, ADMIN, DEVELOPER}),
     Action.MANAGE_WEBHOOKS: frozenset({OWNER, ADMIN, DEVELOPER}),
     Action.RENAME: frozenset({OWNER, ADMIN}),
     Action.DELETE: frozenset({OWNER}),
 }
 SCOPES: Mapping[Action, Scope] = {
     Action.RUN_MODELS: Scope.INFERENCE,
+    Action.MANAGE_CACHE: Scope.INFERENCE,
     Action.READ_USAGE: Scope.USAGE,
     Action.READ_KEYS: Scope.KEYS,
     Action.MAKE_KEYS: Scope.KEYS,

@@ -1,14 +1,13 @@
 """Reading an organization's audit log: filtered, in pages, and whole."""
 
-import csv
-import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 import orjson
 
+from kit import sheets
 from tenants.models import AuditEntry
 from tenants.scoping import OwnedQuerySet
 
@@ -16,7 +15,6 @@ COLUMNS = (
     "sequence", "at", "actor", "actor_name", "address", "agent",
     "action", "target", "before", "after", "previous", "hash",
 )  # fmt: skip
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _CHUNK = 500
 
 
@@ -48,13 +46,13 @@ def page(
 def chunks(organization: int, only: Filter, *, form: str, after: int = 0) -> Iterator[bytes]:
     """All entries, oldest first, as `csv` or `jsonl`."""
     if form == "csv":
-        yield _csv([COLUMNS])
+        yield sheets.rows([COLUMNS])
     while rows := list(
         _rows(organization, only).filter(sequence__gt=after).order_by("sequence")[:_CHUNK]
     ):
         entries = [_entry(row) for row in rows]
         if form == "csv":
-            yield _csv(_cells(entry) for entry in entries)
+            yield sheets.rows(map(_cells, entries))
         else:
             yield b"".join(orjson.dumps(entry) + b"\n" for entry in entries)
         after = rows[-1].sequence
@@ -86,12 +84,5 @@ def _cells(entry: dict[str, Any]) -> list[str]:
 
 
 def _cell(value: Any) -> str:
-    """A spreadsheet must not take for a formula what somebody called themselves."""
     text = orjson.dumps(value).decode() if isinstance(value, dict) else str(value)
-    return f"'{text}" if text.startswith(_FORMULA) else text
-
-
-def _csv(lines: Iterable[Iterable[str]]) -> bytes:
-    out = io.StringIO()
-    csv.writer(out).writerows(lines)
-    return out.getvalue().encode()
+    return sheets.cell(text)

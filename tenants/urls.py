@@ -5,6 +5,7 @@ from django.urls import path
 
 from tenants import views
 from tenants.api.audit import Audit, AuditExport
+from tenants.api.cache import Cache
 from tenants.api.invitations import Acceptance, Invitations, OneInvitation, Resending
 from tenants.api.keys import KeyRotation, Keys, LeakReport, OneKey
 from tenants.api.logins import LogInEndpoint, LogOut, Myself, Renewal
@@ -104,6 +105,7 @@ urlpatterns = [
     path("members/<int:user>", OneMember.as_view()),
     path("ownership", Ownership.as_view()),
     path("retention", RetentionEndpoint.as_view()),
+    path("cache", Cache.as_view()),
     path("audit", Audit.as_view()),
     path("audit/export", AuditExport.as_view()),
 ]

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -11,7 +12,7 @@ from django.http import HttpRequest
 from inference.admission import Wish
 from inference.generation import Generation, generation, start
 from inference.idempotency import Repeatable, tie
-from inference.jobs import Leaving
+from inference.jobs import Leaving, Reuse
 from kit.edge import Endpoint
 from kit.errors import Invalid
 from kit.idempotency import HEADER
@@ -19,7 +20,9 @@ from kit.money import decimal
 from tenants.auth import Caller, authenticate
 
 _FALLBACK = "X-Model-Fallback"
+_ALIAS = "X-Model-Alias"
 _COST = "X-Cost"
+_CACHE = "X-Cache"
 
 INFERENCE = "inference"
 """The scope these endpoints need."""
@@ -45,7 +48,7 @@ class InferenceEndpoint(Endpoint):
         """
         entered = generation(
             caller=self.caller,
-            wish=wish,
+            wish=_reusing(request, wish),
             request=request.id,  # type: ignore[attr-defined]
             now=datetime.now(UTC),
             leaving=_leaving(request, leaving),
@@ -68,7 +71,7 @@ class InferenceEndpoint(Endpoint):
         """Admit the wish for nobody to wait for; its id, which becomes the response's."""
         request.id = await start(  # type: ignore[attr-defined]
             caller=self.caller,
-            wish=wish,
+            wish=_reusing(request, wish),
             request=request.id,  # type: ignore[attr-defined]
             now=datetime.now(UTC),
             repeatable=_repeatable(request, wish),
@@ -78,12 +81,18 @@ class InferenceEndpoint(Endpoint):
 
 def headers(run: Generation, wish: Wish | None = None) -> Mapping[str, str]:
     """Where the caller stands with the limits, or that the answer is an earlier one's; what it
-    cost, where it is whole; and the model that was wished for, where another one serves."""
+    cost, where it is whole; whether a cache had it, where it might have; and how the model was
+    asked for, where that is not its name: by an alias, or as one for which it stands in."""
     said = {"Idempotent-Replayed": "true"} if run.repeated else dict(run.standing.headers())
+    if run.cache is not None:
+        said[_CACHE] = run.cache
     if run.is_over:
         said[_COST] = f"{decimal(run.ended.amount)} {run.ended.currency}"
+    if wish is not None and wish.offer.alias:
+        said[_ALIAS] = wish.offer.alias
     asked = (wish.asked or wish.offer.name) if wish else run.job.model
-    return said if asked == run.job.model else {**said, _FALLBACK: asked}
+    drawn_anew = run.repeated and wish is not None and wish.offer.alias
+    return said if asked == run.job.model or drawn_anew else {**said, _FALLBACK: asked}
 
 
 def cost(nanos: int, currency: str) -> dict[str, Any]:
@@ -97,6 +106,19 @@ def may_fall_back(request: HttpRequest) -> bool:
     if wanted not in {"allow", "never"}:
         raise Invalid(f"{_FALLBACK} must be allow or never, not {wanted[:40]!r}.", param=_FALLBACK)
     return wanted == "allow"
+
+
+def _reusing(request: HttpRequest, wish: Wish) -> Wish:
+    """As the header X-Cache says, if it says something."""
+    wanted = request.headers.get(_CACHE)
+    if wanted is None:
+        return wish
+    try:
+        return replace(wish, caching=Reuse(wanted.lower()))
+    except ValueError as error:
+        raise Invalid(
+            f"{_CACHE} must be one of {', '.join(Reuse)}, not {wanted[:40]!r}.", param=_CACHE
+        ) from error
 
 
 def _leaving(request: HttpRequest, usual: Leaving) -> Leaving:

@@ -53,6 +53,7 @@ class ChatCompletions(InferenceEndpoint):
         async with AsyncExitStack() as stack:
             run = await stack.enter_async_context(self.generation(request, wish))
             if form.stream:
+                await run.begun()
                 usage = form.stream_options is not None and form.stream_options.include_usage
                 chunks = _Chunks(run, await _answers(run, form, wish), usage=usage)
                 events = openai.told(aiter(chunks), stack.pop_all())
@@ -63,13 +64,13 @@ class ChatCompletions(InferenceEndpoint):
 async def chat_wish(caller: Caller, form: ChatForm, *, label: str, replace_it: bool) -> Wish:
     """What a chat asks for; `replace_it`: see `served`."""
     tools = offered(form)
-    asked = await offer(form.model, allowed=caller.models)
+    asked = await offer(form.model, caller=caller)
     wanted = await checked(answer_wanted(form, tools))
 
     async def build(model: Offer) -> Wish:
         return await _build(form, tools, model, wanted, label)
 
-    return await served(asked, build, allowed=caller.models, replace_it=replace_it)
+    return await served(asked, build, caller=caller, replace_it=replace_it)
 
 
 async def chat_completion(run: Generation, form: ChatForm, wish: Wish) -> dict[str, Any]:
@@ -97,6 +98,7 @@ async def _build(
         project=origin.project((form.metadata or {}).get("project", "")),
         messages=messages,
         n=form.n,
+        seeded=form.seed is not None,
     )
 
 

@@ -73,6 +73,7 @@ class Completions(InferenceEndpoint):
         async with AsyncExitStack() as stack:
             run = await stack.enter_async_context(self.generation(request, wish))
             if form.stream:
+                await run.begun()
                 usage = form.stream_options is not None and form.stream_options.include_usage
                 chunks = _chunks(run, await _answers(run, form, wish), usage=usage)
                 return sse.response(openai.told(chunks, stack.pop_all()), headers(run, wish))
@@ -83,13 +84,13 @@ async def completion_wish(
     caller: Caller, form: CompletionForm, *, label: str, replace_it: bool
 ) -> Wish:
     """What goes on with a text; `replace_it`: see `served`."""
-    asked = await offer(form.model, allowed=caller.models)
+    asked = await offer(form.model, caller=caller)
     wanted = await checked(form.wanted)
 
     async def build(model: Offer) -> Wish:
         return await _build(form, model, wanted, label)
 
-    return await served(asked, build, allowed=caller.models, replace_it=replace_it)
+    return await served(asked, build, caller=caller, replace_it=replace_it)
 
 
 async def completion(run: Generation, form: CompletionForm, wish: Wish) -> dict[str, Any]:
@@ -119,6 +120,7 @@ async def _build(form: CompletionForm, model: Offer, wanted: Wanted | None, labe
         endpoint="completions",
         label=label,
         n=form.n,
+        seeded=form.seed is not None,
     )
 
 

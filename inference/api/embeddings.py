@@ -101,7 +101,7 @@ class Embeddings(_EmbeddingEndpoint):
     async def post(self, request: HttpRequest) -> HttpResponseBase:
         """A vector a text, in their order."""
         form = await body(request, EmbeddingsForm)
-        model = await encoder(form.model, allowed=self.caller.models)
+        model = await encoder(form.model, caller=self.caller)
         dimensions = known_dimensions(model, form.dimensions)
         run, vectors = await self._vectors(request, model, form.texts)
         return Json(listed(run, shortened(vectors, dimensions), form), headers=headers(run))
@@ -121,7 +121,7 @@ class PlainEmbeddings(_EmbeddingEndpoint):
         """`embedding` of a text, or `embeddings` in the texts' order; usage and cost."""
         started = time.perf_counter()
         form = await body(request, PlainEmbeddingsForm)
-        model = await encoder(form.model, allowed=self.caller.models)
+        model = await encoder(form.model, caller=self.caller)
         dimensions = known_dimensions(model, form.dimensions)
         one = form.text is not None
         texts = [Named(form.text or "", "text")] if one else _each(form.texts or [])
@@ -148,7 +148,7 @@ class Similarity(_EmbeddingEndpoint):
         """The cosine of each of the texts with `text`, from -1 to 1, in their order."""
         started = time.perf_counter()
         form = await body(request, SimilarityForm)
-        model = await encoder(form.model, allowed=self.caller.models)
+        model = await encoder(form.model, caller=self.caller)
         texts = [Named(form.text, "text"), *_each(form.texts)]
         run, vectors = await self._vectors(request, model, texts)
         scores = (vectors[1:] @ vectors[0]).clip(-1, 1)

@@ -3,7 +3,7 @@
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -141,6 +141,16 @@ class InferForm(SamplingForm):
     model: str | None = None
     max_tokens: int | None = Field(None, ge=1)
     n: int = Field(1, ge=1, le=MOST_CHOICES, description="How many answers.")
+    priority: Literal["high", "normal", "low"] | None = Field(
+        None, description="In line; no more urgent than the organization's own."
+    )
+    timeout: float | None = Field(
+        None,
+        gt=0,
+        le=3600,
+        description="Seconds from now, waiting in line included, after which the answer ends "
+        "where it is, with the finish reason `timeout`.",
+    )
 
 
 class WholeInferForm(InferForm):

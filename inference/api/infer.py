@@ -24,6 +24,7 @@ from inference.stream import Ended, Piece
 from kit.edge import Broken, Json, body, problem_body
 from kit.errors import Refused
 from tenants.auth import Caller
+from tenants.models import Priority
 
 log = structlog.get_logger()
 
@@ -87,6 +88,7 @@ class InferStream(_PromptEndpoint):
         async with AsyncExitStack() as stack:
             entered = self.generation(request, wish, leaving=Leaving.LINGER)
             run = await stack.enter_async_context(entered)
+            await run.begun()
             return sse.response(events(run, stack.pop_all()), headers(run, wish))
 
 
@@ -94,7 +96,7 @@ async def prompt_wish(
     caller: Caller, form: InferForm, *, endpoint: str, label: str, replace_it: bool = True
 ) -> Wish:
     """A prompt as one user turn in the model's chat template; `replace_it`: see `served`."""
-    asked = await offer(form.model, allowed=caller.models)
+    asked = await offer(form.model, caller=caller)
     turns = [{"role": "user", "content": form.prompt}]
     wanted = await checked(form.wanted)
 
@@ -110,9 +112,12 @@ async def prompt_wish(
             label=label,
             messages=turns,
             n=form.n,
+            seeded=form.seed is not None,
+            priority=None if form.priority is None else Priority[form.priority.upper()],
+            timeout=form.timeout or 0.0,
         )
 
-    return await served(asked, build, allowed=caller.models, replace_it=replace_it)
+    return await served(asked, build, caller=caller, replace_it=replace_it)
 
 
 def accepted(request: UUID) -> Json:
@@ -136,8 +141,8 @@ def told(answer: Answer) -> dict[str, Any]:
 
 
 def bill(ended: Ended) -> dict[str, Any]:
-    """Usage and cost, as booked."""
-    return {
+    """Usage and cost, as booked; and what had the answer, where no model made it."""
+    return ({"cache": ended.cache} if ended.cache else {}) | {
         "usage": {
             "prompt_tokens": ended.prompt_tokens,
             "cached_tokens": ended.cached_tokens,

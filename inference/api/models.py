@@ -6,10 +6,12 @@ from django.http import HttpRequest, HttpResponseBase
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 
+from billing import pricing
 from inference.api.access import InferenceEndpoint
-from inference.catalog.offers import Offer, offer, offers
+from inference.catalog.offers import Offer, aliases, offer, offers
 from inference.fleet import Fleet, fleet
 from kit.edge import Json
+from kit.money import decimal
 
 
 class Models(InferenceEndpoint):
@@ -23,8 +25,10 @@ class Models(InferenceEndpoint):
     )
     async def get(self, request: HttpRequest) -> HttpResponseBase:
         """Those this key may use."""
-        found = await offers(allowed=self.caller.models)
-        return Json({"object": "list", "data": [_openai(each) for each in found]})
+        found = await offers(caller=self.caller)
+        stood_for = await aliases(caller=self.caller)
+        named = [some[0] for name, some in sorted(stood_for.items())]
+        return Json({"object": "list", "data": [_openai(each) for each in [*found, *named]]})
 
 
 class OneModel(InferenceEndpoint):
@@ -38,10 +42,27 @@ class OneModel(InferenceEndpoint):
     )
     async def get(self, request: HttpRequest, name: str) -> HttpResponseBase:
         """By its name."""
-        return Json(_openai(await offer(name, allowed=self.caller.models)))
+        return Json(_openai(await offer(name, caller=self.caller)))
 
 
-class Catalog(InferenceEndpoint):
+class Described(InferenceEndpoint):
+    """Tells of models."""
+
+    async def info(self, each: Offer, now: Fleet) -> dict[str, Any]:
+        """A model, and what the caller's organization pays for it."""
+        return {**_info(each, now), "price": await self._price(each)}
+
+    async def _price(self, each: Offer) -> dict[str, Any] | None:
+        """What the caller's organization pays for a million of each meter; None where unpriced."""
+        try:
+            price = await pricing.price_of(each.name, organization=self.caller.organization)
+        except pricing.NoPrice:
+            return None
+        rates = {meter: decimal(rate) for meter, rate in price.rates.items()}
+        return {"currency": price.currency, "per_million": rates}
+
+
+class Catalog(Described):
     """What the platform knows of every model."""
 
     @extend_schema(
@@ -52,11 +73,11 @@ class Catalog(InferenceEndpoint):
     )
     async def get(self, request: HttpRequest) -> HttpResponseBase:
         """Those this key may use."""
-        found, now = await offers(allowed=self.caller.models), await fleet()
-        return Json({"models": [_info(each, now) for each in found]})
+        found, now = await offers(caller=self.caller), await fleet()
+        return Json({"models": [await self.info(each, now) for each in found]})
 
 
-class ModelInfo(InferenceEndpoint):
+class ModelInfo(Described):
     """What the platform knows of a model."""
 
     @extend_schema(
@@ -68,17 +89,24 @@ class ModelInfo(InferenceEndpoint):
     )
     async def get(self, request: HttpRequest) -> HttpResponseBase:
         """Context, defaults, device, and how busy it is."""
-        found = await offer(request.GET.get("model"), allowed=self.caller.models)
-        return Json(_info(found, await fleet()))
+        found = await offer(request.GET.get("model"), caller=self.caller)
+        return Json(await self.info(found, await fleet()))
 
 
 def _openai(each: Offer) -> dict[str, Any]:
     return {
-        "id": each.name,
+        "id": each.alias or each.name,
         "object": "model",
         "created": int(each.created_at.timestamp()),
         "owned_by": each.owner,
     }
+
+
+def _capabilities(each: Offer) -> list[str]:
+    if each.is_encoder:
+        return ["embeddings", "similarity", "batches"]
+    common = ["chat", "streaming", "structured_outputs", "batches"]
+    return common if each.remote else [*common, "completions", "tools", "logprobs", "resume"]
 
 
 def _info(each: Offer, now: Fleet) -> dict[str, Any]:
@@ -91,6 +119,7 @@ def _info(each: Offer, now: Fleet) -> dict[str, Any]:
         "backend": each.backend,
         "device": each.device,
         "context": each.context,
+        "capabilities": _capabilities(each),
         "defaults": {
             "max_tokens": each.default_max_tokens,
             "temperature": each.default_temperature,
@@ -102,4 +131,5 @@ def _info(each: Offer, now: Fleet) -> dict[str, Any]:
         "state": now.state(each.name),
         "healthy": now.healthy(each.name) > 0,
         "fallbacks": list(each.fallbacks),
+        "aliases": sorted(name for name, _ in each.aliases),
     }

@@ -85,7 +85,7 @@ async def _completion(caller: Caller, body: bytes, label: str) -> tuple[Wish, Re
 
 async def _embeddings(caller: Caller, body: bytes, label: str) -> tuple[Wish, Render]:
     form = parse(body, EmbeddingsForm)
-    model = await encoder(form.model, allowed=caller.models)
+    model = await encoder(form.model, caller=caller)
     dimensions = known_dimensions(model, form.dimensions)
     wish = await embedding_wish(model, form.texts, endpoint="embeddings", label=label)
 

@@ -24,7 +24,7 @@ async def spoken(run: Generation, wish: Wish) -> Text:
     """The text of the model that serves; a repeated request may have another than today's wish."""
     if run.job.model != wish.offer.name:
         with suppress(UnknownModel):
-            return (await offer(run.job.model, allowed=frozenset())).text
+            return (await offer(run.job.model, caller=None)).text
     return wish.offer.text
 
 

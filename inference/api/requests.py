@@ -20,6 +20,13 @@ from kit.errors import Invalid
 from kit.threads import in_thread
 from tenants.models import Retention
 
+AFTER = [
+    OpenApiParameter("after", str, description="The id of the event read last."),
+    OpenApiParameter(
+        "Last-Event-ID", str, OpenApiParameter.HEADER, description="The same, as browsers say."
+    ),
+]
+
 
 class OneRequest(InferenceEndpoint):
     """A request and its answer so far."""
@@ -75,15 +82,7 @@ class RequestStream(InferenceEndpoint):
         operation_id="requests_stream",
         summary="The events of a request, from where a reader was",
         tags=["Requests"],
-        parameters=[
-            OpenApiParameter("after", str, description="The id of the event read last."),
-            OpenApiParameter(
-                "Last-Event-ID",
-                str,
-                OpenApiParameter.HEADER,
-                description="The same, as browsers say.",
-            ),
-        ],
+        parameters=AFTER,
         responses={(200, "text/event-stream"): OpenApiTypes.STR},
     )
     async def get(self, request: HttpRequest, identifier: UUID) -> HttpResponseBase:

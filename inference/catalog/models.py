@@ -7,6 +7,8 @@ from django.core.exceptions import ValidationError
 from django.core.validators import MaxValueValidator, MinValueValidator, RegexValidator
 from django.db import models
 
+from tenants.models import Plan
+
 
 class Model(models.Model):
     """A model that organizations may name in a request: of language, or a sentence encoder."""
@@ -81,6 +83,12 @@ class Model(models.Model):
         help_text="Serves the requests of this one while no worker has it in health, at its own "
         "price. Its own fall-back comes next.",
     )
+    plans = models.ManyToManyField(
+        Plan,
+        blank=True,
+        related_name="+",
+        help_text="Whose organizations may use it; none: everybody's.",
+    )
     published = models.BooleanField(default=False)
     created_at = models.DateTimeField(auto_now_add=True)
 
@@ -123,9 +131,51 @@ class Model(models.Model):
             model = model.fallback
 
     @property
+    def is_prepared(self) -> bool:
+        """Whether workers find what they need of it in MODELS_DIR."""
+        if self.backend == self.Backend.REMOTE and not self.folder:
+            return True
+        return (settings.MODELS_DIR / self.folder / "manifest.json").is_file()
+
+    @property
     def queue(self) -> str:
         """The Celery queue on which work for this model is announced."""
         return f"{settings.REGION}.{self.device}.{self.name}"
+
+
+class Alias(models.Model):
+    """Another name that requests may say: it stands for a model, or for several by weight."""
+
+    name = models.CharField(
+        max_length=64,
+        unique=True,
+        validators=[RegexValidator(r"^[a-z0-9][a-z0-9._-]*$", "Lower case, digits, . _ -")],
+        help_text="What a request's “model” says; a model of the same name goes before.",
+    )
+
+    class Meta:
+        ordering = ("name",)
+        verbose_name_plural = "aliases"
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class AliasTarget(models.Model):
+    """A model that an alias stands for, for `weight` of all its targets' weights of requests."""
+
+    alias = models.ForeignKey(Alias, on_delete=models.CASCADE, related_name="targets")
+    model = models.ForeignKey(Model, on_delete=models.CASCADE, related_name="aliases")
+    weight = models.PositiveIntegerField(default=1, validators=[MaxValueValidator(1_000_000)])
+
+    class Meta:
+        ordering = ("alias", "model")
+        constraints = (
+            models.UniqueConstraint(fields=("alias", "model"), name="one_target_a_model"),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.alias} → {self.model} ({self.weight})"
 
 
 def is_base_url(url: str) -> bool:

@@ -1,10 +1,11 @@
 """What is on offer, as the request path reads it: from memory, never from the database."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
+from random import choices
 
 from django.conf import settings
 
@@ -13,6 +14,7 @@ from inference.catalog.models import Model
 from inference.engine import Text, WordPieceText, load_text
 from kit.errors import Invalid, Refused
 from kit.snapshot import Snapshot
+from tenants.auth import Caller
 
 
 class UnknownModel(Refused):
@@ -54,6 +56,12 @@ class Offer:
     """Published models that serve its requests while it is not healthy, the first first."""
     adapter: Path | None = None
     """What it wears: a LoRA adapter's folder."""
+    plans: frozenset[int] = frozenset()
+    """Whose organizations may use it; none: everybody's."""
+    aliases: tuple[tuple[str, int], ...] = ()
+    """Names that stand for it, with its weight among those they stand for."""
+    alias: str = ""
+    """The name by which it was asked for, if that is not its own."""
 
     @property
     def engine(self) -> str:
@@ -79,37 +87,58 @@ class Offer:
         return _text(self.folder, self.version)
 
 
-async def offer(name: str | None, *, allowed: frozenset[str]) -> Offer:
-    """The model called `name` (the default one if None), for a key that may use `allowed`.
-
-    An empty `allowed` means every model. Raises `UnknownModel`.
-    """
+async def offer(name: str | None, *, caller: Caller | None) -> Offer:
+    """The model called `name` (the default one if None), as `caller` may use it (None: anybody);
+    of those that an alias stands for one, drawn by weight. Raises `UnknownModel`."""
     wanted = settings.DEFAULT_MODEL if name is None else name
-    found = (await _published.aget()).get(wanted)
-    if found is None or (allowed and wanted not in allowed):
+    found = await _published.aget()
+    own = found.get(wanted)
+    some = [(own, 1)] if own is not None else _behind(wanted, found.values())
+    seen = {each: weight for each, weight in some if _sees(caller, each)}
+    if not seen:
         raise UnknownModel(
             f"The model {wanted[:80]!r} does not exist or this key may not use it; "
             "GET /v1/models lists those it may.",
             param="model",
         )
-    return found
+    return choices(list(seen), list(seen.values()))[0]  # noqa: S311  a draw, no secret
 
 
-async def encoder(name: str | None, *, allowed: frozenset[str]) -> Offer:
+async def encoder(name: str | None, *, caller: Caller) -> Offer:
     """The sentence encoder called `name` (the default one if None); see `offer`.
 
     Raises `UnknownModel`, and `Invalid` for a model of language.
     """
-    found = await offer(name or settings.DEFAULT_EMBEDDING_MODEL, allowed=allowed)
+    found = await offer(name or settings.DEFAULT_EMBEDDING_MODEL, caller=caller)
     if not found.is_encoder:
         raise Invalid(f"model: {found.name} answers, it makes no embeddings.", param="model")
     return found
 
 
-async def offers(*, allowed: frozenset[str]) -> list[Offer]:
-    """Every published model that a key restricted to `allowed` may use."""
+async def offers(*, caller: Caller | None) -> list[Offer]:
+    """Every published model that `caller` may use by its name; all of them if None."""
     found = await _published.aget()
-    return [each for each in found.values() if not allowed or each.name in allowed]
+    return [each for each in found.values() if _sees(caller, each)]
+
+
+async def aliases(*, caller: Caller) -> dict[str, list[Offer]]:
+    """The names that stand for models which `caller` may use by them, and those."""
+    found: dict[str, list[Offer]] = {}
+    for each in (await _published.aget()).values():
+        for name, weight in each.aliases:
+            if weight and _sees(caller, named := replace(each, alias=name)):
+                found.setdefault(name, []).append(named)
+    return found
+
+
+def _behind(alias: str, known: Iterable[Offer]) -> list[tuple[Offer, int]]:
+    """What an alias stands for, with its weights."""
+    return [
+        (replace(each, alias=alias), weight)
+        for each in known
+        for name, weight in each.aliases
+        if name == alias and weight
+    ]
 
 
 def published() -> Mapping[str, Offer]:
@@ -122,8 +151,16 @@ def forget() -> None:
     _published.forget()
 
 
+def _sees(caller: Caller | None, model: Offer) -> bool:
+    """Whether the caller's key and plan have it, by its name or the alias it was asked for by."""
+    if caller is None:
+        return True
+    named = not caller.models or not caller.models.isdisjoint((model.name, model.alias))
+    return named and (not model.plans or caller.plan in model.plans)
+
+
 def _load() -> Mapping[str, Offer]:
-    rows = {row.pk: row for row in Model.objects.all()}
+    rows = {row.pk: row for row in Model.objects.prefetch_related("plans", "aliases__alias")}
     return {
         row.name: Offer(
             name=row.name,
@@ -142,6 +179,8 @@ def _load() -> Mapping[str, Offer]:
             remote=_remote(row),
             fallbacks=tuple(_fallbacks(row, rows)),
             adapter=settings.MODELS_DIR / row.adapter if row.adapter else None,
+            plans=frozenset(plan.pk for plan in row.plans.all()),
+            aliases=tuple((each.alias.name, each.weight) for each in row.aliases.all()),
         )
         for row in sorted(rows.values(), key=lambda row: row.name)
         if row.published

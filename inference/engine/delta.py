@@ -29,6 +29,8 @@ class Outcome:
     cached_tokens: int
     completion_tokens: int
     error: str = ""
+    cache: str = ""
+    """What had the answer, where no model made it."""
 
 
 @dataclass(frozen=True, slots=True)

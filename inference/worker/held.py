@@ -2,14 +2,17 @@
 
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from functools import partial
 from threading import Event
+from time import monotonic
 
 from inference import jobs, stream
 from inference.engine import Delta, FinishReason, Outcome, Work
 from inference.jobs import Claim
 from inference.worker.choices import Choices, Seeds
-from kit.envelope import Cipher, Unreadable
+from inference.worker.replays import joined, replays
+from kit.envelope import Cipher, Ring, Unreadable
 from kit.keepers import KeeperFailed
 from tenants import datakeys
 
@@ -28,6 +31,8 @@ class Held:
         self.claim = claim
         self.cipher: Cipher | None = None  # its stream's, once it is opened
         self.gone = Event()
+        self.ring: Ring | None = None
+        self._made: dict[str, list[Delta]] = {}  # its answer so far, where it is to be kept
         self.choices = Choices(
             work=f"{claim.job.id}/{claim.attempt}", count=claim.job.n, position=claim.position
         )
@@ -42,7 +47,38 @@ class Held:
             raise NotOpened(
                 "what was asked cannot be opened: its data key is out of reach"
             ) from error
+        self.ring = ring
         self.cipher = ring.cipher(stream.place(job.organization, job.id))
+
+    @property
+    def deadline(self) -> float | None:
+        """When its time is over, on the clock of `time.monotonic`; None: never."""
+        return self.claim.job.deadline(now=datetime.now(UTC), clock=monotonic())
+
+    def replay(self) -> list[Delta]:
+        """Its answer, if a cache has it: the deltas of all its works."""
+        job = self.claim.job
+        if not job.caching or self.claim.position or self.ring is None:
+            return []
+        found = replays.find(job, self.ring)
+        return found.of(self.choices.works) if found else []
+
+    def note(self, delta: Delta) -> None:
+        """A delta of one of its works, as the engine made it."""
+        if not self.claim.job.caching or self.claim.position:
+            return
+        self._made.setdefault(delta.id, []).append(delta)
+
+    def keep(self) -> None:
+        """Have its answer given again, if it may be: it is whole, and was made here."""
+        made = [joined(self._made[work]) for work in self.choices.works if work in self._made]
+        ends = [delta.outcome for delta in made if delta.outcome is not None]
+        whole = len(ends) == len(self.choices.works) and all(
+            end.reason in (FinishReason.stop, FinishReason.length) and not end.cache for end in ends
+        )
+        if whole and self.ring is not None:
+            replays.keep(self.claim.job, self.ring, made)
+        self._made.clear()
 
     def asked(self, adapters: Container[str]) -> Iterator[Work]:
         """The request as the engine takes it: a work for each answer. `adapters` are models that
@@ -59,6 +95,7 @@ class Held:
                 priority=job.priority,
                 group=str(job.id) if job.n > 1 else "",
                 adapter=job.model if job.model in adapters else "",
+                deadline=self.deadline,
             )
 
     def failed(self, work: str, error: Exception) -> Delta:

@@ -57,11 +57,12 @@ class Publisher:
 
     def _publish(self) -> None:
         while (deltas := self._next_deltas()) is not None:
-            step = [
-                (held, held.choices.merge(delta))
-                for delta in deltas
-                if (held := self._held.get(delta.id)) is not None and not _given_up(delta)
-            ]
+            step = []
+            for delta in deltas:
+                held = self._held.get(delta.id)
+                if held is not None and not _given_up(delta):
+                    held.note(delta)
+                    step.append((held, held.choices.merge(delta)))
             if step:
                 for (held, delta), verdict in zip(step, self._write(step), strict=True):
                     self._note(held, delta, verdict)

@@ -236,6 +236,7 @@ class RemoteStation(Station):
                 tenant=str(job.organization),
                 prompt=(),
                 sampling=seeds[choice],
+                deadline=held.deadline,
                 body=body(replace(job, sampling=seeds[choice]), model=self._remote.model),
                 prompt_tokens=job.input_tokens,
             )

@@ -167,6 +167,9 @@ class Station:
         taken = set[str]()
         try:
             held.open()
+            if found := held.replay():
+                self._publisher.put(found)
+                return
             for work in self._works(held):
                 self.engine.submit(work)
                 taken.add(work.id)
@@ -214,7 +217,9 @@ class Station:
         return True
 
     def _judge(self, outcome: Outcome) -> None:
-        """Note what an end says of the model's health."""
+        """Note what an end says of the model's health; a cache's says nothing."""
+        if outcome.cache:
+            return
         if outcome.reason == FinishReason.failed:
             self.breaker.failed()
         elif outcome.reason in {FinishReason.stop, FinishReason.length}:
@@ -241,6 +246,8 @@ class Station:
             self.drop(held)
         elif delta.outcome is not None:
             self._judge(delta.outcome)
+            if verdict == Verdict.OK:
+                held.keep()
             self._sealed(held.claim.job.id)
             self._let_go(held)
         elif verdict != Verdict.OK:

@@ -17,6 +17,7 @@ from inference.fleet import Fleet, fleet_now
 from inference.jobs import Verdict
 from inference.pace import runs
 from inference.worker.finisher import finish_each
+from inference.worker.replays import replays
 from inference.worker.stations import Stations
 from kit import redis as kit_redis
 
@@ -107,6 +108,7 @@ class Watch:
     def _stats(self, model: str) -> dict[str, float]:
         station = self._stations.running(model)
         stats = station.engine.stats() if station is not None else None
+        looked, found = replays.counts(model)
         return {
             "well": self._stations.is_well(model),
             "failing": station is not None and station.breaker.is_open,
@@ -116,6 +118,8 @@ class Watch:
             "running": station.running(model) if station is not None else 0,
             "prompt_tokens": stats.prompt_tokens if stats else 0,
             "cached_tokens": stats.cached_tokens if stats else 0,
+            "answers_looked_for": looked,
+            "answers_found": found,
         }
 
     def _announce_again(self) -> None:

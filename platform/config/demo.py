@@ -29,10 +29,11 @@ _CURRENCY = "EUR"
 _RATES = {
     "input_tokens": 50_000_000,
     "output_tokens": 200_000_000,
+    "response_cache_tokens": 5_000_000,
     "batch_input_tokens": 25_000_000,
     "batch_output_tokens": 100_000_000,
 }
-"""EUR 0.05 and 0.20 for a million tokens; in batches half of it."""
+"""EUR 0.05 and 0.20 for a million tokens; in batches half of it; 0.005 where a cache has them."""
 _EMBEDDING_RATES = {"embedding_tokens": 20_000_000, "batch_embedding_tokens": 10_000_000}
 """EUR 0.02 for a million, in batches half of it."""
 _ABOUT: Mapping[str, Mapping[str, Any]] = {

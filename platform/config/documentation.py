@@ -50,6 +50,86 @@ _BATCHED = {
     "created_at": 1795504737,
     "request_counts": {"total": 2, "completed": 1, "failed": 0},
 }
+_ENTRY = {
+    "request_id": _REQUEST,
+    "state": "finished",
+    "reason": "stop",
+    "error": "",
+    "endpoint": "infer",
+    "model": _MODEL,
+    "model_version": "1",
+    "key": "k3v9x0q2m4ta",
+    "project": "site",
+    "label": "",
+    "region": "local",
+    "cache": "",
+    "prompt_tokens": 37,
+    "cached_tokens": 0,
+    "completion_tokens": 19,
+    "amount": "0.000005650",
+    "amount_nanos": 5650,
+    "currency": "EUR",
+    "attempts": 1,
+    "created_at": "2026-11-24T12:00:01.120Z",
+    "started_at": "2026-11-24T12:00:01.131Z",
+    "first_token_at": "2026-11-24T12:00:01.163Z",
+    "finished_at": "2026-11-24T12:00:01.702Z",
+    "latency_ms": 582,
+    "first_token_ms": 43,
+    "rating": "good",
+}
+_JOB = {
+    "job_id": _REQUEST,
+    "state": "waiting",
+    "model": _MODEL,
+    "priority": "normal",
+    "position": 3,
+    "estimated_start_at": "2026-11-24T12:00:03Z",
+    "tokens": 0,
+    "attempts": 0,
+    "created_at": "2026-11-24T12:00:01Z",
+    "started_at": None,
+    "first_token_at": None,
+    "ended_at": None,
+    "url": f"/api/v1/requests/{_REQUEST}",
+}
+_ENDED_JOB = {
+    **_JOB,
+    "state": "finished",
+    "position": None,
+    "estimated_start_at": None,
+    "tokens": 19,
+    "attempts": 1,
+    "started_at": "2026-11-24T12:00:02Z",
+    "first_token_at": "2026-11-24T12:00:02Z",
+    "ended_at": "2026-11-24T12:00:03Z",
+    "url": f"/api/v2/jobs/{_REQUEST}",
+    "result": {"text": _ANSWER, "finish_reason": "stop", "usage": _USAGE, "cost": _COST},
+}
+_META = {"request_id": _REQUEST, "version": "v2"}
+_CACHING = {"mode": "exact", "effective": "exact", "seconds": 3600}
+_FIGURES = {
+    "requests": 1200,
+    "failed": 3,
+    "cancelled": 12,
+    "error_rate": 0.0025,
+    "cache_hits": 240,
+    "cache_hit_rate": 0.2,
+    "prompt_tokens": 44400,
+    "cached_tokens": 12000,
+    "completion_tokens": 22800,
+    "amount": "0.006780000",
+    "amount_nanos": 6780000,
+    "latency_ms": {"p50": 571.3, "p90": 803.9, "p95": 911.0, "p99": 1404.2},
+    "first_token_ms": {"p50": 41.5, "p90": 66.1, "p95": 80.9, "p99": 131.7},
+}
+_FEEDBACK = {
+    "request_id": _REQUEST,
+    "rating": "good",
+    "comment": "To the point.",
+    "given_by": "key:k3v9x0q2m4ta",
+    "given_at": "2026-11-24T12:01:00Z",
+}
 _ASKED: Mapping[str, Mapping[str, Any]] = {
     "chat_completions": {
         "Whole": _CHAT,
@@ -62,6 +142,7 @@ _ASKED: Mapping[str, Mapping[str, Any]] = {
     "infer_batch": {"Two prompts": {"requests": [_PROMPT, {"prompt": "And to a cat."}]}},
     "infer": {"A prompt": _PROMPT},
     "infer_stream": {"A prompt": _PROMPT},
+    "v2_infer": {"A prompt": _PROMPT},
 }
 _ANSWERED: Mapping[str, Any] = {
     "chat_completions": {
@@ -114,8 +195,28 @@ _ANSWERED: Mapping[str, Any] = {
         f'id: 9-0\nevent: done\ndata: {{"request_id":"{_REQUEST}","finish_reason":"stop",'
         '"usage":{…},"cost":{…}}\n\n'
     ),
+    "analytics": {
+        "span": "day",
+        "since": "2026-11-18T00:00:00Z",
+        "until": "2026-11-25T00:00:00Z",
+        "totals": _FIGURES,
+        "groups": [{"of": {"day": "2026-11-24", "model": _MODEL}, **_FIGURES}],
+    },
+    "requests": {"data": [_ENTRY], "next": _REQUEST},
+    "feedback": _FEEDBACK,
+    "feedback_give": _FEEDBACK,
+    "jobs_retrieve": _JOB,
+    "v2_infer": {"data": _ENDED_JOB, "meta": _META},
+    "v2_jobs_retrieve": {"data": _ENDED_JOB, "meta": _META},
+    "v2_jobs": {"data": [_ENTRY], "page": {"next": _REQUEST}, "meta": _META},
+    "cache": _CACHING,
+    "cache_choose": _CACHING,
+    "cache_empty": _CACHING,
     "model_info": {
         "name": _MODEL,
+        "kind": "language",
+        "capabilities": ["chat", "streaming", "tools", "structured_outputs", "logprobs"],
+        "price": {"currency": "EUR", "per_million": {"input_tokens": "0.050000000"}},
         "context": 4096,
         "defaults": {"max_tokens": 512, "temperature": 0.2, "top_p": 0.9},
         "workers": 1,

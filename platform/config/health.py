@@ -8,7 +8,7 @@ from django.conf import settings
 from django.db import close_old_connections, connection
 from django.http import HttpRequest, HttpResponse
 
-from inference.fleet import Fleet, fleet
+from inference.fleet import fleet
 from inference.pace import Pressure, pressure
 from kit.edge import Json
 from kit.redis import async_state
@@ -59,7 +59,8 @@ async def parts() -> dict[str, Any]:
         "database": _word(database),
         "model": _model(serving),
         "workers": len(now.workers) if now else 0,
-        "cache_hit_rate": round(_hit_rate(now), 4),
+        "cache_hit_rate": round(now.cache_hit_rate if now else 0.0, 4),
+        "answer_cache_hit_rate": round(now.answer_hit_rate if now else 0.0, 4),
         "full_queues": list(pushed.full) if pushed else [],
         "books_behind_seconds": round(pushed.behind) if pushed else 0,
     }
@@ -75,10 +76,6 @@ def _status(*, database: bool, serving: int, pushed: Pressure | None) -> str:
 
 def _model(serving: int) -> dict[str, Any]:
     return {"name": settings.DEFAULT_MODEL, "status": "ok" if serving else "no worker serves it"}
-
-
-def _hit_rate(now: Fleet | None) -> float:
-    return now.cache_hit_rate if now else 0.0
 
 
 def _word(up: bool) -> str:

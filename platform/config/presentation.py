@@ -17,6 +17,7 @@ SPECTACULAR_SETTINGS = {
     "TAGS": [
         {"name": "OpenAI", "description": "As in OpenAI's API: change the base URL, that is all."},
         {"name": "Inference", "description": "One prompt, one answer, and what it cost."},
+        {"name": "Version 2", "description": "Jobs first, one envelope: `data`, `page`, `meta`."},
         {"name": "Usage", "description": "What was used, and what it comes to."},
         {"name": "API keys", "description": "Programs' ways in: made, bounded, rotated, revoked."},
         {"name": "Organization", "description": "Who changed what."},

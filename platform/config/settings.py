@@ -243,7 +243,7 @@ SHARED_APPS = [
     "allauth.socialaccount.providers.saml",
     "analytics",
 ]
-TENANT_APPS = ["inference"]
+TENANT_APPS = ["inference", "analytics.rollups"]
 INSTALLED_APPS = [*SHARED_APPS, *(app for app in TENANT_APPS if app not in SHARED_APPS)]
 AUTH_USER_MODEL = "tenants.User"
 
@@ -253,6 +253,7 @@ ROOT_URLCONF = "config.urls"
 ASGI_APPLICATION = "config.asgi.application"
 MIDDLEWARE = [
     "config.middleware.Observed",
+    "config.versions.Versioned",
     "config.portal.PagePolicy",
     "config.portal.Security",
     "config.portal.WhiteNoise",
@@ -344,5 +345,9 @@ STRIPE_API_BASE = _env("STRIPE_API_BASE")
 
 LOG_JSON = _flag("LOG_JSON", PRODUCTION)
 LOG_LEVEL = _env("LOG_LEVEL", "INFO")
+REQUEST_LOG = _env("REQUEST_LOG", "off")
+"""What workers log of each request: off, figures, or texts (redacted); see `inference.journal`."""
+if REQUEST_LOG not in {"off", "figures", "texts"}:
+    raise ValueError(f"REQUEST_LOG must be off, figures or texts, not {REQUEST_LOG!r}")
 LOGGING_CONFIG = "kit.logs.configure"
 LOGGING: dict[str, Any] = {"json": LOG_JSON, "level": LOG_LEVEL}

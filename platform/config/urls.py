@@ -12,6 +12,7 @@ import tenants.urls
 from config.health import health
 from config.pages import Docs, home, nothing_here
 from config.scrape import metrics
+from config.versions import changes
 
 API = [
     *inference.urls.api,
@@ -26,7 +27,9 @@ urlpatterns = [
     path("metrics", metrics),
     path("v1/", include(inference.urls.openai)),
     path("api/v1/", include(API)),
+    path("api/v2/", include([*inference.urls.v2, *analytics.urls.v2])),
     path("api/schema", SpectacularAPIView.as_view(), name="schema"),
+    path("api/changes", changes),
     path("api/docs", Docs.as_view(), name="docs"),
     path("admin/password_change/", RedirectView.as_view(pattern_name="account_change_password")),
     path("admin/", admin.site.urls),

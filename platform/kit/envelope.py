@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 KEY_BYTES = 32
 _NONCE_BYTES = 12
 _TAG_BYTES = 16
+_MARK_BYTES = 12
 _HEADER = struct.Struct(">BI")
 _FORM = 1
 
@@ -59,6 +60,10 @@ class Ring:
         """For many texts of one place, like a stream's."""
         return Cipher(self, place)
 
+    def marker(self, place: Place) -> "Marker":
+        """What finds a text again without saying it."""
+        return Marker(self, place)
+
 
 class Cipher:
     """Seals and opens the texts of one place."""
@@ -92,11 +97,32 @@ class Cipher:
             raise Unreadable("The text was altered, or belongs elsewhere.") from None
 
 
+class Marker:
+    """Marks of texts: equal for equal texts under one data key, and noise without it."""
+
+    def __init__(self, ring: Ring, place: Place) -> None:
+        versions = sorted(ring.keys, reverse=True)
+        self._keys = [hmac.digest(ring.keys[each], place.encode(), sha256) for each in versions]
+
+    def mark(self, plain: str | bytes) -> bytes:
+        """HMAC-SHA256 under the newest data key, cut to 12 bytes."""
+        return _mark(self._keys[0], plain)
+
+    def marks(self, plain: str | bytes) -> list[bytes]:
+        """All that it may have been given: under every data key that there is."""
+        return [_mark(key, plain) for key in self._keys]
+
+
 def sealed_under(sealed: bytes) -> int:
     """The version of the data key that a text needs. Raises `Unreadable` for what is none."""
     if len(sealed) < _HEADER.size + _NONCE_BYTES + _TAG_BYTES or sealed[0] != _FORM:
         raise Unreadable("This is no sealed text.")
     return int(_HEADER.unpack_from(sealed)[1])
+
+
+def _mark(key: bytes, plain: str | bytes) -> bytes:
+    text = plain.encode() if isinstance(plain, str) else plain
+    return hmac.digest(key, text, sha256)[:_MARK_BYTES]
 
 
 def _row_key(key: bytes, place: bytes) -> AESGCM:

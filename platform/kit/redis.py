@@ -1,7 +1,7 @@
 """The state Redis: clients, and Lua scripts kept in files beside the module that owns them.
 
-State (streams, leases, limits, credit) lives here and must survive a restart; caches use
-`settings.CACHES` and may vanish.
+State (streams, leases, limits, credit) lives here and must survive a restart; caches are at
+CACHE_URL and may vanish.
 """
 
 import asyncio
@@ -48,6 +48,18 @@ def async_state() -> redis.asyncio.Redis:
         client = redis.asyncio.Redis.from_pool(pool)
         _by_loop[loop] = client
     return client
+
+
+@cache
+def cached() -> redis.Redis:
+    """A blocking client of the cache Redis, which may be away or forget: whoever asks goes on
+    without it, soon."""
+    return redis.Redis.from_url(
+        settings.CACHE_URL,
+        health_check_interval=30,
+        socket_connect_timeout=0.25,
+        socket_timeout=0.25,
+    )
 
 
 def listener() -> redis.Redis:

@@ -3,7 +3,7 @@
 from django.http import HttpRequest
 from django.utils import timezone
 from drf_spectacular.utils import extend_schema
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from kit.edge import Json, body
 from kit.threads import in_thread
@@ -22,6 +22,17 @@ class Kept(BaseModel):
 
     keeps: Retention
     days: int = Field(30, ge=1, le=3650)
+    searchable: bool = Field(
+        False,
+        description="Whether texts can be found by their words (GET /api/v1/requests?q=…), for "
+        "which keyed marks of words stand beside them. With `texts` alone.",
+    )
+
+    @model_validator(mode="after")
+    def _searches_texts_alone(self) -> "Kept":
+        if self.searchable and self.keeps != Retention.TEXTS:
+            raise ValueError("searchable needs keeps to be texts; nothing else can be searched")
+        return self
 
 
 class RetentionEndpoint(OrganizationEndpoint):
@@ -54,7 +65,12 @@ class RetentionEndpoint(OrganizationEndpoint):
         def choose() -> None:
             organization = Organization.objects.get(pk=self.caller.organization)
             organizations.keep(
-                organization, form.keeps, days=form.days, now=now, by=actor(self.caller)
+                organization,
+                form.keeps,
+                days=form.days,
+                searchable=form.searchable,
+                now=now,
+                by=actor(self.caller),
             )
 
         await in_thread(choose)
@@ -63,4 +79,8 @@ class RetentionEndpoint(OrganizationEndpoint):
 
 def _kept(organization: int) -> dict[str, object]:
     found = Organization.objects.get(pk=organization)
-    return {"keeps": found.retention, "days": found.kept_days}
+    return {
+        "keeps": found.retention,
+        "days": found.kept_days,
+        "searchable": found.texts_searchable,
+    }

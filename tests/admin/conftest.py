@@ -40,6 +40,8 @@ def row(at: datetime = NOW, **fields: Any) -> Row:
         started_at=at + timedelta(milliseconds=5),
         first_token_at=at + timedelta(milliseconds=25),
         finished_at=at + timedelta(milliseconds=1525),
+        project="",
+        cache="",
     )
     return replace(plain, **fields)
 

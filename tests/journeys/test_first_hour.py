@@ -87,6 +87,7 @@ def test_the_platform_says_that_it_is_well(stack: Stack) -> None:
     health = httpx.get(f"{stack.url}/health")
     assert health.status_code == 200
     assert health.json() | {"cache_hit_rate": 0} == {
+        "answer_cache_hit_rate": 0,
         "status": "ok",
         "redis": "ok",
         "database": "ok",

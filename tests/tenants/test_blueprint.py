@@ -34,7 +34,8 @@ def shape(schema: str) -> list[Any]:
         " FROM information_schema.columns WHERE table_schema = %s ORDER BY 1, 2",
         "SELECT tablename, replace(indexdef, schemaname, '') FROM pg_indexes"
         " WHERE schemaname = %s ORDER BY 1, 2",
-        "SELECT conname, pg_get_constraintdef(oid) FROM pg_constraint"
+        "SELECT conname, replace(pg_get_constraintdef(oid), connamespace::regnamespace || '.', '')"
+        " FROM pg_constraint"
         " WHERE connamespace = %s::regnamespace ORDER BY 1, 2",
         "SELECT tgname FROM pg_trigger JOIN pg_class ON pg_class.oid = tgrelid"
         " WHERE relnamespace = %s::regnamespace AND NOT tgisinternal ORDER BY 1",

@@ -24,6 +24,7 @@ MAY = {
     Action.READ_PRIVACY: "owner admin developer billing viewer",
     Action.MANAGE_PRIVACY: "owner admin",
     Action.SET_UP_LOG_IN: "owner",
+    Action.MANAGE_CACHE: "owner admin developer",
     Action.MANAGE_WEBHOOKS: "owner admin developer",
     Action.RENAME: "owner admin",
     Action.DELETE: "owner",

@@ -1,0 +1,1 @@
+"""Sums of the history by hour and day, in each organization's schema."""

@@ -1,0 +1,274 @@
+"""Answers that are given again: to the same question alone, and to nobody else."""
+
+import json
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+from django_tenants.utils import schema_context
+from redis import ConnectionError as RedisGone
+
+from billing import pricing
+from billing.models import LedgerEntry, PriceVersion
+from inference.models import Request
+from inference.worker import Host, replays
+from inference.worker.replays import Shelf
+from kit.redis import cached
+from tenants import audit, organizations
+from tenants.models import Organization, Plan, Retention
+from tests import factories
+from tests.inference.parts import NOW, fields, in_schema, serving
+from tests.inference.test_api import events, post
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+RATE = 100_000_000
+"""100 nanos a token that the cache had."""
+ASKED = {"prompt": "hello there", "max_tokens": 8, "temperature": 1.0}
+EXACT = {"X-Cache": "exact"}
+
+
+@pytest.fixture(autouse=True)
+def _empty() -> Iterator[None]:
+    """Tests share organization and data key."""
+    cached().flushdb()
+    replays.replays.shelf.clear()
+    yield
+    cached().flushdb()
+    replays.replays.shelf.clear()
+
+
+@pytest.fixture
+def key(account: Any, acme: Organization) -> str:
+    """Acme's program's key; what the cache has is priced."""
+    price = PriceVersion.objects.get()
+    PriceVersion.objects.create(
+        model=price.model,
+        currency=price.currency,
+        rates={**price.rates, "response_cache_tokens": RATE},
+        effective_from=price.effective_from + timedelta(days=1),
+    )
+    pricing.forget()
+    return factories.api_key(acme)[1]
+
+
+async def ask(key: str, path: str = "/api/v1/infer", **body: Any) -> Any:
+    headers = body.pop("headers", EXACT)
+    return await post(path, {**ASKED, **body}, key, **headers)
+
+
+async def hits(key: str, **body: Any) -> str | None:
+    said: str | None = (await ask(key, **body)).get("X-Cache")
+    return said
+
+
+async def followed(key: str, wanted: str | None, **body: Any) -> None:
+    """Ask until a change has come through; that this takes a second at most, test_auth holds."""
+    while await hits(key, **body) != wanted:
+        pass
+
+
+async def test_the_same_question_has_the_same_answer_at_its_own_price(
+    key: str, host: Host, acme: Organization
+) -> None:
+    with serving(host):
+        first, second = [await ask(key) for _ in range(2)]
+    assert (first["X-Cache"], second["X-Cache"]) == ("miss", "hit")
+    made, found = first.json(), second.json()
+    assert (found["text"], found["finish_reason"]) == (made["text"], made["finish_reason"])
+    assert made["request_id"] != found["request_id"]
+    assert ("cache" in made, found["cache"]) == (False, "exact")
+    tokens = found["usage"]["total_tokens"]
+    assert tokens == made["usage"]["total_tokens"]
+    assert found["cost"]["amount_nanos"] == tokens * 100
+
+    def booked() -> tuple[Any, Any]:
+        entry = LedgerEntry.objects.for_org(acme).get(request=found["request_id"])
+        with schema_context(acme.schema_name):
+            return entry, Request.objects.get(pk=found["request_id"])
+
+    entry, row = await in_schema("public", booked)
+    assert entry.units == {"response_cache_tokens": tokens}
+    assert (entry.amount, row.amount, row.cache) == (tokens * 100, tokens * 100, "exact")
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"prompt": "hello  there"},
+        {"max_tokens": 7},
+        {"temperature": 0.5},
+        {"top_p": 0.5},
+        {"top_k": 5},
+        {"min_p": 0.1},
+        {"seed": 5},
+        {"stop": ["x"]},
+        {"presence_penalty": 0.5},
+        {"frequency_penalty": 0.5},
+        {"repetition_penalty": 1.1},
+        {"logit_bias": {"104": 1.0}},
+        {"stop_token_ids": [99]},
+        {"structured_outputs": {"choice": ["a", "b"]}},
+        {"n": 2},
+    ],
+    ids=str,
+)
+async def test_whatever_differs_makes_another_question(
+    other: dict[str, Any], key: str, host: Host
+) -> None:
+    with serving(host):
+        assert await hits(key) == "miss"
+        assert [await hits(key, **other) for _ in range(2)] == ["miss", "hit"]
+
+
+async def test_another_organization_finds_nothing(
+    key: str, host: Host, globex: Organization
+) -> None:
+    def others() -> str:
+        factories.account(globex)
+        return factories.api_key(globex)[1]
+
+    theirs = await in_schema("public", others)
+    with serving(host):
+        assert [await hits(key), await hits(theirs), await hits(theirs)] == ["miss", "miss", "hit"]
+
+
+async def test_streams_are_replayed_and_say_so_before_they_begin(key: str, host: Host) -> None:
+    chat = {
+        "messages": [{"role": "user", "content": "hello"}],
+        "stream": True,
+        "model": "echo",
+        "logprobs": True,
+        "n": 2,
+        "temperature": 1,
+    }
+    said = []
+    with serving(host):
+        for _ in range(2):
+            answer = await post("/v1/chat/completions", chat, key, **EXACT)
+            texts, logprobs = {0: "", 1: ""}, {0: 0, 1: 0}
+            for line in await events(answer):
+                if line != "data: [DONE]":
+                    for choice in json.loads(line.removeprefix("data: "))["choices"]:
+                        texts[choice["index"]] += choice["delta"].get("content") or ""
+                        told = (choice["logprobs"] or {}).get("content") or []
+                        logprobs[choice["index"]] += len(told)
+            said.append((answer["X-Cache"], texts, logprobs))
+        plain = await ask(key, "/api/v1/infer/stream")
+        assert (plain["X-Cache"], len(await events(plain)) > 2) == ("miss", True)
+        again = await ask(key, "/api/v1/infer/stream")
+        assert again["X-Cache"] == "hit"
+        done = (await events(again))[-1]
+    assert said[0][1:] == said[1][1:]
+    assert [each[0] for each in said] == ["miss", "hit"]
+    assert '"cache":"exact"' in done
+
+
+async def test_a_request_decides_before_its_organization_and_that_before_its_plan(
+    key: str, host: Host, acme: Organization
+) -> None:
+    def chosen(mode: str) -> None:
+        organizations.cache_answers(acme, mode, seconds=60, now=NOW, by=audit.SYSTEM)
+
+    def planned() -> None:
+        acme.plan = Plan.objects.create(name="Cached", caching="exact")
+        acme.save()
+
+    with serving(host):
+        assert [await hits(key, headers={}) for _ in range(2)] == [None, None]
+        await in_schema("public", planned)
+        await followed(key, "miss", headers={})
+        assert await hits(key, headers={}) == "hit"
+        assert await hits(key, headers={"X-Cache": "off"}) is None
+        assert await hits(key, headers={"X-Cache": "refresh"}) == "miss"
+        await in_schema("public", lambda: chosen("off"))
+        await followed(key, None, headers={})
+        assert await hits(key) == "hit"
+        wrong = await ask(key, headers={"X-Cache": "always"})
+    assert (wrong.status_code, wrong.json()["param"]) == (400, "X-Cache")
+
+
+async def test_a_cache_that_was_emptied_gives_nothing(
+    key: str, host: Host, acme: Organization
+) -> None:
+    with serving(host):
+        assert [await hits(key) for _ in range(2)] == ["miss", "hit"]
+        await in_schema(
+            "public", lambda: organizations.forget_answers(acme, now=NOW, by=audit.SYSTEM)
+        )
+        await followed(key, "miss")
+        assert await hits(key) == "hit"
+
+
+async def test_where_nothing_is_kept_nothing_is_cached(
+    key: str, host: Host, acme: Organization
+) -> None:
+    def nothing() -> None:
+        organizations.keep(acme, Retention.NOTHING, days=1, now=NOW, by=audit.SYSTEM)
+        organizations.cache_answers(acme, "exact", seconds=60, now=NOW, by=audit.SYSTEM)
+
+    await in_schema("public", nothing)
+    with serving(host):
+        assert await hits(key, headers={}) is None
+        refused = await ask(key)
+    assert (refused.status_code, refused.json()["code"]) == (409, "answers_not_kept")
+    assert cached().dbsize() == 0
+
+
+async def test_what_lies_in_redis_is_found_by_another_worker_and_says_nothing(
+    key: str, host: Host
+) -> None:
+    with serving(host):
+        first = await ask(key)
+        [name] = cached().keys("answer:*")
+        stored = cached().get(name)
+        assert first.json()["text"].encode() not in (stored or b"")
+        assert 0 < cached().ttl(name) <= 3600
+        replays.replays.shelf.clear()
+        assert await hits(key) == "hit"
+        replays.replays.shelf.clear()
+        cached().set(name, b"rubbish that is long enough to be no sealed text at all")
+        assert [await hits(key), await hits(key)] == ["miss", "hit"]
+
+
+async def test_without_the_cache_answers_are_made(
+    key: str, host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Away:
+        def __getattr__(self, name: str) -> Any:
+            raise RedisGone("away")
+
+    monkeypatch.setattr(replays, "cached", Away)
+    with serving(host):
+        assert [await hits(key) for _ in range(2)] == ["miss", "hit"], "from memory"
+        replays.replays.shelf.clear()
+        assert await hits(key) == "miss"
+
+
+async def test_answers_that_were_cut_short_are_not_kept(key: str, host: Host) -> None:
+    with serving(host):
+        stream = await ask(key, "/api/v1/infer/stream", prompt="x" * 200, max_tokens=200)
+        request = stream["X-Request-ID"]
+        await post(f"/api/v1/requests/{request}/cancel", {}, key)
+        await events(stream)
+        assert fields(UUID(request))["reason"] in ("cancelled", "stop", "length")
+        if fields(UUID(request))["reason"] == "cancelled":
+            assert cached().keys("answer:*") == []
+
+
+def test_the_shelf_forgets_the_least_used_and_the_old(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr("inference.worker.replays.monotonic", lambda: clock[0])
+    shelf = Shelf(most=10)
+    shelf.put("a", b"12345", seconds=60)
+    shelf.put("b", b"12345", seconds=5)
+    assert shelf.get("a") == b"12345"
+    shelf.put("c", b"1234", seconds=60)
+    assert [shelf.get(name) for name in "abc"] == [b"12345", None, b"1234"]
+    shelf.put("d", b"12345678901", seconds=60)
+    assert [shelf.get(name) for name in "acd"] == [None, None, None]
+    shelf.put("b", b"1", seconds=5)
+    clock[0] = 6.0
+    assert shelf.get("b") is None
