@@ -43,6 +43,8 @@ class OneRequest(InferenceEndpoint):
         if head is None:
             return await self._remembered(identifier)
         found = await so_far(organization=self.caller.organization, request=identifier)
+        if head.state == "done" and not found and await self._is_forgotten(identifier):
+            return await self._remembered(identifier)
         answers = texts_of(found)
         data: dict[str, Any] = {
             "request_id": str(identifier),
@@ -55,6 +57,11 @@ class OneRequest(InferenceEndpoint):
         if found and isinstance(found[-1], Ended):
             data |= {"finish_reason": found[-1].reason, **bill(found[-1])}
         return Json(data)
+
+    async def _is_forgotten(self, identifier: UUID) -> bool:
+        """Whether Redis lost its data between our looking at the request and at its stream."""
+        found = await jobs.head(request=identifier, organization=self.caller.organization)
+        return found is None
 
     async def _remembered(self, identifier: UUID) -> HttpResponseBase:
         """From the history, where the organization keeps texts there."""
