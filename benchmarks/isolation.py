@@ -1,8 +1,9 @@
 """The isolation drill: many organizations at once through one platform, each with its own canary.
 
 A platform of its own is started, with as many organizations as asked for, and as many clients of
-each, who answer prompts whole, as events, over sockets, in background and by OpenAI's API, share
-idempotency keys and labels across organizations, read what is theirs and reach for what is not. An
+each, who answer prompts whole, as events, over sockets, in background, in batches and by OpenAI's
+API, keep files, share idempotency keys and labels across organizations, read what is theirs and
+reach for what is not. An
 organization's canary stands in all that it sends: prompts, labels, names. Afterwards no answer, no
 row of PostgreSQL and nothing in Redis may hold a canary of another's. Exits with 1 if any does.
 
@@ -105,6 +106,8 @@ class Client:
             *[self._whole, self._events, self._chat] * 3,
             *[self._socket, self._again, self._person] * 2,
             self._background,
+            self._file,
+            self._batch,
             self._reach,
         ]
         while not await self._drill.pause(self._chance):
@@ -171,10 +174,54 @@ class Client:
                 return
             await asyncio.sleep(0.05)
 
+    async def _file(self) -> None:
+        """Kept, listed among those of the organization alone, and read."""
+        name = await self._upload(f"{self._tenant.canary} in a file\n" * 40, "user_data")
+        self._see("files", await self._ask("GET", "/v1/files?limit=20"))
+        self._see("a file", await self._ask("GET", f"/v1/files/{name}/content"))
+
+    async def _batch(self) -> None:
+        lines = [
+            {
+                "custom_id": f"{self._tenant.canary} {number}",
+                "method": "POST",
+                "url": "/v1/completions",
+                "body": {"model": "echo", **self._body()},
+            }
+            for number in range(2)
+        ]
+        file = await self._upload("\n".join(json.dumps(each) for each in lines), "batch")
+        asked = {
+            "input_file_id": file,
+            "endpoint": "/v1/completions",
+            "completion_window": "24h",
+            "metadata": {"of": self._tenant.canary},
+        }
+        batch = json.loads(await self._ask("POST", "/v1/batches", asked))
+        self._drill.things[self._tenant.slug].append(f"/v1/batches/{batch['id']}")
+        for _ in range(120):
+            text = await self._ask("GET", f"/v1/batches/{batch['id']}")
+            batch = json.loads(text)
+            if batch["status"] not in {"validating", "in_progress", "finalizing"}:
+                break
+            await asyncio.sleep(0.5)
+        self._see("batches", text)
+        if output := batch.get("output_file_id"):
+            self._see("batch output", await self._ask("GET", f"/v1/files/{output}/content"))
+
+    async def _upload(self, content: str, purpose: str) -> str:
+        form = aiohttp.FormData({"purpose": purpose})
+        form.add_field("file", content.encode(), filename=f"{self._tenant.canary}.jsonl")
+        name = str(json.loads(await self._ask("POST", "/v1/files", form))["id"])
+        self._drill.things[self._tenant.slug] += [f"/v1/files/{name}", f"/v1/files/{name}/content"]
+        return name
+
     async def _reach(self) -> None:
-        """For another's requests, keys and organization: nothing is there."""
+        """For another's requests, files, keys and organization: nothing is there."""
         other = self._chance.choice([each for each in self._drill.tenants if each != self._tenant])
         paths = [f"/api/v1/keys/{other.key.split('_')[2]}"]
+        if things := self._drill.things[other.slug]:
+            paths.append(self._chance.choice(things))
         if known := self._drill.known[other.slug]:
             request = self._chance.choice(known)
             paths += [f"/api/v1/requests/{request}", f"/api/v1/requests/{request}/stream"]
@@ -228,7 +275,8 @@ class Client:
     ) -> tuple[int, str]:
         sent = {**self._headers(), **(headers or {})}
         url = self._drill.url + path
-        async with self._drill.session.request(method, url, json=body, headers=sent) as response:
+        what = {"data": body} if isinstance(body, aiohttp.FormData) else {"json": body}
+        async with self._drill.session.request(method, url, headers=sent, **what) as response:
             text = await response.text()
             self._look("headers", str(response.headers))
             return response.status, text
@@ -250,6 +298,7 @@ class Drill:
         self.tenants = tenants
         self.tokens: dict[str, str] = {}
         self.known: dict[str, list[str]] = {each.slug: [] for each in tenants}
+        self.things: dict[str, list[str]] = {each.slug: [] for each in tenants}
         self.found = Findings()
 
     async def run(self, *, clients: int, seconds: float, console: Console) -> None:
@@ -338,7 +387,13 @@ def look_at_rows(stack: Stack, tenants: list[Tenant], found: Findings) -> None:
             f"SELECT to_jsonb(r)::text FROM {each.schema}.inference_request r"  # noqa: S608
         ):
             found.look("history rows", text, each.canary, must=True)
-        for table in ("billing_ledgerentry", "tenants_apikey", "tenants_auditentry"):
+        for table in (
+            "batches_batch",
+            "batches_storedfile",
+            "billing_ledgerentry",
+            "tenants_apikey",
+            "tenants_auditentry",
+        ):
             query = f"SELECT to_jsonb(r)::text FROM public.{table} r WHERE organization_id = %s"  # noqa: S608
             for (text,) in stack.rows(query, each.pk):
                 found.look(f"{table} rows", text, each.canary)

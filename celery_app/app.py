@@ -61,6 +61,10 @@ app.conf.update(
             "task": "tenants.purge_webhooks",
             "schedule": crontab(hour=2, minute=41),
         },
+        "forget log-ins that are over": {
+            "task": "tenants.purge_log_ins",
+            "schedule": crontab(hour=2, minute=53),
+        },
         "purge files": {"task": "inference.purge_files", "schedule": crontab(minute=37)},
         "purge dead letters": {
             "task": "inference.purge_dead_letters",

@@ -1,21 +1,24 @@
 """Organizations' schemas: made in milliseconds, and brought up to date many at a time.
 
-Migrating an empty schema costs seconds, nearly all of them Django's, which imagines every app's
-models at every migration. So a process does it once, notes each statement, and for the next schema
-says them again, in one transaction: what migrations do to one empty schema, they do to another. A
-migration that says the schema's name itself is never noted.
+Migrating a schema costs seconds, nearly all of them Django's, which imagines every app's models at
+every migration. So a process does it once, notes each statement, and for the next schema that has
+the same migrations says them again, in one transaction: what migrations do to one, they do to
+another. Not so where a migration runs code over rows (an empty schema has none), or wants no
+transaction, or says the schema's name itself: that one is migrated each time.
 """
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from multiprocessing import get_context
 from threading import Lock
 from typing import Any
 
 from django.core.management import call_command
 from django.db import connection, transaction
+from django.db.migrations import Migration
 from django.db.migrations.loader import MigrationLoader
 from django_tenants.utils import schema_context, schema_exists
 from psycopg import sql
@@ -26,7 +29,8 @@ Statement = tuple[Any, Any, bool]
 _LEFT_OUT = ("SELECT", "SET search_path", "SHOW search_path")
 """What names the schema, and what only looks."""
 _one_at_a_time = Lock()
-_statements: list[Statement] = []
+_statements: dict[frozenset[tuple[str, str]], list[Statement]] = {}
+"""What completes a schema, by the migrations that it has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,28 +41,55 @@ class Migrated:
     error: str = ""
 
 
-def make(schema: str) -> bool:
-    """Make an organization's schema with all its tables; False if it stands already."""
-    if schema_exists(schema):
-        return False
-    with _one_at_a_time:
-        if not _statements:
-            _create(schema)
-            with _noted() as said:
-                migrate(schema)
-            if not any(schema in f"{statement}{parameters}" for statement, parameters, _ in said):
-                _statements.extend(said)
-            return True
-    with transaction.atomic():
+def complete(schema: str) -> bool:
+    """Make an organization's schema, or what it lacks; False where somebody else is at it."""
+    with _alone(schema) as alone:
+        if alone:
+            _bring_up_to_date(schema)
+    return alone
+
+
+def _bring_up_to_date(schema: str) -> None:
+    applied = frozenset(_applied(schema))
+    if applied not in _statements:
+        with _one_at_a_time:
+            if applied not in _statements:
+                _note(schema, applied)
+                return
+    _repeat(schema, _statements[applied])
+
+
+def _note(schema: str, applied: frozenset[tuple[str, str]]) -> None:
+    """Migrate, and note how, if that can be said again."""
+    loader = MigrationLoader(None, ignore_no_migrations=True)
+    lacking = [each for name, each in (loader.disk_migrations or {}).items() if name not in applied]
+    if not schema_exists(schema):
         _create(schema)
+    if not lacking:
+        return
+    with _noted() as said:
+        _migrate(schema)
+    names_it = any(schema in f"{statement}{parameters}" for statement, parameters, _ in said)
+    if not names_it and (not applied or all(_is_sql(each) for each in lacking)):
+        _statements[applied] = said
+
+
+def _repeat(schema: str, statements: list[Statement]) -> None:
+    with transaction.atomic():
+        if not schema_exists(schema):
+            _create(schema)
         with schema_context(schema), connection.cursor() as cursor:
-            for statement, parameters, many in _statements:
+            for statement, parameters, many in statements:
                 (cursor.executemany if many else cursor.execute)(statement, parameters)
-    return True
 
 
-def migrate(schema: str) -> None:
-    """Bring one schema up to date."""
+def _is_sql(migration: Migration) -> bool:
+    """Whether it is statements alone, the same for every schema, in a transaction."""
+    inner = (getattr(each, "database_operations", [each]) for each in migration.operations)
+    return migration.atomic and all(each.reduces_to_sql for each in chain.from_iterable(inner))
+
+
+def _migrate(schema: str) -> None:
     call_command("migrate_schemas", tenant=True, schema_name=schema, interactive=False, verbosity=0)
     connection.set_schema_to_public()  # type: ignore[attr-defined]
 
@@ -79,8 +110,8 @@ def migrate_many(schemas: list[str], *, processes: int) -> Iterator[Migrated]:
 
 def _migrated(schema: str) -> Migrated:
     try:
-        if not make(schema):
-            migrate(schema)
+        if not complete(schema):
+            return Migrated(schema, "somebody else is making it now; run this again")
     except Exception as error:
         return Migrated(schema, f"{type(error).__name__}: {error}")
     finally:
@@ -93,6 +124,27 @@ def _let_go() -> None:
     connection.close()
     if connection.settings_dict["OPTIONS"].get("pool"):
         connection.close_pool()  # type: ignore[attr-defined]
+
+
+@contextmanager
+def _alone(schema: str) -> Iterator[bool]:
+    """Whether nobody else makes this schema meanwhile, in any process.
+
+    The lock is a transaction's, on a connection of its own: a pool would hand one that a session
+    holds on to the next who asks, and what holds it ends with the process, however that dies.
+    """
+    holder = connection.copy()
+    holder.settings_dict["OPTIONS"]["pool"] = False
+    try:
+        holder.set_autocommit(False)
+        with holder.cursor() as cursor:
+            cursor.execute(
+                "SELECT pg_try_advisory_xact_lock(hashtext('schemas'), hashtext(%s))", [schema]
+            )
+            [(alone,)] = cursor.fetchall()
+            yield bool(alone)
+    finally:
+        holder.close()
 
 
 def _create(schema: str) -> None:

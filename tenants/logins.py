@@ -27,6 +27,9 @@ from tenants.tokens import NotLoggedIn, Pair
 _SEEN = timedelta(minutes=1)
 """How far behind it may be when a browser was last seen."""
 
+_KEPT = timedelta(days=1)
+"""How long a log-in that is over stays."""
+
 
 class AddressNotConfirmed(NotLoggedIn):
     """Registered, but nobody has shown that the address is theirs."""
@@ -144,8 +147,7 @@ def see(identifier: str, *, now: datetime) -> bool:
 
 def open_of(user: User, *, now: datetime) -> Sequence[LogIn]:
     """Those that can still be used, the last seen first."""
-    lifetime = cast(timedelta, settings.SIMPLE_JWT["REFRESH_TOKEN_LIFETIME"])
-    session = timedelta(seconds=settings.SESSION_COOKIE_AGE)
+    lifetime, session = _lifetimes()
     living = Q(door=Door.API, refreshed_at__gt=now - lifetime) | (
         ~Q(door=Door.API) & Q(created_at__gt=now - session)
     )
@@ -178,6 +180,27 @@ def end_two_factored(user: User, *, now: datetime) -> None:
     """A person has no second factor any more: what was begun with one at the API is over."""
     for login in LogIn.objects.filter(user=user, ended_at=None, two_factors=True):
         _end(login, now)
+
+
+def purge(*, now: datetime) -> int:
+    """Forget log-ins that nobody can use any more, the audit log keeps them; how many there were.
+
+    Those that were ended a day ago, and those whose last token or cookie has expired.
+    """
+    lifetime, session = _lifetimes()
+    over = Q(ended_at__lte=now - _KEPT) | Q(door=Door.API, refreshed_at__lte=now - lifetime - _KEPT)
+    over |= ~Q(door=Door.API) & Q(refreshed_at__lte=now - session - _KEPT)
+    purged = 0
+    while batch := list(LogIn.objects.filter(over).values_list("pk", flat=True)[:1000]):
+        LogIn.objects.filter(pk__in=batch).delete()
+        purged += len(batch)
+    return purged
+
+
+def _lifetimes() -> tuple[timedelta, timedelta]:
+    """Of a refresh token, and of a browser's session."""
+    refresh = cast(timedelta, settings.SIMPLE_JWT["REFRESH_TOKEN_LIFETIME"])
+    return refresh, timedelta(seconds=settings.SESSION_COOKIE_AGE)
 
 
 def _of(user: User, door: Door, now: datetime) -> LogIn:

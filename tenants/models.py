@@ -12,7 +12,7 @@ from django.utils import timezone
 from django_tenants.models import DomainMixin, TenantMixin
 
 from kit.origin import network
-from tenants.blueprint import make as make_schema
+from tenants.blueprint import complete as complete_schema
 from tenants.models_audit import AuditEntry as AuditEntry
 from tenants.models_audit import AuditHead as AuditHead
 from tenants.models_invitations import Invitation as Invitation
@@ -164,13 +164,13 @@ class Organization(Remembered, Limited, TenantMixin):  # type: ignore[misc,djang
         # Beat looks for schemas that nobody makes: this one is being made.
         self.making_until = timezone.now() + _MAKING
         super().save(*args, **kwargs)
-        self.create_schema(check_if_exists=True, verbosity=0)
-        self.ready_at, self.making_until = timezone.now(), None
-        super().save(update_fields=["ready_at", "making_until"])
+        if self.create_schema(check_if_exists=True, verbosity=0):
+            self.ready_at, self.making_until = timezone.now(), None
+            super().save(update_fields=["ready_at", "making_until"])
 
     def create_schema(self, *_: Any, **__: Any) -> bool:
-        """Make its schema with all its tables; False if it stands already. See `blueprint.make`."""
-        return make_schema(self.schema_name)
+        """Make its schema with all its tables; False where somebody else is at it."""
+        return complete_schema(self.schema_name)
 
 
 class Domain(DomainMixin):  # type: ignore[misc]

@@ -3,6 +3,7 @@
 The one module, beside allauth's own provider, that speaks to python3-saml.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,7 +41,7 @@ class Metadata:
 
     entity: str
     address: str
-    certificate: str
+    certificates: tuple[str, ...]
 
 
 def metadata(text: str) -> Metadata:
@@ -54,16 +55,16 @@ def metadata(text: str) -> Metadata:
             f"metadata: this is not a SAML provider's XML ({error}).", param="metadata"
         ) from error
     provider: dict[str, Any] = found.get("idp", {})
-    signing = provider.get("x509certMulti", {}).get("signing", [])
+    signing = provider.get("x509certMulti", {}).get("signing") or [provider.get("x509cert", "")]
     made = Metadata(
         str(provider.get("entityId", "")),
         str(provider.get("singleSignOnService", {}).get("url", "")),
-        str(provider.get("x509cert") or (signing[0] if signing else "")),
+        tuple(dict.fromkeys("".join(each.split()) for each in signing if each.strip())),
     )
     for name, value in (
         ("entityID", made.entity),
         ("SingleSignOnService with the HTTP-Redirect binding", made.address),
-        ("signing certificate", made.certificate),
+        ("signing certificate", made.certificates),
     ):
         if not value:
             raise Invalid(f"metadata: it has no {name}.", param="metadata")
@@ -71,16 +72,39 @@ def metadata(text: str) -> Metadata:
 
 
 def is_signed(request: HttpRequest, provider: Any) -> bool:
-    """Whether the request brings an answer that the provider has signed, now, for us."""
+    """Whether the request brings an answer that the provider has signed, now, for us.
+
+    `provider` is left with the certificate by which it is.
+    """
     answer = request.POST.get("SAMLResponse", "")
     if not answer or len(answer) > LONGEST:
         return False
-    auth = build_auth(request, provider)
-    try:
-        auth.process_response()
-    except (OneLogin_Saml2_Error, LxmlError, ValueError) as error:
-        log.warning("an answer of a SAML provider cannot be read", error=str(error))
+    return _is_good(request, provider, lambda auth: auth.process_response())
+
+
+def is_log_out(request: HttpRequest, provider: Any) -> bool:
+    """Whether the request is a log-out, or the answer to one, that the provider has signed.
+
+    `provider` is left with the certificate by which it is.
+    """
+    if "Signature" not in request.GET:
         return False
-    if auth.get_errors():
-        log.warning("an answer of a SAML provider is not good", error=auth.get_last_error_reason())
-    return not auth.get_errors()
+    return _is_good(request, provider, lambda auth: auth.process_slo(keep_local_session=True))
+
+
+def _is_good(request: HttpRequest, provider: Any, process: Callable[[Any], object]) -> bool:
+    """Tried with each certificate: while a provider changes its key, it has two."""
+    reason = ""
+    for certificate in provider.app.settings["idp"]["certificates"]:
+        provider.app.settings["idp"]["x509cert"] = certificate
+        auth = build_auth(request, provider)
+        try:
+            process(auth)
+        except (OneLogin_Saml2_Error, LxmlError, ValueError) as error:
+            log.warning("a SAML provider's message cannot be read", error=str(error))
+            return False
+        if not auth.get_errors():
+            return True
+        reason = auth.get_last_error_reason()
+    log.warning("a SAML provider's message is not good", error=reason)
+    return False

@@ -57,18 +57,18 @@ def ask(organization: int) -> None:
 def make(organization: int, *, now: datetime) -> bool:
     """Make the schema, or what is missing of it; whether this call did.
 
-    False where it is ready, erased, or in another task's hands.
+    False where it is ready, erased, or in another's hands: the lease tells the others not to try,
+    a lock of the schema itself holds should the making outlast it.
     """
     rows = Organization.objects.filter(pk=organization, ready_at=None, erased_at=None)
     free = rows.filter(Q(making_until=None) | Q(making_until__lte=now))
     if not free.update(making_until=now + LEASE):
         return False
     row = Organization.objects.get(pk=organization)
-    if not blueprint.make(row.schema_name):
-        blueprint.migrate(row.schema_name)
+    if not blueprint.complete(row.schema_name):
+        return False
     with transaction.atomic(), changing(Organization.kind, organization):
-        rows.update(ready_at=now, making_until=None)
-    return True
+        return bool(rows.update(ready_at=now, making_until=None))
 
 
 def unfinished(*, now: datetime) -> list[int]:

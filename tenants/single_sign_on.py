@@ -33,7 +33,7 @@ class Provider:
     client_secret: str = ""
     protocol: Protocol = Protocol.OIDC
     address: str = ""
-    certificate: str = ""
+    certificates: tuple[str, ...] = ()
 
 
 def of(organization: int) -> SingleSignOn | None:
@@ -84,11 +84,8 @@ def set_up_saml(
     row = of(organization.pk) or SingleSignOn(organization=organization)
     before = _facts(row) if row.pk else {}
     row.protocol, row.role = Protocol.SAML, role
-    row.issuer, row.address, row.certificate = (
-        metadata.entity,
-        metadata.address,
-        metadata.certificate,
-    )
+    row.issuer, row.address = metadata.entity, metadata.address
+    row.certificate = ",".join(metadata.certificates)
     row.client_id = row.client_secret = ""
     with transaction.atomic():
         row.save()
@@ -120,7 +117,7 @@ def provider(slug: str) -> Provider | None:
             row.issuer,
             protocol=Protocol.SAML,
             address=row.address,
-            certificate=row.certificate,
+            certificates=tuple(row.certificate.split(",")),
         )
     secret = sealing.unseal(row.client_secret, _place(row.organization_id))
     return Provider(slug, row.organization.name, row.issuer, row.client_id, secret)

@@ -5,7 +5,18 @@ from typing import Any
 from celery import shared_task
 from django.utils import timezone
 
-from tenants import anchors, audit, erasure, failures, keyring, organizations, schemas, uses
+from tenants import (
+    anchors,
+    audit,
+    erasure,
+    failures,
+    keyring,
+    logins,
+    organizations,
+    schemas,
+    uses,
+)
+from tenants.accounts import sessions
 from tenants.webhooks import sending
 
 
@@ -35,6 +46,13 @@ def record_failure(
     if not (email and at):
         return 0
     return failures.tell(email=email, door=door, at=at, address=address, agent=agent)
+
+
+@shared_task(name="tenants.purge_log_ins", ignore_result=True)
+def purge_log_ins(**_: object) -> int:
+    """Forget log-ins that are over, and browsers' sessions; how many log-ins there were."""
+    sessions.purge()
+    return logins.purge(now=timezone.now())
 
 
 @shared_task(name="tenants.send_webhooks", ignore_result=True)

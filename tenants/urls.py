@@ -61,7 +61,7 @@ pages = [
     ),
     path(
         "accounts/saml/<slug:organization_slug>/acs/finish/",
-        saml.finish_acs,
+        views.saml.Finish.as_view(),
         name="saml_finish_acs",
     ),
     path(
@@ -76,6 +76,16 @@ pages = [
         "accounts/oidc/<slug:provider_id>/login/callback/",
         views.single_sign_on.Back.as_view(),
         name="openid_connect_callback",
+    ),
+    path(
+        "accounts/github/login/",
+        views.single_sign_on.AwayToGitHub.as_view(),
+        name="github_login",
+    ),
+    path(
+        "accounts/github/login/callback/",
+        views.single_sign_on.BackFromGitHub.as_view(),
+        name="github_callback",
     ),
     path("o/", views.organizations.Organizations.as_view(), name="organizations"),
     path("invitations/<str:token>", views.invitations.AnInvitation.as_view(), name="invitation"),

@@ -2,6 +2,7 @@
 before Django sees the request; and answers that their reader does not take in time are cut off."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -25,6 +26,17 @@ _SEND_SECONDS = 60
 """How long a reader may take nothing of an answer before it is cut off."""
 _TRY_AGAIN_LATER = 1013
 _FILES = "/v1/files"
+
+
+_BYTES_PER_ADDRESS = 64 * 1024 * 1024
+"""Of bodies that are still arriving, in one web process."""
+_arriving: Counter[str] = Counter()
+
+
+class TooMuchAtOnce(Refused):
+    """One address sends as much as many do; what has arrived makes room."""
+
+    status, code = 429, "too_much_at_once"
 
 
 class Gone(Exception):
@@ -53,13 +65,13 @@ class Intake:
             await _refuse(scope, send, refusal)
 
     async def _body(self, scope: Scope, receive: Receive) -> bytes:
-        announced = _content_length(scope)
+        address, announced = _address(scope), _content_length(scope)
         limit = _limit(scope)
         if announced > limit:
             raise too_large(announced, limit)
         try:
             async with asyncio.timeout(_BODY_SECONDS):
-                return await _read(receive, limit)
+                return await _read(receive, limit, address)
         except TimeoutError as error:
             raise TooSlow(
                 f"The body did not arrive within {_BODY_SECONDS} s; send it in one go."
@@ -135,18 +147,30 @@ class _Impatient:
             self._sender.cancel()
 
 
-async def _read(receive: Receive, limit: int) -> bytes:
+async def _read(receive: Receive, limit: int, address: str) -> bytes:
     parts, size, more = [], 0, True
-    while more:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise Gone
-        part = message.get("body", b"")
-        more = message.get("more_body", False)
-        size += len(part)
-        if size > limit:
-            raise too_large(size, limit)
-        parts.append(part)
+    try:
+        while more:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise Gone
+            part = message.get("body", b"")
+            more = message.get("more_body", False)
+            size += len(part)
+            _arriving[address] += len(part)
+            if size > limit:
+                raise too_large(size, limit)
+            if _arriving[address] > _BYTES_PER_ADDRESS:
+                raise TooMuchAtOnce(
+                    f"The address {address} sends more than {_BYTES_PER_ADDRESS:,} bytes at once; "
+                    "send fewer bodies beside one another.",
+                    retry_after=1,
+                )
+            parts.append(part)
+    finally:
+        _arriving[address] -= size
+        if _arriving[address] <= 0:
+            del _arriving[address]
     return b"".join(parts)
 
 

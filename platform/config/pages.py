@@ -1,9 +1,13 @@
 """The page at the root, the API's documentation, and the answer where nothing is."""
 
+from typing import Any
+
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from drf_spectacular.views import SpectacularSwaggerSplitView
+from unfold.settings import get_config
+from unfold.utils import convert_color
 
 from config.health import parts
 from kit.edge import NotFound, refused
@@ -31,3 +35,20 @@ class Docs(SpectacularSwaggerSplitView):
 async def nothing_here(request: HttpRequest) -> HttpResponse:
     """404 in the edge's own form, not a page."""
     return refused(request, NotFound(f"Nothing is at {request.path[:200]}; see /api/docs."))
+
+
+def without_colors(request: HttpRequest) -> dict[str, Any]:
+    """The admin's colours come by `admin_colors`: in its pages they would be an inline style."""
+    return {"colors": None, "border_radius": None}
+
+
+def admin_colors(request: HttpRequest) -> HttpResponse:
+    """The admin's colours and corners, as its theme has them by the settings."""
+    theme = get_config()
+    radius = theme.get("BORDER_RADIUS")
+    lines = [f"--border-radius: {radius};"] if radius else []
+    for name, weights in theme["COLORS"].items():
+        lines += [f"--color-{name}-{w}: {convert_color(value)};" for w, value in weights.items()]
+    style = ":root {\n  " + "\n  ".join(lines) + "\n}\n"
+    headers = {"Cache-Control": "public, max-age=3600"}
+    return HttpResponse(style, content_type="text/css", headers=headers)

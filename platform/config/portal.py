@@ -148,18 +148,8 @@ _NOTHING = {
     "style-src": "'self'",
 }
 _PORTAL = {"connect-src": "'self'", "script-src": "'self'"}
-_PORTAL_PATHS = ("/accounts/", "/o/", "/organizations/", "/invitations/")
-_SWAGGER = {
-    "connect-src": "'self'",
-    "script-src": "'self'",
-    "style-src": "'self' 'unsafe-inline'",
-}
-_ADMIN = {
-    **_SWAGGER,
-    "font-src": "'self'",
-    "script-src": "'self' 'unsafe-eval'",
-}
-"""Alpine, in which the admin's pages are written, evaluates expressions from attributes."""
+_PORTAL_PATHS = ("/api/docs", "/accounts/", "/o/", "/organizations/", "/invitations/")
+_ADMIN = {**_PORTAL, "font-src": "'self'"}
 
 
 def policy(path: str) -> str:
@@ -167,8 +157,6 @@ def policy(path: str) -> str:
     more: dict[str, str] = {}
     if path.startswith("/admin/"):
         more = _ADMIN
-    elif path.startswith("/api/docs"):
-        more = _SWAGGER
     elif path.startswith(_PORTAL_PATHS):
         more = _PORTAL
     return "; ".join(f"{name} {value}" for name, value in {**_NOTHING, **more}.items())

@@ -56,7 +56,9 @@ UNFOLD = {
     "ENVIRONMENT": "config.navigation.environment",
     "DASHBOARD_CALLBACK": "config.dashboard.dashboard",
     "LOGIN": {"form": "tenants.forms.OperatorLoginForm"},
-    "STYLES": [f"{STATIC_URL}admin.css"],
+    "GLOBAL_CALLBACK": "config.pages.without_colors",
+    "STYLES": ["/admin.css", f"{STATIC_URL}admin.css"],
+    "SCRIPTS": [f"{STATIC_URL}expressions.js"],
     "SIDEBAR": {"navigation": "config.navigation.sidebar", "command_search": True},
     "COMMAND": {"search_callback": "config.navigation.search"},
     "COLORS": {

@@ -82,6 +82,20 @@ def _mail(url: str) -> dict[str, Any]:
     return {"EMAIL_BACKEND": backend, "EMAIL_FILE_PATH": unquote(parts.path)}
 
 
+def _social(name: str) -> dict[str, str]:
+    """A service by whose accounts people may log in; see `tenants.accounts.services`."""
+    known = {"google": ("Google", "https://accounts.google.com"), "github": ("GitHub", "")}
+    shown, issuer = known.get(name, (name.title(), ""))
+    prefix = f"SOCIAL_{name.upper()}"
+    return {
+        "id": name,
+        "name": _env(f"{prefix}_NAME", shown),
+        "issuer": _env(f"{prefix}_ISSUER", issuer).rstrip("/"),
+        "client_id": _env(f"{prefix}_CLIENT_ID"),
+        "client_secret": _env(f"{prefix}_CLIENT_SECRET"),
+    }
+
+
 def _redis_database(url: str, number: int) -> str:
     return urlunsplit(urlsplit(url)._replace(path=f"/{number}"))
 
@@ -170,6 +184,8 @@ ACCOUNT_EMAIL_NOTIFICATIONS = True
 ACCOUNT_PREVENT_ENUMERATION = True
 ACCOUNT_CONFIRM_EMAIL_ON_GET = False
 ACCOUNT_DEFAULT_HTTP_PROTOCOL = "https" if PRODUCTION else "http"
+SOCIAL_LOGINS = [_social(name) for name in _env("SOCIAL_LOGINS").replace(",", " ").split()]
+"""Services by whose accounts people may log in: `google github`, or any OpenID provider by name."""
 SOCIALACCOUNT_ADAPTER = "tenants.accounts.social.SocialAdapter"
 SOCIALACCOUNT_LOGIN_ON_GET = True
 SOCIALACCOUNT_EMAIL_AUTHENTICATION_AUTO_CONNECT = True
@@ -239,6 +255,7 @@ SHARED_APPS = [
     "config.apps.AccountsConfig",
     "allauth.mfa",
     "allauth.socialaccount",
+    "allauth.socialaccount.providers.github",
     "allauth.socialaccount.providers.openid_connect",
     "allauth.socialaccount.providers.saml",
     "analytics",

@@ -10,7 +10,7 @@ import billing.urls
 import inference.urls
 import tenants.urls
 from config.health import health
-from config.pages import Docs, home, nothing_here
+from config.pages import Docs, admin_colors, home, nothing_here
 from config.scrape import metrics
 from config.versions import changes
 
@@ -31,6 +31,7 @@ urlpatterns = [
     path("api/schema", SpectacularAPIView.as_view(), name="schema"),
     path("api/changes", changes),
     path("api/docs", Docs.as_view(), name="docs"),
+    path("admin.css", admin_colors),
     path("admin/password_change/", RedirectView.as_view(pattern_name="account_change_password")),
     path("admin/", admin.site.urls),
     path("accounts/", include("allauth.account.urls")),

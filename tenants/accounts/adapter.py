@@ -11,7 +11,7 @@ from django.http import HttpRequest
 
 from kit import origin
 from tenants import audit, failures, logins, throttle
-from tenants.accounts import sessions
+from tenants.accounts import services, sessions
 from tenants.audit import Change
 from tenants.models import Door, User
 
@@ -66,6 +66,10 @@ class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]
         logins.end_all(user, now=now, but=sessions.current(context.request))
         change = Change("user.password_changed", f"user:{user.pk}", {"set": had}, {"set": True})
         audit.record_of(user.pk, change, by=audit.person(user), now=now)
+
+    def is_reauthentication_required(self, *, app: str) -> bool:
+        """For another way in as for a second factor."""
+        return app == services.APP or bool(super().is_reauthentication_required(app=app))
 
     def get_client_ip(self, request: HttpRequest) -> str:
         """As everywhere: through our own proxies, and theirs alone."""

@@ -11,6 +11,8 @@ from allauth.account import signals as of_accounts
 from allauth.account.models import EmailAddress
 from allauth.mfa import signals as of_factors
 from allauth.mfa.models import Authenticator
+from allauth.socialaccount import signals as of_services
+from allauth.socialaccount.models import SocialAccount, SocialLogin
 from django.contrib.auth.signals import user_logged_in, user_logged_out
 from django.http import HttpRequest
 
@@ -28,6 +30,8 @@ def listen() -> None:
     of_accounts.email_confirmed.connect(_address_confirmed)
     of_accounts.email_changed.connect(_address_changed)
     of_accounts.email_removed.connect(_address_removed)
+    of_services.social_account_added.connect(_service_connected)
+    of_services.social_account_removed.connect(_service_disconnected)
     of_factors.authenticator_added.connect(_factor_added)
     of_factors.authenticator_removed.connect(_factor_removed)
     of_factors.authenticator_reset.connect(_codes_renewed)
@@ -69,6 +73,16 @@ def _address_changed(
 
 def _address_removed(user: User, email_address: EmailAddress, **_: Any) -> None:
     _record("user.address_removed", user, {"email": email_address.email}, {})
+
+
+def _service_connected(sociallogin: SocialLogin, **_: Any) -> None:
+    account = sociallogin.account
+    _record("user.log_in_connected", account.user, {}, {"provider": account.provider})
+
+
+def _service_disconnected(socialaccount: SocialAccount, **_: Any) -> None:
+    before = {"provider": socialaccount.provider}
+    _record("user.log_in_disconnected", socialaccount.user, before, {})
 
 
 def _factor_added(user: User, authenticator: Authenticator, **_: Any) -> None:

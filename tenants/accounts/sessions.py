@@ -5,9 +5,12 @@ session is open: one that was ended elsewhere is emptied when it comes next.
 """
 
 from datetime import datetime
+from importlib import import_module
 from typing import Any
 
+from django.conf import settings
 from django.contrib.auth import SESSION_KEY
+from django.contrib.sessions.backends.base import SessionBase
 from django.http import HttpRequest
 
 from tenants import logins
@@ -36,6 +39,12 @@ def end(request: HttpRequest, user: User, *, now: datetime) -> None:
     """Whoever logs out of it."""
     if current(request):
         logins.end_session(current(request), user=user.pk, now=now)
+
+
+def purge() -> None:
+    """Forget the sessions that have expired."""
+    store: type[SessionBase] = import_module(settings.SESSION_ENGINE).SessionStore
+    store.clear_expired()
 
 
 def current(request: Any) -> str:

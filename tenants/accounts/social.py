@@ -1,9 +1,11 @@
-"""Log-ins through an organization's own identity provider, as allauth does them."""
+"""Log-ins through an organization's own identity provider, and by services that anybody may have
+an account with, as allauth does them."""
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NoReturn
 
 import requests
+from allauth.account.adapter import get_adapter as get_account_adapter
 from allauth.core.exceptions import ImmediateHttpResponse
 from allauth.socialaccount.adapter import DefaultSocialAccountAdapter
 from allauth.socialaccount.models import SocialApp
@@ -11,18 +13,32 @@ from django.http import HttpRequest
 from django.shortcuts import render
 
 from kit import outbound
+from kit.errors import Refused
 from tenants import saml, single_sign_on
+from tenants.accounts import services
+from tenants.accounts.services import GITHUB, Service
 from tenants.models import Protocol, User
 from tenants.single_sign_on import NotVouchedFor, Provider
 
 
+class AddressNotConfirmedThere(Refused):
+    """The service does not say that it has confirmed the person's address."""
+
+    status, code = 403, "address_not_confirmed_there"
+
+
 class SocialAdapter(DefaultSocialAccountAdapter):  # type: ignore[misc]
-    """A provider is named by its organization's slug; there are no others."""
+    """A provider is named by its organization's slug, a service by its identifier."""
 
     def list_apps(
         self, request: HttpRequest, provider: str | None = None, client_id: str | None = None
     ) -> list[SocialApp]:
-        """The one that is asked for, by its organization; nobody may list them."""
+        """The one that is asked for; of those that are organizations' nobody may list them."""
+        if provider is None and client_id is None:
+            return [_service(each) for each in services.known()]
+        if provider is not None and services.is_one(provider):
+            service = services.find(provider)
+            return [_service(service)] if service else []
         slug = client_id if provider == Protocol.SAML.value else provider
         found = single_sign_on.provider(slug) if slug else None
         if found is None:
@@ -47,7 +63,9 @@ class SocialAdapter(DefaultSocialAccountAdapter):  # type: ignore[misc]
         return outbound.session()
 
     def is_open_for_signup(self, request: HttpRequest, sociallogin: Any) -> bool:
-        """The organization brings its people."""
+        """The organization brings its people; else as with a password."""
+        if services.is_one(sociallogin.account.provider):
+            return bool(get_account_adapter().is_open_for_signup(request))
         return True
 
     def is_email_verified(self, provider: Any, email: str) -> bool:
@@ -55,30 +73,75 @@ class SocialAdapter(DefaultSocialAccountAdapter):  # type: ignore[misc]
         return single_sign_on.vouches(provider.app.provider_id, email)
 
     def can_authenticate_by_email(self, login: Any, email: str) -> bool:
-        """A person who registered before is the same person."""
-        return single_sign_on.vouches(login.account.provider, email)
+        """A person who registered before is the same person; asked of confirmed addresses alone."""
+        provider = login.account.provider
+        return services.is_one(provider) or single_sign_on.vouches(provider, email)
 
     def pre_social_login(self, request: HttpRequest, sociallogin: Any) -> None:
-        """Refuse addresses that are not the organization's; a known person belongs to it."""
-        slug = sociallogin.account.provider
-        emails = [address.email for address in sociallogin.email_addresses]
-        if not emails or not all(single_sign_on.vouches(slug, email) for email in emails):
-            refusal = NotVouchedFor(
-                f"The provider of {slug!r} did not name an address at the domains that are "
-                "confirmed to be the organization's. Ask its owner, or the operator."
-            )
-            page = render(request, "portal/refused.html", {"refusal": refusal}, status=403)
-            raise ImmediateHttpResponse(page)
-        for address in sociallogin.email_addresses:
-            address.verified = True
-        if sociallogin.is_existing:
-            single_sign_on.let_in(slug, sociallogin.user, now=datetime.now(UTC))
+        """Refuse addresses that are not the provider's to vouch for."""
+        if services.is_one(sociallogin.account.provider):
+            _by_service(request, sociallogin)
+        else:
+            _by_organization(request, sociallogin)
 
     def save_user(self, request: HttpRequest, sociallogin: Any, form: Any = None) -> User:
-        """A new person, who belongs to the organization."""
+        """A new person, who belongs to the organization that vouched for them."""
         user: User = super().save_user(request, sociallogin, form)
-        single_sign_on.let_in(sociallogin.account.provider, user, now=datetime.now(UTC))
+        if not services.is_one(sociallogin.account.provider):
+            single_sign_on.let_in(sociallogin.account.provider, user, now=datetime.now(UTC))
         return user
+
+
+def _by_service(request: HttpRequest, login: Any) -> None:
+    """Who is new comes by an address that the service has confirmed, and by no other."""
+    if login.is_existing or login.state.get("process") == "connect":
+        return
+    login.email_addresses = [each for each in login.email_addresses if each.verified]
+    if not login.email_addresses:
+        name = login.provider.name
+        _refuse(
+            request,
+            AddressNotConfirmedThere(
+                f"{name} does not say that your e-mail address is confirmed. Confirm it there, or "
+                "register here with a password."
+            ),
+        )
+    login.user.email = login.email_addresses[0].email
+
+
+def _by_organization(request: HttpRequest, login: Any) -> None:
+    """By addresses at the organization's domains; a known person belongs to it."""
+    slug = login.account.provider
+    emails = [address.email for address in login.email_addresses]
+    if not emails or not all(single_sign_on.vouches(slug, email) for email in emails):
+        _refuse(
+            request,
+            NotVouchedFor(
+                f"The provider of {slug!r} did not name an address at the domains that are "
+                "confirmed to be the organization's. Ask its owner, or the operator."
+            ),
+        )
+    for address in login.email_addresses:
+        address.verified = True
+    if login.is_existing:
+        single_sign_on.let_in(slug, login.user, now=datetime.now(UTC))
+
+
+def _refuse(request: HttpRequest, refusal: Refused) -> NoReturn:
+    page = render(request, "portal/refused.html", {"refusal": refusal}, status=refusal.status)
+    raise ImmediateHttpResponse(page)
+
+
+def _service(found: Service) -> SocialApp:
+    kind = GITHUB if found.identifier == GITHUB else "openid_connect"
+    return SocialApp(
+        provider=kind,
+        provider_id=found.identifier,
+        name=found.name,
+        client_id=found.client_id,
+        secret=found.client_secret,
+        settings={"server_url": found.issuer, "oauth_pkce_enabled": True},
+    )
 
 
 def _saml(found: Provider) -> SocialApp:
@@ -94,7 +157,8 @@ def _saml(found: Provider) -> SocialApp:
             "idp": {
                 "entity_id": found.issuer,
                 "sso_url": found.address,
-                "x509cert": found.certificate,
+                "x509cert": found.certificates[0],
+                "certificates": found.certificates,
             },
         },
     )

@@ -2,10 +2,12 @@
 
 from typing import Any
 
+from allauth.core.internal import httpkit
 from allauth.socialaccount.adapter import get_adapter
 from allauth.socialaccount.models import SocialApp
 from allauth.socialaccount.providers.saml import views
-from django.http import Http404, HttpRequest, HttpResponse
+from allauth.socialaccount.sessions import LoginSession
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed
 from django.shortcuts import render
 from django.utils.decorators import method_decorator
 from django.views import View
@@ -13,6 +15,9 @@ from django.views.decorators.csrf import csrf_exempt
 
 from kit.errors import Refused
 from tenants import saml
+
+_KEPT = ("saml_acs_session", "saml-acs-session")
+"""Under which name, and in which cookie, allauth keeps an answer on its way."""
 
 
 class NotSigned(Refused):
@@ -36,15 +41,35 @@ class Answer(View):
         return response
 
 
-class LogOut(View):
+class Finish(views.FinishACSView):  # type: ignore[misc]
+    """Where the browser comes back with its own session, and the answer is read."""
+
+    def get_provider(self, organization_slug: str) -> Any:
+        """With the certificate by which the answer is signed, of those that it may have."""
+        provider = super().get_provider(organization_slug)
+        kept = LoginSession(self.request, *_KEPT).store.get("request")
+        if kept:
+            saml.is_signed(httpkit.deserialize_request(kept, HttpRequest()), provider)
+        return provider
+
+
+class LogOut(views.SLSView):  # type: ignore[misc]
     """Where the provider sends whoever logs out there: signed requests alone are obeyed."""
 
-    def get(self, request: HttpRequest, organization_slug: str) -> HttpResponse:
+    def dispatch(self, request: HttpRequest, organization_slug: str) -> HttpResponse:
         """Nobody else may log people out."""
-        if "Signature" not in request.GET:
+        if request.method != "GET":
+            return HttpResponseNotAllowed(["GET"])
+        if not saml.is_log_out(request, self.get_provider(organization_slug)):
             return _refused(request, organization_slug)
-        response: HttpResponse = views.sls(request, organization_slug=organization_slug)
+        response: HttpResponse = super().dispatch(request, organization_slug)
         return response
+
+    def get_provider(self, organization_slug: str) -> Any:
+        """The same within a request: it remembers the certificate."""
+        if not hasattr(self, "_provider"):
+            self._provider = super().get_provider(organization_slug)
+        return self._provider
 
 
 def _provider(request: HttpRequest, slug: str) -> Any:

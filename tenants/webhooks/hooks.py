@@ -3,7 +3,9 @@
 import secrets
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
+from ipaddress import ip_address
 from typing import Any
 from urllib.parse import urlsplit
 from uuid import UUID
@@ -11,6 +13,7 @@ from uuid import UUID
 from django.conf import settings
 from django.db import transaction
 
+from kit import outbound
 from kit.errors import Invalid, Refused
 from tenants import audit, sealing
 from tenants.audit import Actor, Change
@@ -134,6 +137,9 @@ def _check(url: str) -> None:
         raise Invalid(
             f"url: it must begin with {wanted} and a host; no user, no fragment.", param="url"
         )
+    with suppress(ValueError):  # A name is judged when it is called, by what it is then.
+        if not outbound.may_call(ip_address(parts.hostname)):
+            raise Invalid(f"url: {parts.hostname} is not a public address.", param="url")
 
 
 def _new_secret(webhook: Webhook) -> str:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import pytest
@@ -61,6 +61,63 @@ async def test_each_request_of_a_connection_has_its_time(monkeypatch: pytest.Mon
         writer.write(b"GET / HT")
         assert await asyncio.wait_for(reader.read(), 5) == b""
         writer.close()
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"GET / HTTP/1.1\r\nX-Long: " + b"x" * 70_000 + b"\r\n\r\n",
+        b"GET /" + b"x" * 70_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"POST / HTTP/1.1\r\n" + b"X-Many: y\r\n" * 6_000 + b"Content-Length: 1\r\n\r\nb",
+        b"GET / HTTP/1.1\r\nX-Endless: " + b"x" * 1_000_000,
+        b"\r\n" * 500_000,
+    ],
+)
+async def test_a_head_that_is_too_large_is_refused(head: bytes) -> None:
+    async with serving(greeting) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(head)
+        said = b""
+        with suppress(ConnectionError):  # It is closed while we speak.
+            while part := await asyncio.wait_for(reader.read(65_536), 10):
+                said += part
+        assert b"200 OK" not in said
+        assert not said or (said.startswith(b"HTTP/1.1 431 ") and b"request_head_too_large" in said)
+        writer.close()
+
+
+async def test_a_large_body_in_one_go_is_no_large_head() -> None:
+    async with serving(greeting) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        for _ in range(2):
+            writer.write(b"POST / HTTP/1.1\r\nContent-Length: 200000\r\n\r\n" + b"x" * 200_000)
+            assert (await reader.readuntil(b"hi")).startswith(ANSWER)
+        writer.close()
+
+
+async def test_one_address_sends_so_much_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(intake, "_BYTES_PER_ADDRESS", 1_000)
+    head = b"POST /api/v1/x HTTP/1.1\r\nContent-Length: 800\r\n\r\n"
+    async with serving(intake.Intake(greeting)) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(head + b"x" * 700)
+        other, another = await asyncio.open_connection("127.0.0.1", port)
+        another.write(head + b"x" * 700)
+        first, second = asyncio.create_task(reader.read(900)), asyncio.create_task(other.read(900))
+        [refused], _ = await asyncio.wait({first, second}, return_when=asyncio.FIRST_COMPLETED)
+        assert b"too_much_at_once" in refused.result()
+        taken, rest = (first, writer) if refused is second else (second, another)
+        rest.write(b"x" * 100)
+        assert (await taken).startswith(ANSWER)
+        assert not intake._arriving
+        for each in (writer, another):
+            each.close()
+
+
+def test_a_message_on_a_socket_is_as_long_as_a_body_at_most(settings: Any) -> None:
+    web = (settings.BASE_DIR / "Procfile").read_text()
+    assert f"--ws-max-size {settings.BODY_LIMIT} " in web
+    assert "--http config.server:Punctual " in web
 
 
 async def test_an_answer_that_nobody_takes_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:

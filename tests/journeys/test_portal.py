@@ -1,4 +1,4 @@
-"""A stranger becomes a customer, in a real browser, on the whole platform.
+"""A stranger becomes a customer, and an operator works, in a real browser, on the whole platform.
 
 Skipped where no Chromium is on PATH; in CI that is a failure.
 """
@@ -7,9 +7,11 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import pytest
+import unfold
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from config.stack.apart import MODEL, Stack, wait_until
@@ -114,3 +116,58 @@ def test_a_stranger_becomes_a_customer_and_brings_another(
     page.reload()
     expect(page.locator("table").first).to_contain_text(BEN)
     guest.context.close()
+
+
+OPERATOR = "operator@example.com"
+READ_ALL = """
+async (texts) => texts.flatMap((text) => {
+    try { expressions.parse(text); return []; } catch (error) { return [`${text}: ${error}`]; }
+})
+"""
+
+
+def written_in_attributes() -> list[str]:
+    """What the theme's templates have Alpine evaluate, as it may look on a page."""
+    found = set()
+    for file in (Path(unfold.__file__).parent / "templates").rglob("*.html"):
+        text = re.sub(r"{{.*?}}", "x", re.sub(r"{%.*?%}", "", file.read_text()))
+        names = r"x-(?:data|init|show|if|text|model|bind|anchor|on|sort)[\w:.\-@]*"
+        found |= set(re.findall(rf'\s{names}="([^"]*)"', text))
+    return sorted(each for each in found if each.strip() not in {"", "x"})
+
+
+def test_an_operator_finds_their_way_in_pages_that_evaluate_no_text(
+    stack: Stack, page: Page
+) -> None:
+    create = f"User.objects.create_superuser({OPERATOR!r}, {PASSWORD!r})"
+    stack.manage("shell", "-c", f"from tenants.models import User; {create}")
+    page.goto(f"{stack.url}/admin/")
+    page.fill("#id_username", OPERATOR)
+    page.fill("#id_password", PASSWORD)
+    page.get_by_role("button", name="Log in").click()
+    page.wait_for_url(f"{stack.url}/admin/")
+    assert page.evaluate(READ_ALL, written_in_attributes()) == []
+
+    theme = page.locator("html")
+    page.keyboard.press("Control+e")
+    was = theme.get_attribute("class")
+    page.keyboard.press("Control+e")
+    expect(theme).not_to_have_class(str(was))
+    links = page.locator("#nav-sidebar-apps a").evaluate_all("all => all.map(each => each.href)")
+    assert len(links) > 20
+    for link in links:
+        page.goto(link)
+        expect(page.locator("#content")).to_be_visible()
+    for form in ("tenants/organization", "tenants/apikey", "tenants/user", "billing/grant"):
+        page.goto(f"{stack.url}/admin/{form}/add/")
+        expect(page.locator("#content form").first).to_be_visible()
+
+    page.goto(f"{stack.url}/admin/tenants/organization/")
+    page.keyboard.press("Control+k")
+    page.keyboard.type("organiz")
+    expect(page.locator("#command-results-list li").first).to_be_visible()
+    page.keyboard.press("Escape")
+    page.goto(f"{stack.url}/api/docs")
+    expect(page.locator(".opblock").first).to_be_visible()
+    page.locator(".opblock-summary-control").first.click()
+    expect(page.locator(".opblock-body").first).to_be_visible()

@@ -1,4 +1,5 @@
-"""A small OpenID provider, real over HTTP: discovery, authorization, token, userinfo."""
+"""A small OpenID provider, real over HTTP: discovery, authorization, token, userinfo. It speaks as
+GitHub does, too."""
 
 import base64
 import hashlib
@@ -25,6 +26,7 @@ class Provider:
 
     issuer: str
     claims: dict[str, Any]
+    emails: list[dict[str, Any]] = field(default_factory=list)
     codes: dict[str, dict[str, str]] = field(default_factory=dict)
     key: rsa.RSAPrivateKey = field(
         default_factory=lambda: rsa.generate_private_key(public_exponent=65537, key_size=2048)
@@ -73,23 +75,25 @@ def running(claims: dict[str, Any]) -> Iterator[Provider]:
         def do_GET(self) -> None:
             parts = urlsplit(self.path)
             asked = {name: values[0] for name, values in parse_qs(parts.query).items()}
-            if parts.path == "/authorize":
+            if parts.path.endswith("/authorize"):
                 self.send_response(302)
                 self.send_header("Location", provider.authorize(asked))
                 self.end_headers()
-            elif parts.path == "/userinfo":
-                self._say(200, provider.claims)
-            elif parts.path == "/.well-known/openid-configuration":
-                self._say(200, provider.configuration())
-            else:
-                self._say(404, {})
+                return
+            said: dict[str, Any] = {
+                "/api/v3/user": provider.claims,
+                "/api/v3/user/emails": provider.emails,
+                "/userinfo": provider.claims,
+                "/.well-known/openid-configuration": provider.configuration(),
+            }
+            self._say(200 if parts.path in said else 404, said.get(parts.path))
 
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"])).decode()
             form = {name: values[0] for name, values in parse_qs(body).items()}
             self._say(*provider.token(form))
 
-        def _say(self, status: int, data: dict[str, Any]) -> None:
+        def _say(self, status: int, data: object) -> None:
             content = json.dumps(data).encode()
             self.send_response(status)
             self.send_header("Content-Type", "application/json")

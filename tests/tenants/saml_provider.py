@@ -61,16 +61,21 @@ class SamlProvider:
     lives: timedelta = timedelta(minutes=5)
     signs: bool = True
     audience: str = ""
+    next_certificate: str = ""
     asked: list[str] = field(default_factory=list)
 
     @property
     def metadata(self) -> str:
         """As an owner would paste it."""
-        text = "".join(self.certificate.strip().splitlines()[1:-1])
+        keys = "".join(
+            f"""<KeyDescriptor use="signing"><KeyInfo xmlns="http://www.w3.org/2000/09/xmldsig#">
+      <X509Data><X509Certificate>{text.partition(" CERTIFICATE-----")[2].partition("-----END")[0]}</X509Certificate></X509Data></KeyInfo></KeyDescriptor>"""
+            for text in (self.certificate, self.next_certificate)
+            if text
+        )
         return f"""<EntityDescriptor xmlns="urn:oasis:names:tc:SAML:2.0:metadata" entityID="{self.entity}">
   <IDPSSODescriptor protocolSupportEnumeration="{PROTOCOL}">
-    <KeyDescriptor use="signing"><KeyInfo xmlns="http://www.w3.org/2000/09/xmldsig#">
-      <X509Data><X509Certificate>{text}</X509Certificate></X509Data></KeyInfo></KeyDescriptor>
+    {keys}
     <SingleSignOnService Binding="{REDIRECT}" Location="{self.entity}/sso"/>
   </IDPSSODescriptor>
 </EntityDescriptor>"""

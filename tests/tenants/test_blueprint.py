@@ -1,14 +1,18 @@
 """A schema that is made by saying statements again is the one that migrations make."""
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from io import StringIO
+from pathlib import Path
 from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
 from django.db import connection
+from django.db.migrations.loader import MigrationLoader
 from django.utils import timezone
 
+from inference import migrations
 from tenants import blueprint
 from tenants.models import Organization
 
@@ -50,34 +54,95 @@ def shape(schema: str) -> list[Any]:
 
 
 def test_the_second_is_as_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert blueprint.make("org_first")
+    assert blueprint.complete("org_first")
     assert blueprint._statements
 
     def never(*_: Any, **__: Any) -> None:
         raise AssertionError("migrated again")
 
-    monkeypatch.setattr(blueprint, "migrate", never)
-    assert blueprint.make("org_second")
+    monkeypatch.setattr(blueprint, "_migrate", never)
+    assert blueprint.complete("org_second")
     assert shape("org_second") == shape("org_first")
     assert shape("org_first")[0]
     assert blueprint.behind(["org_first", "org_second", "org_third"]) == ["org_third"]
-    assert not blueprint.make("org_second"), "again changes nothing"
+    assert blueprint.complete("org_second"), "again changes nothing"
 
 
 def test_a_migration_that_names_its_schema_is_not_said_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    migrate = blueprint.migrate
+    migrate = blueprint._migrate
 
     def naming(schema: str) -> None:
         migrate(schema)
         with connection.cursor() as cursor:
             cursor.execute(f"COMMENT ON SCHEMA {schema} IS 'made'")
 
-    monkeypatch.setattr(blueprint, "migrate", naming)
-    blueprint.make("org_first")
-    assert blueprint._statements == []
-    assert blueprint.make("org_second")
+    monkeypatch.setattr(blueprint, "_migrate", naming)
+    blueprint.complete("org_first")
+    assert not blueprint._statements
+    assert blueprint.complete("org_second")
+
+
+MIGRATION = """
+from django.db import migrations, models
+
+def look(apps, editor):
+    apps.get_model("inference", "Request").objects.count()
+
+class Migration(migrations.Migration):
+    dependencies = [("inference", {leaf!r})]
+    operations = [
+        migrations.AddField("request", "measured", models.CharField(max_length=20, default="x")),
+        migrations.AddIndex("request", models.Index(fields=["measured"], name="measured")),
+        {more}
+    ]
+"""
+
+
+@pytest.fixture
+def another(tmp_path: Path) -> Iterator[Callable[[str], None]]:
+    """Adds a migration to the tenants' app, with one more operation."""
+
+    def add(more: str) -> None:
+        loader = MigrationLoader(None, ignore_no_migrations=True)
+        [(_, leaf)] = loader.graph.leaf_nodes("inference")
+        (tmp_path / "test_added.py").write_text(MIGRATION.format(leaf=leaf, more=more))
+        migrations.__path__.append(str(tmp_path))
+
+    yield add
+    migrations.__path__.remove(str(tmp_path))
+    sys.modules.pop("inference.migrations.test_added", None)
+
+
+@pytest.mark.parametrize(
+    ("more", "migrated"),
+    [("", ["org_first"]), ("migrations.RunPython(look)", ["org_first", "org_second"])],
+)
+def test_what_one_lacked_is_said_to_the_next_unless_it_is_code(
+    another: Callable[[str], None],
+    monkeypatch: pytest.MonkeyPatch,
+    more: str,
+    migrated: list[str],
+) -> None:
+    for name in NAMES[:2]:
+        blueprint.complete(name)
+    another(more)
+    assert blueprint.behind(NAMES[:2]) == list(NAMES[:2])
+    migrate, said = blueprint._migrate, []
+
+    def told(schema: str) -> None:
+        said.append(schema)
+        migrate(schema)
+
+    monkeypatch.setattr(blueprint, "_migrate", told)
+    blueprint._statements.clear()
+    for name in NAMES[:2]:
+        assert blueprint.complete(name)
+    assert said == migrated
+    assert blueprint.behind(NAMES[:2]) == []
+    assert shape("org_second") == shape("org_first")
+    assert "measured" in str(shape("org_second"))
 
 
 @pytest.fixture

@@ -255,6 +255,7 @@ OPEN = {
     ("GET", ""): 200,
     ("GET", "health"): 200,
     ("GET", "metrics"): 200,
+    ("GET", "admin.css"): 200,
     ("GET", "api/schema"): 200,
     ("GET", "api/docs"): 200,
     ("GET", "api/changes"): 200,

@@ -116,6 +116,8 @@ ACCOUNTS = {
     "saml/<slug:organization_slug>/sls/": (400, 400),
     "oidc/<slug:provider_id>/login/": (404, 404),
     "oidc/<slug:provider_id>/login/callback/": (404, 404),
+    "github/login/": (404, 404),
+    "github/login/callback/": (404, 404),
     "3rdparty/": (302, 200),
     "3rdparty/signup/": (302, 302),
     "3rdparty/login/cancelled/": (200, 200),

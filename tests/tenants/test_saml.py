@@ -18,6 +18,8 @@ from tenants import saml, single_sign_on
 from tenants.models import AuditEntry, Membership, Organization, Protocol, Role, SingleSignOn, User
 from tests.tenants import saml_provider
 from tests.tenants.saml_provider import SamlProvider
+from tests.tenants.test_members import BY
+from tests.tenants.test_portal_doors import NOW
 
 ANN = "ann@acme.example"
 
@@ -89,6 +91,21 @@ def test_somebody_new_is_in_with_the_role_of_newcomers(
     assert User.objects.filter(email=ANN).count() == 1
     actions = AuditEntry.objects.for_org(acme).values_list("action", flat=True)
     assert {"single_sign_on.set_up", "membership.created", "user.logged_in"} <= set(actions)
+
+
+def test_a_provider_that_changes_its_key_may_sign_by_either(
+    acme: Organization, alice: User, acmes: SamlProvider, set_up: SingleSignOn
+) -> None:
+    with saml_provider.running(ANN) as second, saml_provider.running(ANN) as third:
+        acmes.next_certificate = second.certificate
+        single_sign_on.set_up_saml(
+            acme, metadata=saml.metadata(acmes.metadata), role=Role.DEVELOPER, now=NOW, by=BY
+        )
+        assert come_in(browser())["Location"] == "/o/"
+        acmes.key, acmes.certificate = second.key, second.certificate
+        assert come_in(browser())["Location"] == "/o/"
+        acmes.key, acmes.certificate = third.key, third.certificate
+        assert come_in(browser()).status_code == 400
 
 
 def test_our_metadata_says_where_answers_go(client: Client, set_up: SingleSignOn) -> None:
@@ -195,5 +212,5 @@ def test_from_saml_to_openid_and_back(
     owner.post("/o/acme/settings/single-sign-on", {**form, "client_secret": "y"})
     found = single_sign_on.provider("acme")
     assert found is not None
-    assert (found.protocol, found.certificate) == (Protocol.OIDC, "")
+    assert (found.protocol, found.certificates) == (Protocol.OIDC, ())
     assert owner.get("/accounts/saml/acme/login/").status_code == 404

@@ -6,10 +6,12 @@ from typing import Any
 
 import pytest
 from allauth.mfa.totp.internal.auth import TOTP
+from django.contrib.sessions.models import Session
 from django.core.cache import cache
 from django.test import Client
+from django.utils import timezone
 
-from tenants import audit, logins, organizations
+from tenants import audit, logins, organizations, tasks
 from tenants.accounts import addresses, factors
 from tenants.auth import TwoFactorsRequired
 from tenants.devices import device
@@ -79,6 +81,30 @@ def test_who_logs_out_is_no_longer_listed(ann: User) -> None:
     log_in(client)
     client.post("/accounts/logout/")
     assert logins.open_of(ann, now=NOW + timedelta(minutes=1)) == []
+
+
+def test_what_is_over_is_forgotten_and_what_is_open_stays(ann: User) -> None:
+    open_, ended = (logins.begin(email=ANN, password=factories.PASSWORD, now=NOW) for _ in "ab")
+    logins.end(ended.refresh, now=NOW)
+    browser = logins.begin_session(ann, door=Door.PORTAL, now=NOW - timedelta(days=30))
+    assert logins.see(str(browser), now=NOW), "used, so that its cookie may be new"
+    day, fortnight = timedelta(days=1), timedelta(days=14)
+    assert logins.purge(now=NOW + day - timedelta(seconds=1)) == 0
+    assert logins.purge(now=NOW + day) == 1
+    pair = logins.renew(open_.refresh, now=NOW + fortnight)
+    assert logins.purge(now=NOW + fortnight + day) == 1, "the browser's"
+    assert logins.renew(pair.refresh, now=NOW + 2 * fortnight)
+    assert LogIn.objects.filter(user=ann).count() == 1
+
+
+def test_expired_sessions_are_forgotten_at_night(ann: User) -> None:
+    browsers = [Client(), Client()]
+    for browser in browsers:
+        log_in(browser)
+    old = Session.objects.filter(pk=browsers[0].cookies["sessionid"].value)
+    assert old.update(expire_date=timezone.now() - timedelta(seconds=1)) == 1
+    tasks.purge_log_ins()
+    assert [each.pk for each in Session.objects.all()] == [browsers[1].cookies["sessionid"].value]
 
 
 def test_nobody_ends_anothers(ann: User) -> None:

@@ -186,7 +186,17 @@ def test_addresses_of_the_inside_are_not_called(
     assert "not a public address" in Delivery.objects.get().error
 
 
-@pytest.mark.parametrize("url", ["ftp://x.example", "https://", "https://u:p@x.example", "x"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "ftp://x.example",
+        "https://",
+        "https://u:p@x.example",
+        "x",
+        "http://169.254.169.254/latest",
+        "https://[::ffff:10.0.0.1]/",
+    ],
+)
 def test_what_is_no_address_is_refused(url: str, acme: Organization) -> None:
     with pytest.raises(Invalid, match="url"):
         hook(acme, url)

@@ -1,5 +1,6 @@
 """`manage.py create_organization`: a customer, with its schema and an account."""
 
+import time
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from typing import Any
@@ -11,7 +12,10 @@ from billing.customers import Terms
 from kit.errors import Refused
 from kit.money import NANOS
 from tenants import schemas
-from tenants.models import User
+from tenants.models import Organization, User
+
+_PATIENCE = 300
+"""Seconds that another may take to make the schema."""
 
 
 class Command(BaseCommand):
@@ -44,8 +48,17 @@ class Command(BaseCommand):
             )
         except Refused as refusal:
             raise CommandError(refusal.message) from refusal
-        schemas.make(organization.pk, now=now)
+        if not schemas.make(organization.pk, now=now):
+            _await(organization.pk)  # Beat found it first.
         self.stdout.write(f"The organization {slug} is ready.")
+
+
+def _await(organization: int) -> None:
+    until = time.monotonic() + _PATIENCE
+    while not Organization.objects.filter(pk=organization).exclude(ready_at=None).exists():
+        if time.monotonic() > until:
+            raise CommandError("The schema is not there yet; a worker goes on with it.")
+        time.sleep(0.2)
 
 
 def _person(email: str | None) -> User | None:
