@@ -27,6 +27,12 @@ class AddressNotConfirmedThere(Refused):
     status, code = 403, "address_not_confirmed_there"
 
 
+class OperatorsLogInHere(Refused):
+    """What an account elsewhere is worth is not ours to know, and theirs opens everything."""
+
+    status, code = 403, "operators_log_in_here"
+
+
 class SocialAdapter(DefaultSocialAccountAdapter):  # type: ignore[misc]
     """A provider is named by its organization's slug, a service by its identifier."""
 
@@ -78,7 +84,17 @@ class SocialAdapter(DefaultSocialAccountAdapter):  # type: ignore[misc]
         return services.is_one(provider) or single_sign_on.vouches(provider, email)
 
     def pre_social_login(self, request: HttpRequest, sociallogin: Any) -> None:
-        """Refuse addresses that are not the provider's to vouch for."""
+        """Refuse operators, and addresses that are not the provider's to vouch for."""
+        connects = sociallogin.state.get("process") == "connect"
+        person = request.user if connects else sociallogin.user
+        if getattr(person, "is_staff", False) and (connects or sociallogin.is_existing):
+            _refuse(
+                request,
+                OperatorsLogInHere(
+                    "Operators log in with their password and second factor here, and by no "
+                    "account elsewhere."
+                ),
+            )
         if services.is_one(sociallogin.account.provider):
             _by_service(request, sociallogin)
         else:

@@ -105,6 +105,13 @@ def test_a_provider_vouches_for_its_own_domains_alone(
     assert Membership.objects.across_organizations().count() == 2, "alice's and bob's"
 
 
+def test_nobody_becomes_an_operator_by_a_provider(client: Client, set_up: SingleSignOn) -> None:
+    ann = User.objects.create_user("ann@acme.example", is_staff=True)
+    addresses.confirm(ann)
+    assert come_in(client).status_code == 403
+    assert client.get("/admin/").status_code == 302
+
+
 def test_without_confirmed_domains_or_while_suspended_there_is_none(
     client: Client, acme: Organization, set_up: SingleSignOn
 ) -> None:

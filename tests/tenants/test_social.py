@@ -138,6 +138,20 @@ def test_who_registered_anothers_address_before_them_does_not_keep_their_passwor
     assert log_in(Client()).status_code == 200, "the form again"
 
 
+def test_operators_come_in_by_no_account_elsewhere(
+    client: Client, there: Provider, ann: User
+) -> None:
+    User.objects.filter(pk=ann.pk).update(is_staff=True)
+    assert come_in(client).status_code == 403
+    assert client.get("/admin/").status_code == 302
+    log_in(client)
+    client.post("/accounts/reauthenticate/", {"password": factories.PASSWORD})
+    assert come_in(client, process="connect").status_code == 403
+    assert not SocialAccount.objects.exists()
+    ann.refresh_from_db()
+    assert ann.has_usable_password()
+
+
 def test_where_registration_is_closed_only_who_is_known_comes_in(
     client: Client, there: Provider, settings: Any
 ) -> None:
