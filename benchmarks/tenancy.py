@@ -41,6 +41,10 @@ from kit.embedded import Postgres, Valkey, free_port  # noqa: E402
 _RESULTS = ROOT / "benchmarks" / "RESULTS.md"
 _PATHS = ("/v1/models", "/api/v1/usage")
 _ROUNDS, _CALLS = 8, 100
+_PACKAGE = """
+from inference import migrations
+__path__ = [*migrations.__path__, *__path__]
+"""
 _MIGRATION = """
 from django.db import migrations, models
 
@@ -179,20 +183,23 @@ def prepare(count: int) -> dict[str, object]:
 @contextmanager
 def one_more_migration() -> Iterator[None]:
     """Of the tenants' app, as the next release would have: a column and an index."""
+    from django.conf import settings
     from django.db.migrations.loader import MigrationLoader
 
-    from inference import migrations
     from tenants import blueprint
 
     blueprint._statements.clear()  # As in a process that has made none.
     [leaf] = MigrationLoader(None, ignore_no_migrations=True).graph.leaf_nodes("inference")
     with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "9999_measured.py").write_text(_MIGRATION % (leaf[1],))
-        migrations.__path__.append(folder)
-        try:
-            yield
-        finally:
-            migrations.__path__.remove(folder)
+        package = Path(folder) / "with_one_more"
+        package.mkdir()
+        (package / "__init__.py").write_text(_PACKAGE)
+        (package / "t9999_measured.py").write_text(_MIGRATION % (leaf[1],))
+        sys.path.insert(0, folder)
+        settings.MIGRATION_MODULES = {"inference": package.name}
+        yield
+        settings.MIGRATION_MODULES = {}
+        sys.path.remove(folder)
 
 
 def latencies(worlds: list[World]) -> list[Row]:

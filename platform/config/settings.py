@@ -187,6 +187,9 @@ ACCOUNT_DEFAULT_HTTP_PROTOCOL = "https" if PRODUCTION else "http"
 SOCIAL_LOGINS = [_social(name) for name in _env("SOCIAL_LOGINS").replace(",", " ").split()]
 """Services by whose accounts people may log in: `google github`, or any OpenID provider by name."""
 SOCIALACCOUNT_ADAPTER = "tenants.accounts.social.SocialAdapter"
+SOCIALACCOUNT_PROVIDERS = {
+    "openid_connect": {"provider_class": "tenants.accounts.social.OpenIDProvider"}
+}
 SOCIALACCOUNT_LOGIN_ON_GET = True
 SOCIALACCOUNT_EMAIL_AUTHENTICATION_AUTO_CONNECT = True
 SOCIALACCOUNT_STORE_TOKENS = False

@@ -63,11 +63,11 @@ def whole(**_: object) -> Iterable[CheckMessage]:
                 yield Error(
                     f"SOCIAL_LOGINS names {each['id']!r}, but {variable} is not set.",
                     hint="Set it, or take the service out of SOCIAL_LOGINS.",
-                    id="tenants.E001",
+                    id="tenants.E002",
                 )
         if not each["id"].isalnum() or not each["id"].islower():
             yield Error(
                 f"SOCIAL_LOGINS: {each['id']!r} is no name of a service.",
                 hint="Use lower-case letters and digits.",
-                id="tenants.E002",
+                id="tenants.E003",
             )

@@ -1,6 +1,5 @@
 """A schema that is made by saying statements again is the one that migrations make."""
 
-import sys
 from collections.abc import Callable, Iterator
 from io import StringIO
 from pathlib import Path
@@ -12,7 +11,6 @@ from django.db import connection
 from django.db.migrations.loader import MigrationLoader
 from django.utils import timezone
 
-from inference import migrations
 from tenants import blueprint
 from tenants.models import Organization
 
@@ -100,19 +98,29 @@ class Migration(migrations.Migration):
 """
 
 
+PACKAGE = """
+from inference import migrations
+__path__ = [*migrations.__path__, *__path__]
+"""
+
+
 @pytest.fixture
-def another(tmp_path: Path) -> Iterator[Callable[[str], None]]:
+def another(
+    tmp_path: Path, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[str], None]:
     """Adds a migration to the tenants' app, with one more operation."""
 
     def add(more: str) -> None:
         loader = MigrationLoader(None, ignore_no_migrations=True)
         [(_, leaf)] = loader.graph.leaf_nodes("inference")
-        (tmp_path / "test_added.py").write_text(MIGRATION.format(leaf=leaf, more=more))
-        migrations.__path__.append(str(tmp_path))
+        package = tmp_path / f"added_to_{len(more)}"
+        package.mkdir()
+        (package / "__init__.py").write_text(PACKAGE)
+        (package / "test_added.py").write_text(MIGRATION.format(leaf=leaf, more=more))
+        monkeypatch.syspath_prepend(tmp_path)
+        settings.MIGRATION_MODULES = {"inference": package.name}
 
-    yield add
-    migrations.__path__.remove(str(tmp_path))
-    sys.modules.pop("inference.migrations.test_added", None)
+    return add
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 import requests
+from allauth.mfa.totp.internal.auth import TOTP
 from django.core.cache import cache
 from django.test import Client
 
@@ -18,6 +19,8 @@ from tenants.models import AuditEntry, Membership, Organization, Role, SingleSig
 from tests import factories
 from tests.tenants import provider
 from tests.tenants.provider import CLIENT, SECRET, Provider
+from tests.tenants.test_accounts import SECRET as TOTP_SECRET
+from tests.tenants.test_accounts import code
 from tests.tenants.test_members import BY
 from tests.tenants.test_portal_doors import NOW
 
@@ -92,6 +95,27 @@ def test_who_registered_before_is_the_same_person_and_keeps_their_role(
     come_in(client)
     assert User.objects.get(email="ann@acme.example") == ann
     assert Membership.objects.for_org(acme).get(user=ann).role == Role.ADMIN
+
+
+def test_who_has_a_second_factor_is_asked_for_it_and_is_in(
+    client: Client, acme: Organization, globex: Organization, set_up: SingleSignOn
+) -> None:
+    single_sign_on.set_up(
+        globex,
+        issuer="https://id.globex.example",
+        client_id=CLIENT,
+        client_secret="another",
+        role=Role.VIEWER,
+        now=NOW,
+        by=BY,
+    )
+    ann = User.objects.create_user("ann@acme.example")
+    addresses.confirm(ann)
+    TOTP.activate(ann, TOTP_SECRET)
+    assert come_in(client)["Location"].startswith("/accounts/2fa/authenticate/")
+    client.post("/accounts/2fa/authenticate/", {"code": code()})
+    assert client.get("/o/acme/").status_code == 200
+    assert not Membership.objects.for_org(globex).filter(user=ann).exists()
 
 
 @pytest.mark.parametrize("email", ["bob@example.com", "x@evil-acme.example", None])

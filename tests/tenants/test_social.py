@@ -134,7 +134,9 @@ def test_who_registered_anothers_address_before_them_does_not_keep_their_passwor
 ) -> None:
     mallory = factories.user("ann", password=factories.PASSWORD)
     EmailAddress.objects.create(user=mallory, email=ANN, primary=True, verified=False)
-    assert come_in(client)["Location"] == "/o/"
+    assert come_in(client)["Location"] == "/accounts/confirm-email/"
+    mallory.refresh_from_db()
+    assert not mallory.has_usable_password()
     assert log_in(Client()).status_code == 200, "the form again"
 
 

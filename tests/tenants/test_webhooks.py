@@ -178,8 +178,8 @@ def test_an_old_secret_verifies_for_a_day(acme: Organization, receiver: Receiver
 def test_addresses_of_the_inside_are_not_called(
     acme: Organization, receiver: Receiver, settings: Any
 ) -> None:
-    settings.OUTBOUND_NETWORKS = []
     hook(acme, receiver.url)
+    settings.OUTBOUND_NETWORKS = []
     leaked(acme)
     assert sent() == 0
     assert receiver.told == []
