@@ -113,7 +113,7 @@ ACCOUNTS = {
     "saml/<slug:organization_slug>/metadata/": (404, 404),
     "saml/<slug:organization_slug>/acs/": (405, 405),
     "saml/<slug:organization_slug>/acs/finish/": (404, 404),
-    "saml/<slug:organization_slug>/sls/": (400, 400),
+    "saml/<slug:organization_slug>/sls/": (404, 404),
     "oidc/<slug:provider_id>/login/": (404, 404),
     "oidc/<slug:provider_id>/login/callback/": (404, 404),
     "github/login/": (404, 404),
