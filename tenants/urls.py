@@ -18,6 +18,23 @@ portal = [
     path("keys", views.keys.Keys.as_view(), name="keys"),
     path("keys/<str:identifier>/rotate", views.keys.KeyRotation.as_view(), name="key-rotate"),
     path("keys/<str:identifier>/revoke", views.keys.KeyRevocation.as_view(), name="key-revoke"),
+    path("webhooks", views.webhooks.Webhooks.as_view(), name="webhooks"),
+    path("webhooks/<uuid:identifier>", views.webhooks.OneWebhook.as_view(), name="webhook"),
+    path(
+        "webhooks/<uuid:identifier>/rotate",
+        views.webhooks.WebhookRotation.as_view(),
+        name="webhook-rotate",
+    ),
+    path(
+        "webhooks/<uuid:identifier>/remove",
+        views.webhooks.WebhookRemoval.as_view(),
+        name="webhook-remove",
+    ),
+    path(
+        "webhooks/<uuid:identifier>/deliveries/<uuid:event>/replay",
+        views.webhooks.Replay.as_view(),
+        name="webhook-replay",
+    ),
     path("members", views.members.Members.as_view(), name="members"),
     path("members/leave", views.members.Leaving.as_view(), name="leave"),
     path("members/ownership", views.members.Ownership.as_view(), name="ownership"),

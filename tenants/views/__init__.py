@@ -9,6 +9,7 @@ from tenants.views import (
     sessions,
     settings,
     single_sign_on,
+    webhooks,
 )
 
 __all__ = [
@@ -20,4 +21,5 @@ __all__ = [
     "sessions",
     "settings",
     "single_sign_on",
+    "webhooks",
 ]

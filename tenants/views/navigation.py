@@ -21,6 +21,7 @@ class Place:
 PLACES = (
     Place("Overview", "overview", Action.READ_USAGE),
     Place("API keys", "keys", Action.READ_KEYS),
+    Place("Webhooks", "webhooks", Action.MANAGE_WEBHOOKS),
     Place("Members", "members", Action.READ_MEMBERS),
     Place("Billing", "billing", Action.READ_USAGE),
     Place("Settings", "settings", Action.READ_MEMBERS),

@@ -48,6 +48,13 @@ DOORS = (
     Door("POST", "keys", 200, WORK, {"name": "x", "environment": "live", "scopes": "usage"}),
     Door("POST", "keys/<str:identifier>/rotate", 200, MANAGE, {"grace": "0"}),
     Door("POST", "keys/<str:identifier>/revoke", 302, MANAGE),
+    Door("GET", "webhooks", 200, WORK),
+    Door("POST", "webhooks", 200, WORK, {"url": "https://x.example/", "events": "key.leaked"}),
+    Door("GET", "webhooks/<uuid:identifier>", 404, WORK),
+    Door("POST", "webhooks/<uuid:identifier>", 404, WORK),
+    Door("POST", "webhooks/<uuid:identifier>/rotate", 404, WORK),
+    Door("POST", "webhooks/<uuid:identifier>/remove", 404, WORK),
+    Door("POST", "webhooks/<uuid:identifier>/deliveries/<uuid:event>/replay", 404, WORK),
     Door("GET", "members", 200, MEMBERS),
     Door("POST", "members", 302, MANAGE, {"email": "new@example.com", "role": "viewer"}),
     Door("POST", "members/leave", 302, MEMBERS, while_suspended=True),
@@ -193,6 +200,7 @@ def ask(door: Door, client: Client, acme: Organization) -> int:
         .replace("<int:invitation>", str(invitation.pk))
         .replace("<int:user>", "0")
         .replace("<uuid:identifier>", NO_REQUEST)
+        .replace("<uuid:event>", NO_REQUEST)
         .replace("<int:identifier>", "0")
         .replace("<str:number>", "none")
     )

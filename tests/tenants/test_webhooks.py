@@ -10,14 +10,14 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from django.test import AsyncClient
+from django.test import AsyncClient, Client
 from django.utils import timezone
 from redis import Redis
 from standardwebhooks import Webhook as Verifier
 from standardwebhooks import WebhookVerificationError
 
 from kit.errors import Invalid
-from tenants import audit, keyring, keys, tokens
+from tenants import audit, keyring, keys, sealing, tokens
 from tenants.models import LogIn, Organization, User
 from tenants.webhooks import events, hooks, sending
 from tenants.webhooks.events import Happened, Kind
@@ -259,3 +259,37 @@ async def test_webhooks_over_rest(alice: User, bob: User, acme: Organization, re
     assert (await client.get(f"{path}/deliveries", headers=mine)).json() == {"data": []}
     assert (await client.delete(path, headers=mine)).status_code == 200
     assert (await client.get(path, headers=mine)).status_code == 404
+
+
+def test_people_set_webhooks_up_in_the_portal_and_tell_events_again(
+    alice: User, acme: Organization, receiver: Receiver, redis: Redis, client: Client
+) -> None:
+    client.force_login(alice)
+    place = f"/o/{acme.slug}/webhooks"
+    form = {"url": receiver.url, "events": ["key.leaked"]}
+    page = client.post(place, form).content.decode()
+    made = Webhook.objects.for_org(acme).get()
+    secret = sealing.unseal(made.secret, sending.secret_place(made))
+    assert secret in page
+    assert secret not in client.get(place).content.decode()
+    events.forget()
+    leaked(acme)
+    sent()
+    assert "delivered" in client.get(f"{place}/{made.pk}").content.decode()
+    [event] = Event.objects.for_org(acme)
+    client.post(f"{place}/{made.pk}/deliveries/{event.pk}/replay")
+    sent(timezone.now())
+    first, again = receiver.told
+    assert first[0]["webhook-id"] == again[0]["webhook-id"]
+    rotated = client.post(f"{place}/{made.pk}/rotate").content.decode()
+    assert "The new secret" in rotated
+    assert secret not in rotated
+    client.post(f"{place}/{made.pk}", {"enabled": "0"})
+    made.refresh_from_db()
+    assert not made.enabled
+    bad = client.post(
+        f"{place}/{made.pk}", {"url": "ftp://x", "events": ["key.leaked"]}, follow=True
+    )
+    assert "it must begin with" in bad.content.decode()
+    client.post(f"{place}/{made.pk}/remove")
+    assert not Webhook.objects.for_org(acme).exists()
