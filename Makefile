@@ -3,10 +3,11 @@ PORT ?= 8000
 PYTHON ?= python3.11
 
 BIN := .venv/bin/python
+OFFLINE := DATABASE_URL=postgresql://nobody@127.0.0.1:1/none DATABASE_POOL=0 $(BIN) -W ignore
 PIP := $(BIN) -m pip --disable-pip-version-check install --no-warn-script-location -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run stop test check fix bench
+.PHONY: help setup run stop test check fix docs bench
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,12 +31,16 @@ check: .venv/.tools ## Lint, types, import contracts, spelling, known holes, mis
 	.venv/bin/typos
 	.venv/bin/bandit -q -c pyproject.toml -ll -r analytics billing celery_app inference platform tenants
 	@sh ops/audit_packages
-	@DATABASE_URL=postgresql://nobody@127.0.0.1:1/none DATABASE_POOL=0 \
-		$(BIN) -W ignore::RuntimeWarning manage.py makemigrations --check --dry-run
+	@$(OFFLINE) manage.py makemigrations --check --dry-run
 
 fix: .venv/.tools ## Apply what the linter and the formatter can mend
 	$(BIN) -m ruff check --fix
 	$(BIN) -m ruff format
+
+docs: .venv/.tools ## Print the pages anew that are made from the code
+	$(BIN) manage.py print_roles > docs/roles.md
+	$(OFFLINE) manage.py print_compatibility > docs/compatibility.md
+	$(OFFLINE) manage.py print_postman > docs/postman_collection.json
 
 bench: .venv/.tools ## Run every benchmark (benchmarks/*.py)
 	@set -e; for script in benchmarks/[a-z]*.py; do echo "== $$script"; $(BIN) $$script; done

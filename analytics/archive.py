@@ -19,8 +19,9 @@ from django.db import models
 from django_tenants.utils import schema_context
 
 from analytics import feedback
-from inference import texts
-from inference.models import RequestFeedback, RequestText
+from inference import responses, texts
+from inference.models import RequestFeedback, RequestText, StoredResponse
+from inference.stream import texts_of
 from kit.envelope import Unreadable
 from tenants.models import DataKey, Membership, Organization
 
@@ -106,12 +107,15 @@ def _inside(organization: Organization, model: type[models.Model]) -> Iterator[d
             rows = rows if last is None else rows.filter(pk__gt=last)
             found = list(rows[:_CHUNK])
         for row in found:
-            if isinstance(row, RequestText):
-                yield _opened(organization, row)
-            elif isinstance(row, RequestFeedback):
-                yield {**_fields(row), "comment": _comment(organization, row)}
-            else:
-                yield _fields(row)
+            match row:
+                case RequestText():
+                    yield _opened(organization, row)
+                case RequestFeedback():
+                    yield {**_fields(row), "comment": _comment(organization, row)}
+                case StoredResponse():
+                    yield _response(organization, row)
+                case _:
+                    yield _fields(row)
         if len(found) < _CHUNK:
             return
         last = found[-1].pk
@@ -135,6 +139,17 @@ def _comment(organization: Organization, row: RequestFeedback) -> str:
         return feedback.comment_of(organization.pk, row)
     except Unreadable as error:
         return str(error)
+
+
+def _response(organization: Organization, row: StoredResponse) -> dict[str, Any]:
+    found: dict[str, Any] = {"request": row.request, "finished_at": row.finished_at}
+    if not row.frame:
+        return found | {"deleted": True}
+    try:
+        frame, pieces = responses.opened(organization.pk, row)
+    except Unreadable as error:
+        return found | {"error": str(error)}
+    return found | {**frame, "answer": texts_of(pieces)[0]}
 
 
 def _fields(row: models.Model) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from django.conf import settings
 
 from billing import credit, pricing
 from billing.models import IN_BATCHES, Meter
-from inference import jobs
+from inference import jobs, line, responses
 from inference.announce import Announcement, announce
 from inference.catalog.offers import Offer, offer
 from inference.engine import Sampling
@@ -72,7 +72,8 @@ class Wish:
     """The model asked for, where `offer` stands in for it."""
     n: int = 1
     lengths: tuple[int, ...] = ()
-    """Of the texts that `prompt` has one after another, to be embedded."""
+    """Of the texts that `prompt` has one after another: to be embedded, or to be answered by `n`
+    answers altogether."""
     in_batch: bool = False
     """Whether it is counted by the meters of batches."""
     seeded: bool = True
@@ -83,6 +84,8 @@ class Wish:
     """In line, if that is less urgent than its organization's."""
     timeout: float = 0.0
     """Seconds it may take, waiting included; 0: as long as it takes."""
+    frame: Mapping[str, Any] | None = None
+    """Of a response that is stored: see `inference.responses`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,14 +129,15 @@ async def admit(
     `web` is the web process that reads it, "" if none does; `keep` how many seconds its stream can
     be read after its end.
 
-    Raises the refusals of `tenants.limits`, `billing.credit` and `inference.jobs`; then nothing
+    Raises the refusals of `tenants.limits`, `billing.credit` and `inference.line`; then nothing
     is counted or held.
     """
     price = await pricing.price_of(wish.offer.name, organization=caller.organization)
     ring = await datakeys.aring(caller.organization)
     scopes = limits.scopes(caller, model=wish.offer.name)
     job = _job(caller, wish, request, price.version, scopes)
-    submit = partial(jobs.submit, job=job, ring=ring, web=web, keep=keep)
+    frame = responses.sealed(wish.frame, ring, organization=job.organization, request=request)
+    submit = partial(line.submit, job=job, ring=ring, web=web, keep=keep, frame=frame)
     standing, to_be_told = await _enter(job, price, scopes, submit)
     if to_be_told:
         announce(Announcement(job.model, wish.offer.queue, request=str(request)))
@@ -144,7 +148,7 @@ async def admit_again(job: Job, *, request: UUID) -> None:
     """Put a request that ended without its answer in line once more, as `request`.
 
     At today's price, for nobody to wait for, and counted in no limit: its caller does not ask.
-    Raises `UnknownModel` and the refusals of `billing.credit` and `inference.jobs`.
+    Raises `UnknownModel` and the refusals of `billing.credit` and `inference.line`.
     """
     model = await offer(job.model, caller=None)
     price = await pricing.price_of(job.model, organization=job.organization)
@@ -156,7 +160,7 @@ async def admit_again(job: Job, *, request: UUID) -> None:
         price_version=price.version,
         counted=(),
     )
-    submit = partial(jobs.submit, job=fresh, ring=ring, web="", keep=jobs.KEPT_LONG_SECONDS)
+    submit = partial(line.submit, job=fresh, ring=ring, web="", keep=jobs.KEPT_LONG_SECONDS)
     _, to_be_told = await _enter(fresh, price, (), submit)
     if to_be_told:
         announce(Announcement(job.model, model.queue, request=str(request)))
@@ -186,7 +190,7 @@ async def _try_until_paid(
         try:
             standing = limits.admitted(replies[0], scopes)
             credit.reserved(replies[1])
-            to_be_told = jobs.submitted(replies[2])
+            to_be_told = line.submitted(replies[2])
         except credit.CreditMissing:
             await asyncio.to_thread(credit.rebuild, job.organization)
         except credit.CreditReserved:
@@ -267,7 +271,7 @@ def _job(
 def _meters(wish: Wish) -> tuple[str, str]:
     """What is counted of its prompt, and of its answers."""
     kind = IN_BATCHES if wish.in_batch else ""
-    if wish.lengths:
+    if wish.offer.is_encoder:
         return f"{kind}{Meter.EMBEDDING_TOKENS}", ""
     return f"{kind}{Meter.INPUT_TOKENS}", f"{kind}{Meter.OUTPUT_TOKENS}"
 
@@ -288,6 +292,6 @@ def _caching(caller: Caller, wish: Wish) -> str:
 
 def _retention(caller: Caller, wish: Wish) -> str:
     """What was embedded is not kept in the history: its vectors are no answer to be read."""
-    if wish.lengths and caller.retention == Retention.TEXTS:
+    if wish.offer.is_encoder and caller.retention == Retention.TEXTS:
         return Retention.ANSWERS
     return caller.retention

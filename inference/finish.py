@@ -17,7 +17,7 @@ from billing import credit, ledger, pricing
 from billing.ledger import Booked
 from billing.models import Meter, State
 from billing.pricing import Charge
-from inference import history, journal, metrics, stream, texts, undelivered
+from inference import history, journal, metrics, responses, stream, texts, undelivered
 from inference.jobs import SEALED, Job, TurnedAway
 from inference.letters.shelf import Dead, set_aside
 from inference.pace import runs
@@ -56,6 +56,8 @@ class Sealed:
     """What had its answer, where no model made it."""
     asked: bytes
     """The messages, sealed for the history; empty where they are not kept."""
+    frame: bytes = b""
+    """Of a response that is stored, sealed."""
     dead: bytes | None = None
     """What was asked, sealed, of one that is to be set aside."""
 
@@ -92,6 +94,7 @@ def finish(requests: Sequence[UUID], *, now: datetime, remembered: bool = True) 
     if remembered:
         belonging.verify((each.job.organization, each.job.schema) for each in found)
     kept = _texts(found) if remembered else []
+    answered = _responses(found) if remembered else []
     with _one_conversation():
         booked = ledger.book(
             [_entry(each, charge) for each, charge in zip(found, charges, strict=True)], now=now
@@ -104,6 +107,7 @@ def finish(requests: Sequence[UUID], *, now: datetime, remembered: bool = True) 
                 for each, charge in zip(found, charges, strict=True)
             )
             texts.write(kept)
+            responses.write(answered)
         set_aside(_dead(each) for each in found if each.dead is not None)
         events.tell(map(_happened, found, charges), now=now)
     lost = _settle(found, charges, booked)
@@ -151,6 +155,15 @@ def _texts(found: list[Sealed]) -> list[tuple[str, texts.SealedTexts]]:
                 searched=each.job.organization in searched,
             ),
         )
+        for each in found
+    )
+    return [(schema, row) for schema, row in gathered if row is not None]
+
+
+def _responses(found: list[Sealed]) -> list[tuple[str, responses.SealedResponse]]:
+    """Of those that are stored, by schema."""
+    gathered = (
+        (each.job.schema, responses.gather(each.job, frame=each.frame, finished_at=each.sealed_at))
         for each in found
     )
     return [(schema, row) for schema, row in gathered if row is not None]
@@ -227,6 +240,7 @@ def _sealed(fields: dict[bytes, bytes]) -> Sealed | None:
         credit_epoch=int(fields.get(b"credit_epoch", 0)),
         cache=fields.get(b"cache", b"").decode(),
         asked=fields.get(b"asked", b""),
+        frame=fields.get(b"frame", b""),
         dead=fields.get(b"sealed_prompt", b"") if b"dead" in fields else None,
     )
 

@@ -13,18 +13,13 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 from uuid import UUID
-
-from django.conf import settings
 
 from inference.job import Job as Job
 from inference.job import Reuse as Reuse
 from inference.job import asked_place as asked_place
-from kit.envelope import Ring
-from kit.errors import Refused, Unavailable
 from kit.redis import Argument, Lua, async_state, state
-from tenants.models import Retention
 
 LEASE_MS = 6_000
 """How long a worker that fell silent keeps its requests."""
@@ -40,38 +35,21 @@ KEPT_LONG_SECONDS = 86_400
 """The same where callers may come late: in background, or under an Idempotency-Key."""
 KEPT_NOTHING_SECONDS = 300
 """The same for an organization that wants nothing kept."""
-MOST_WAITING = 10_000
-"""Waiting requests a model, whatever its pace; see `inference.pace`."""
-MOST_UNBOOKED = 20_000
-"""Sealed requests that wait for PostgreSQL; beyond them, admission refuses."""
 PRIORITIES = 3
 MOST_CHOICES = 8
-"""Answers that a request may ask for."""
+"""Answers to a prompt that a request may ask for."""
 
 _LUA = Path(__file__).parent / "lua"
-_SUBMIT, _CLAIM, _RENEW = (Lua(_LUA / f"{n}.lua") for n in ("submit", "claim", "renew"))
+_CLAIM, _RENEW = (Lua(_LUA / f"{n}.lua") for n in ("claim", "renew"))
 _REQUEUE, _CANCEL, _ATTACH = (Lua(_LUA / f"{n}.lua") for n in ("requeue", "cancel", "attach"))
 _TURN_AWAY, _TELL = (Lua(_LUA / f"{n}.lua") for n in ("turn_away", "tell"))
 
-_TOLD_MS = 1_000
+TOLD_MS = 1_000
 """How long an announcement is taken to be under way; a lost one holds the next back for no more."""
 _MOST_PASSES = 8
 """How many full workers pass an announcement on."""
-_BOOKS_RETRY_SECONDS = 10.0
 
 LEASES, SEALED = "leases", "sealed"
-
-
-class QueueFull(Refused):
-    """The model has more waiting requests than it may; nothing was charged."""
-
-    status, code = 503, "queue_full"
-
-
-class BooksBehind(Refused):
-    """What was delivered has not been booked for too long (PostgreSQL is away); nothing new."""
-
-    status, code = 503, "books_behind"
 
 
 class Verdict(StrEnum):
@@ -119,60 +97,6 @@ class Claim:
     position: int
 
 
-def submit(
-    pipe: Any, *, ticket: str, job: Job, ring: Ring, web: str, keep: int = KEPT_SECONDS
-) -> None:
-    """Queue the script that accepts the request; the web process `web` reads it, unless "".
-
-    It is kept for `keep` seconds after its end, and so is its stream unless nothing is to be kept.
-    """
-    _SUBMIT.add(
-        pipe,
-        [ticket, f"job:{job.id}", f"queue:{job.model}", SEALED],
-        [
-            str(job.id),
-            job.organization,
-            job.model,
-            job.priority,
-            job.cost,
-            web,
-            job.dump(),
-            MOST_WAITING,
-            job.model_version,
-            keep,
-            min(keep, KEPT_NOTHING_SECONDS) if job.retention == Retention.NOTHING else keep,
-            job.seal(ring),
-            job.seal_messages(ring) if job.retention == Retention.TEXTS else b"",
-            settings.BOOKS_BEHIND_SECONDS * 1000,
-            MOST_UNBOOKED,
-            settings.QUEUE_SECONDS * 2000,
-            _TOLD_MS,
-        ],
-    )
-
-
-def submitted(reply: Sequence[Any]) -> bool:
-    """Whether the workers are to be told, from the script's reply; it is not needed while an
-    announcement is under way, since whoever gets that looks for all that waits.
-
-    Raises `QueueFull` or `BooksBehind`, or `Unavailable` if the script did not act.
-    """
-    if reply[0] == b"full":
-        raise QueueFull(
-            f"{int(reply[1]):,} requests wait for this model already; try again shortly.",
-            retry_after=max(1.0, int(reply[2]) / 1000),
-        )
-    if reply[0] == b"behind":
-        raise BooksBehind(
-            f"The platform's books are {int(reply[1]) // 1000} s behind; nothing new is taken "
-            "until they catch up. Nothing was charged; try again later.",
-            retry_after=_BOOKS_RETRY_SECONDS,
-        )
-    if reply[0] != b"ok":
-        raise Unavailable("The request did not get in; nothing was charged. Try again.")
-    return bool(reply[1])
-
-
 def heard(model: str) -> None:
     """An announcement has come, and who got it is about to look: what comes now is told again."""
     state().delete(f"queue:{model}:told")
@@ -184,7 +108,7 @@ def to_be_told(model: str, *, passed: int = 0) -> bool:
     `passed` full workers have passed the announcement on: when all have, nobody tells them for a
     while, for each claims by itself as soon as it has room.
     """
-    return bool(_TELL([f"queue:{model}", "workers"], [passed, _MOST_PASSES, _TOLD_MS]))
+    return bool(_TELL([f"queue:{model}", "workers"], [passed, _MOST_PASSES, TOLD_MS]))
 
 
 def claim(*, model: str, worker: str, passing_over: Collection[int] = frozenset()) -> Claim | None:

@@ -116,3 +116,18 @@ class RequestFeedback(models.Model):
 
     def __str__(self) -> str:
         return f"{self.request_id} · {self.rating}"
+
+
+class StoredResponse(models.Model):
+    """A response that can be read again: how it was asked for, and its answer, both sealed.
+
+    See `inference.responses`. One that was deleted is an empty row.
+    """
+
+    request = models.UUIDField(primary_key=True, editable=False)
+    frame = models.BinaryField()
+    answered = models.BinaryField()
+    finished_at = models.DateTimeField(db_index=True)
+
+    def __str__(self) -> str:
+        return str(self.request)

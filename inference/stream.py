@@ -5,7 +5,7 @@ live over one pub/sub channel a web process. Both are written by one script a st
 sealed under the organization's data key; a live message is never kept (docs/adr/0008).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -137,6 +137,16 @@ def emitted(organization: int, request: UUID, choice: int = 0) -> tuple[int, ...
     return tuple(tokens)
 
 
+def packed(pieces: Sequence[Piece]) -> bytes:
+    """Pieces, to be kept elsewhere than in the stream."""
+    return orjson.dumps([[piece.entry, _spelled(piece)] for piece in pieces])
+
+
+def unpacked(stored: bytes) -> list[Piece]:
+    """What `packed` made."""
+    return [_piece(entry, data) for entry, data in orjson.loads(stored)]
+
+
 def newest(found: Entries) -> int:
     """The version of the data key that these entries need."""
     sealed = [fields[b"d"] for _, fields in found if not _is_clear(fields[b"d"])]
@@ -173,6 +183,10 @@ def decode(entry: str, payload: bytes) -> Event:
     data = orjson.loads(payload)
     if "reason" in data:
         return Ended(entry=entry, **data)
+    return _piece(entry, data)
+
+
+def _piece(entry: str, data: Mapping[str, Any]) -> Piece:
     return Piece(
         entry=entry,
         position=data["p"],
@@ -190,12 +204,16 @@ def decode(entry: str, payload: bytes) -> Event:
 def _payload(delta: Delta) -> bytes:
     if not delta.tokens and not delta.text:
         return b""
-    data: dict[str, Any] = {"p": delta.position, "t": delta.tokens, "x": delta.text}
-    if delta.logprobs:
-        data["l"] = [(each.logprob, each.top) for each in delta.logprobs]
-    if isinstance(delta, Part):
-        data["c"], data["e"] = delta.choice, delta.end
-    return orjson.dumps(data)
+    return orjson.dumps(_spelled(delta))
+
+
+def _spelled(of: Delta | Piece) -> dict[str, Any]:
+    data: dict[str, Any] = {"p": of.position, "t": of.tokens, "x": of.text}
+    if of.logprobs:
+        data["l"] = [(each.logprob, each.top) for each in of.logprobs]
+    if isinstance(of, Part | Piece):
+        data["c"], data["e"] = of.choice, of.end
+    return data
 
 
 def _seal(outcome: Outcome | None) -> list[Argument]:

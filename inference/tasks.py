@@ -8,7 +8,7 @@ from celery import shared_task
 from django.db import DatabaseError
 from django.utils import timezone
 
-from inference import texts
+from inference import responses, texts
 from inference.announce import RUN
 from inference.batches import files
 from inference.batches.batch import claim
@@ -31,11 +31,13 @@ class Serving:
 
 @shared_task(name="inference.purge_texts")
 def purge_texts() -> int:
-    """Delete prompts and answers that are kept no more, of every organization; how many."""
+    """Delete prompts, answers and responses that are kept no more, of every organization; how
+    many."""
     now, purged = timezone.now(), 0
     for organization in Organization.objects.filter(erased_at=None).order_by("pk"):
         try:
             purged += texts.purge(organization, now=now)
+            purged += responses.purge(organization, now=now)
         except DatabaseError:
             log.exception("texts could not be purged", organization=organization.slug)
     return purged

@@ -12,7 +12,9 @@ from inference.api.infer import Infer, InferStream
 from inference.api.infer_batch import InferBatch, InferBatchCancel, OneInferBatch
 from inference.api.jobs import JobCancel, OneJob
 from inference.api.models import Catalog, ModelInfo, Models, OneModel
+from inference.api.moderations import Moderations
 from inference.api.requests import OneRequest, RequestCancel, RequestStream
+from inference.api.responses import OneResponse, ResponseCancel, ResponseItems, Responses
 from inference.api.v2 import (
     EnvelopedModel,
     EnvelopedModels,
@@ -25,6 +27,11 @@ from inference.api.v2 import (
 openai = [
     path("chat/completions", ChatCompletions.as_view()),
     path("completions", Completions.as_view()),
+    path("responses", Responses.as_view()),
+    path("responses/<str:name>", OneResponse.as_view()),
+    path("responses/<str:name>/cancel", ResponseCancel.as_view()),
+    path("responses/<str:name>/input_items", ResponseItems.as_view()),
+    path("moderations", Moderations.as_view()),
     path("embeddings", Embeddings.as_view()),
     path("files", Files.as_view()),
     path("files/<str:name>", OneFile.as_view()),

@@ -8,8 +8,10 @@ from typing import Any
 from uuid import UUID
 
 from django.http import HttpRequest
+from pydantic import BaseModel
 
 from inference.admission import Wish
+from inference.api import parameters
 from inference.generation import Generation, generation, start
 from inference.idempotency import Repeatable, tie
 from inference.jobs import Leaving, Reuse
@@ -79,11 +81,15 @@ class InferenceEndpoint(Endpoint):
         return request.id  # type: ignore[attr-defined,no-any-return]
 
 
-def headers(run: Generation, wish: Wish | None = None) -> Mapping[str, str]:
+def headers(
+    run: Generation, wish: Wish | None = None, form: BaseModel | None = None
+) -> Mapping[str, str]:
     """Where the caller stands with the limits, or that the answer is an earlier one's; what it
-    cost, where it is whole; whether a cache had it, where it might have; and how the model was
-    asked for, where that is not its name: by an alias, or as one for which it stands in."""
+    cost, where it is whole; what of `form` does nothing; whether a cache had it, where it might
+    have; and how the model was asked for, where that is not its name: by an alias, or as one for
+    which it stands in."""
     said = {"Idempotent-Replayed": "true"} if run.repeated else dict(run.standing.headers())
+    said |= parameters.header(form)
     if run.cache is not None:
         said[_CACHE] = run.cache
     if run.is_over:

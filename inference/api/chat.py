@@ -57,8 +57,8 @@ class ChatCompletions(InferenceEndpoint):
                 usage = form.stream_options is not None and form.stream_options.include_usage
                 chunks = _Chunks(run, await _answers(run, form, wish), usage=usage)
                 events = openai.told(aiter(chunks), stack.pop_all())
-                return sse.response(events, headers(run, wish))
-            return Json(await chat_completion(run, form, wish), headers=headers(run, wish))
+                return sse.response(events, headers(run, wish, form))
+            return Json(await chat_completion(run, form, wish), headers=headers(run, wish, form))
 
 
 async def chat_wish(caller: Caller, form: ChatForm, *, label: str, replace_it: bool) -> Wish:

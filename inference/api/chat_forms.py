@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from inference.api.forms import Form, SamplingForm, Wanted, json_grammar
+from inference.api.parameters import Ignored, Refused
 from inference.engine import MOST_ALTERNATIVES
 from inference.jobs import MOST_CHOICES
 
@@ -136,17 +137,44 @@ class StreamOptions(Form):
     """OpenAI's."""
 
     include_usage: bool = False
+    include_obfuscation: Annotated[bool | None, Ignored("chunks are never padded")] = None
+
+
+User = Annotated[
+    str | None,
+    Field(max_length=256),
+    Ignored("whose request it is says the key; `X-Request-ID` labels it"),
+]
+ServiceTier = Annotated[
+    Literal["auto", "default", "flex", "priority", "scale", "fast"] | None,
+    Ignored("the organization's plan decides the priority"),
+]
+CacheKey = Annotated[
+    str | None, Ignored("an organization's prompts are found in its cache by themselves")
+]
+CacheOptions = Annotated[dict[str, Any] | None, Ignored("the cache looks after itself")]
+CacheRetention = Annotated[
+    Literal["in_memory", "in-memory", "24h"] | None, Ignored("the cache looks after itself")
+]
+SafetyIdentifier = Annotated[str | None, Field(max_length=256), Ignored("users are not watched")]
+Moderation = Annotated[None, Refused("call /v1/moderations")]
 
 
 class ChatForm(SamplingForm):
     """POST /v1/chat/completions."""
 
     model: str
-    messages: list[Message] = Field(min_length=1, max_length=2048)
+    messages: list[Message] = Field(
+        min_length=1,
+        max_length=2048,
+        description="Text alone; roles system, developer, user, assistant and tool.",
+    )
     max_tokens: int | None = Field(None, ge=1)
     max_completion_tokens: int | None = Field(None, ge=1)
     response_format: Format | None = None
-    tools: list[Tool] | None = Field(None, min_length=1, max_length=128)
+    tools: list[Tool] | None = Field(
+        None, min_length=1, max_length=128, description="Functions alone."
+    )
     tool_choice: Literal["none", "auto", "required"] | NamedTool = "auto"
     parallel_tool_calls: bool = True
     logprobs: bool | None = None
@@ -154,9 +182,29 @@ class ChatForm(SamplingForm):
     stream: bool = False
     stream_options: StreamOptions | None = None
     n: int = Field(1, ge=1, le=MOST_CHOICES, description="How many answers.")
-    user: str | None = Field(None, max_length=256)
-    metadata: dict[str, str] | None = None
-    store: Literal[False] | None = None
+    metadata: dict[str, str] | None = Field(
+        None, description="Its `project` books the request to a project."
+    )
+    user: User = None
+    safety_identifier: SafetyIdentifier = None
+    service_tier: ServiceTier = None
+    prompt_cache_key: CacheKey = None
+    prompt_cache_options: CacheOptions = None
+    prompt_cache_retention: CacheRetention = None
+    prediction: Annotated[
+        dict[str, Any] | None, Ignored("it would only make the same answer sooner")
+    ] = None
+    store: Annotated[Literal[False] | None, Refused("chats are not kept; /v1/responses are")] = None
+    modalities: Annotated[list[Literal["text"]] | None, Refused("answers are text")] = None
+    audio: Annotated[None, Refused("answers are text")] = None
+    reasoning_effort: Annotated[
+        Literal["none"] | None, Refused("no model here reasons before it answers")
+    ] = None
+    verbosity: Annotated[Literal["medium"] | None, Refused("tell the model in the prompt")] = None
+    web_search_options: Annotated[None, Refused("nothing here searches the web")] = None
+    functions: Annotated[None, Refused("use tools")] = None
+    function_call: Annotated[None, Refused("use tool_choice")] = None
+    moderation: Moderation = None
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

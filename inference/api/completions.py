@@ -1,20 +1,23 @@
-"""POST /v1/completions: text goes on, without a chat's template; OpenAI's older schema."""
+"""POST /v1/completions: texts go on, without a chat's template; OpenAI's older schema."""
 
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack
-from typing import Any, Literal
+from dataclasses import dataclass
+from itertools import chain
+from typing import Annotated, Any, Literal
 
 from django.http import HttpRequest, HttpResponseBase
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema
 from pydantic import Field
 
-from inference.admission import Wish, room_for
+from inference.admission import EmptyPrompt, Wish, room_for
 from inference.api import openai, sse
 from inference.api.access import InferenceEndpoint, headers, may_fall_back
-from inference.api.chat_forms import StreamOptions
+from inference.api.chat_forms import StreamOptions, User
 from inference.api.forms import SamplingForm, Token, Wanted, known_token
 from inference.api.logprobs import token_logprobs
+from inference.api.parameters import Refused
 from inference.api.prompts import encoded
 from inference.api.structured import checked
 from inference.catalog.offers import Offer, offer
@@ -30,22 +33,50 @@ from tenants.auth import Caller
 _USUAL_TOKENS = 16
 """OpenAI's default here."""
 _MOST_ALTERNATIVES = 5
+_MOST_ANSWERS = 64
+"""To all prompts of a request."""
 
 
 class CompletionForm(SamplingForm):
-    """POST /v1/completions. One prompt, as text or as tokens."""
+    """POST /v1/completions. A prompt as text or as tokens, or several."""
 
     model: str
-    prompt: str | list[Token] | list[str] | list[list[Token]]
+    prompt: str | list[Token] | list[str] | list[list[Token]] = Field(
+        description=f"Up to {_MOST_ANSWERS} answers in all: prompts times `n`."
+    )
     max_tokens: int | None = Field(None, ge=1)
-    n: int = Field(1, ge=1, le=MOST_CHOICES, description="How many answers.")
+    n: int = Field(1, ge=1, le=MOST_CHOICES, description="How many answers to each prompt.")
     logprobs: int | None = Field(None, ge=0, le=_MOST_ALTERNATIVES)
     stream: bool = False
     stream_options: StreamOptions | None = None
-    echo: Literal[False] | None = None
-    best_of: None = None
-    suffix: None = None
-    user: str | None = Field(None, max_length=256)
+    user: User = None
+    echo: Annotated[Literal[False] | None, Refused("the answer is what comes next alone")] = None
+    best_of: Annotated[Literal[1] | None, Refused("ask for n answers and choose")] = None
+    suffix: Annotated[None, Refused("no model here fills gaps")] = None
+
+    @property
+    def prompts(self) -> list["_Prompt"]:
+        """Each, and its name. Raises `Invalid` where there are none, or too many."""
+        given: Any = self.prompt
+        if isinstance(given, str) or (given and isinstance(given[0], int)):
+            return [_Prompt("prompt", given)]
+        if not given:
+            raise EmptyPrompt("prompt is empty; give at least one.", param="prompt")
+        if len(given) * self.n > _MOST_ANSWERS:
+            raise Invalid(
+                f"prompt: {len(given)} prompts with {self.n} answers each are more than the "
+                f"{_MOST_ANSWERS} answers that a request may have; send them in several.",
+                param="prompt",
+            )
+        return [_Prompt(f"prompt.{which}", each) for which, each in enumerate(given)]
+
+
+@dataclass(frozen=True, slots=True)
+class _Prompt:
+    """One prompt, and where it stands in the body."""
+
+    param: str
+    content: str | Sequence[int]
 
 
 class Completions(InferenceEndpoint):
@@ -76,8 +107,8 @@ class Completions(InferenceEndpoint):
                 await run.begun()
                 usage = form.stream_options is not None and form.stream_options.include_usage
                 chunks = _chunks(run, await _answers(run, form, wish), usage=usage)
-                return sse.response(openai.told(chunks, stack.pop_all()), headers(run, wish))
-            return Json(await completion(run, form, wish), headers=headers(run, wish))
+                return sse.response(openai.told(chunks, stack.pop_all()), headers(run, wish, form))
+            return Json(await completion(run, form, wish), headers=headers(run, wish, form))
 
 
 async def completion_wish(
@@ -100,7 +131,8 @@ async def completion(run: Generation, form: CompletionForm, wish: Wish) -> dict[
 
 async def _answers(run: Generation, form: CompletionForm, wish: Wish) -> "list[_Answer]":
     text = await openai.spoken(run, wish)
-    return [_Answer(n, text, logprobs=form.logprobs is not None) for n in range(form.n)]
+    count = len(form.prompts) * form.n
+    return [_Answer(n, text, logprobs=form.logprobs is not None) for n in range(count)]
 
 
 async def _build(form: CompletionForm, model: Offer, wanted: Wanted | None, label: str) -> Wish:
@@ -110,30 +142,28 @@ async def _build(form: CompletionForm, model: Offer, wanted: Wanted | None, labe
             "/v1/chat/completions.",
             param="model",
         )
-    prompt = await _prompt(form, model)
     most = _USUAL_TOKENS if form.max_tokens is None else form.max_tokens
-    room = room_for(model, prompt=len(prompt), max_tokens=most, param="prompt")
+    rows = [await _tokens(each, model, most) for each in form.prompts]
     return Wish(
         offer=model,
-        prompt=prompt,
-        sampling=form.sampling(model, max_tokens=room, wanted=wanted, logprobs=form.logprobs),
+        prompt=tuple(chain.from_iterable(rows)),
+        lengths=tuple(map(len, rows)) if len(rows) > 1 else (),
+        sampling=form.sampling(model, max_tokens=most, wanted=wanted, logprobs=form.logprobs),
         endpoint="completions",
         label=label,
-        n=form.n,
+        n=len(rows) * form.n,
         seeded=form.seed is not None,
     )
 
 
-async def _prompt(form: CompletionForm, model: Offer) -> tuple[int, ...]:
-    """Raises `Invalid`."""
-    prompt: Any = form.prompt
-    if isinstance(prompt, list) and prompt and isinstance(prompt[0], str | list):
-        if len(prompt) > 1:
-            raise Invalid("prompt: one at a time; send a request for each.", param="prompt")
-        [prompt] = prompt
-    if isinstance(prompt, str):
-        return await encoded(model, prompt)
-    return tuple(known_token(model, token, "prompt") for token in prompt)
+async def _tokens(prompt: _Prompt, model: Offer, most: int) -> tuple[int, ...]:
+    """Raises `Invalid` for a token that the model lacks, and what `room_for` raises."""
+    if isinstance(prompt.content, str):
+        found = await encoded(model, prompt.content)
+    else:
+        found = tuple(known_token(model, token, prompt.param) for token in prompt.content)
+    room_for(model, prompt=len(found), max_tokens=most, param=prompt.param)
+    return found
 
 
 class _Answer:

@@ -10,6 +10,7 @@ from drf_spectacular.utils import extend_schema
 from pydantic import Field, model_validator
 
 from inference.api.access import InferenceEndpoint, cost, headers
+from inference.api.chat_forms import User
 from inference.api.forms import Form, Token
 from inference.api.infer import bill
 from inference.catalog.offers import Offer, encoder
@@ -39,7 +40,7 @@ class EmbeddingsForm(Form):
     dimensions: int | None = Field(
         None, ge=1, description="The first so many, brought to length 1 again."
     )
-    user: str | None = Field(None, max_length=256)
+    user: User = None
 
     @property
     def texts(self) -> list[Named]:
@@ -104,7 +105,8 @@ class Embeddings(_EmbeddingEndpoint):
         model = await encoder(form.model, caller=self.caller)
         dimensions = known_dimensions(model, form.dimensions)
         run, vectors = await self._vectors(request, model, form.texts)
-        return Json(listed(run, shortened(vectors, dimensions), form), headers=headers(run))
+        found = listed(run, shortened(vectors, dimensions), form)
+        return Json(found, headers=headers(run, form=form))
 
 
 class PlainEmbeddings(_EmbeddingEndpoint):

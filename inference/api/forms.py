@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from inference.api.parameters import Ours
 from inference.catalog.offers import Offer
 from inference.engine import Grammar, GrammarKind, Sampling
 from inference.jobs import MOST_CHOICES
@@ -73,18 +74,26 @@ class SamplingForm(Form):
 
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, gt=0, le=1)
-    top_k: int | None = Field(
-        None, ge=-1, le=1_000_000, description="The likeliest so many; 0 and -1 mean all."
+    top_k: Annotated[int | None, Ours("vLLM's: the likeliest so many; 0 and -1 mean all")] = Field(
+        None, ge=-1, le=1_000_000
     )
-    min_p: float | None = Field(None, ge=0, le=1)
+    min_p: Annotated[float | None, Ours("vLLM's: at least this share of the likeliest's")] = Field(
+        None, ge=0, le=1
+    )
     presence_penalty: float | None = Field(None, ge=-2, le=2)
     frequency_penalty: float | None = Field(None, ge=-2, le=2)
-    repetition_penalty: float | None = Field(None, ge=0.01, le=2)
+    repetition_penalty: Annotated[
+        float | None, Ours("vLLM's: over prompt and answer; 1 does nothing")
+    ] = Field(None, ge=0.01, le=2)
     logit_bias: dict[TokenText, Bias] | None = Field(None, max_length=_MOST_BIASES)
     seed: int | None = Field(None, ge=-(2**63), lt=2**63)
     stop: StopText | list[StopText] | None = None
-    stop_token_ids: list[Token] | None = Field(None, max_length=64)
-    structured_outputs: StructuredOutputs | None = None
+    stop_token_ids: Annotated[list[Token] | None, Ours("vLLM's: tokens that end the answer")] = (
+        Field(None, max_length=64)
+    )
+    structured_outputs: Annotated[
+        StructuredOutputs | None, Ours("vLLM's: one of json, regex and choice")
+    ] = None
 
     @field_validator("stop")
     @classmethod

@@ -79,9 +79,7 @@ class Moderations(InferenceEndpoint):
         """A result a text: scores from 0 to 1, and from 0.5 on a category. Charged as embeddings
         are. Rules and examples decide, not a trained model: docs/api.md says what that is worth."""
         form = await body(request, ModerationForm)
-        model = await encoder(
-            None if form.model in _OPENAIS else form.model, allowed=self.caller.models
-        )
+        model = await encoder(None if form.model in _OPENAIS else form.model, caller=self.caller)
         texts = form.texts
         windows = [[*_windows(model, each)] for each in texts]
         wish = await embedding_wish(

@@ -7,7 +7,8 @@
 --      model version, seconds to keep it after its end, seconds to keep its stream,
 --      what was asked, sealed; the same for the history, or ""; ms that the books may be behind, most
 --      requests that they may be behind, ms after which a waiting request has waited too long,
---      ms that an announcement is taken to be under way
+--      ms that an announcement is taken to be under way, what a stored response was asked for,
+--      sealed, or ""
 -- -> {"ok", 1 if the workers are to be told} | {"full", waiting, ms until there is room}
 --  | {"behind", ms} | {"skipped"}
 if redis.call('EXISTS', KEYS[2]) == 1 then return {'ok', 1} end
@@ -81,6 +82,7 @@ redis.call('HSET', KEYS[2], 'state', 'waiting', 'org', org, 'model', model, 'pri
   'readers', ARGV[6] == '' and 0 or 1)
 if ARGV[6] == '' then redis.call('HSET', KEYS[2], 'patient', 1) end
 if ARGV[13] ~= '' then redis.call('HSET', KEYS[2], 'asked', ARGV[13]) end
+if ARGV[18] ~= '' then redis.call('HSET', KEYS[2], 'frame', ARGV[18]) end
 redis.call('ZADD', KEYS[3], now, rid)
 local ahead = redis.call('RPUSH', KEYS[3] .. ':' .. priority .. ':' .. org, rid) - 1
 local orgs = KEYS[3] .. ':' .. priority

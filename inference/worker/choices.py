@@ -24,6 +24,8 @@ class Choices:
 
     def __init__(self, *, work: str, count: int, position: int) -> None:
         self.works = (work,) if count == 1 else tuple(f"{work}/{n}" for n in range(count))
+        self.each = count
+        """How many of them answer one prompt."""
         self._position = position
         self._ends: dict[str, Outcome] = {}
 
@@ -46,21 +48,24 @@ class Choices:
         )
 
     def _whole(self) -> Outcome | None:
-        """The end of all, once each has its own: the gravest. The prompt was read once."""
+        """The end of all, once each has its own: the gravest. Each prompt was read once."""
         if len(self._ends) < len(self.works):
             return None
-        ends = self._ends.values()
+        ends = [self._ends[work] for work in self.works]
         gravest = min(ends, key=lambda end: _GRAVEST.index(end.reason))
+        prompts = [ends[first : first + self.each] for first in range(0, len(ends), self.each)]
         return replace(
             gravest,
-            cached_tokens=min(end.cached_tokens for end in ends),
+            prompt_tokens=sum(answers[0].prompt_tokens for answers in prompts),
+            cached_tokens=sum(min(end.cached_tokens for end in answers) for answers in prompts),
             completion_tokens=self._position,
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Seeds:
-    """A seed for each answer: the request's own for the first, others that follow from it."""
+    """A seed for each answer to a prompt: the request's own for the first, others that follow from
+    it."""
 
     sampling: Sampling
 

@@ -9,7 +9,7 @@ from time import monotonic
 
 from inference import jobs, stream
 from inference.engine import Delta, FinishReason, Outcome, Work
-from inference.jobs import Claim
+from inference.jobs import Claim, Job
 from inference.worker.choices import Choices, Seeds
 from inference.worker.replays import joined, replays
 from kit.envelope import Cipher, Ring, Unreadable
@@ -36,6 +36,8 @@ class Held:
         self.choices = Choices(
             work=f"{claim.job.id}/{claim.attempt}", count=claim.job.n, position=claim.position
         )
+        self.slots = 1
+        """How many of the engine's it is counted with."""
 
     def open(self) -> None:
         """Learn what was asked, and the cipher of its stream. Raises `NotOpened`."""
@@ -48,6 +50,7 @@ class Held:
                 "what was asked cannot be opened: its data key is out of reach"
             ) from error
         self.ring = ring
+        self.choices.each = max(1, job.n // max(1, len(self.claim.job.lengths)))
         self.cipher = ring.cipher(stream.place(job.organization, job.id))
 
     @property
@@ -85,15 +88,17 @@ class Held:
         wear one."""
         job, seeds = self.claim.job, Seeds(self.claim.job.sampling)
         emitted = partial(stream.emitted, job.organization, job.id)
+        each = self.choices.each
         for choice, work in enumerate(self.choices.works):
+            which, answer = divmod(choice, each)
             yield Work(
                 id=work,
                 tenant=str(job.organization),
-                prompt=job.prompt,
-                sampling=seeds[choice],
+                prompt=_prompt(job, which),
+                sampling=seeds[answer],
                 emitted=emitted(choice) if self.claim.position else (),
                 priority=job.priority,
-                group=str(job.id) if job.n > 1 else "",
+                group=f"{job.id}/{which}" if each > 1 else "",
                 adapter=job.model if job.model in adapters else "",
                 deadline=self.deadline,
             )
@@ -109,6 +114,14 @@ class Held:
             error=str(error)[:400],
         )
         return Delta(id=work, position=claim.position, tokens=(), text="", outcome=outcome)
+
+
+def _prompt(job: Job, which: int) -> tuple[int, ...]:
+    """One of a request's prompts, where it has several."""
+    if not job.lengths:
+        return job.prompt
+    start = sum(job.lengths[:which])
+    return job.prompt[start : start + job.lengths[which]]
 
 
 def requeue(held: Sequence[Held]) -> list[str]:

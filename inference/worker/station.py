@@ -155,10 +155,13 @@ class Station:
         return frozenset(held.claim.job.organization for held in self.held())
 
     def hold(self, claim: Claim) -> Held:
-        """A leased request is this station's; each of its answers needs a slot."""
+        """A leased request is this station's; each of its answers takes a slot, as far as there are
+        any. The others wait inside the engine, and keep nobody else out of it."""
         held = Held(claim)
-        if claim.job.n > 1:
-            self.free_slot(1 - claim.job.n)
+        with self._lock:
+            more = min(claim.job.n - 1, max(0, self._free))
+            self._free -= more
+        held.slots += more
         self._held |= dict.fromkeys(held.choices.works, held)
         return held
 
@@ -212,7 +215,7 @@ class Station:
         for work in others:
             self._held.pop(work, None)
         held.gone.set()
-        if self.free_slot(len(held.choices.works)):
+        if self.free_slot(held.slots):
             self._claimer.wake()
         return True
 

@@ -130,11 +130,44 @@ _FEEDBACK = {
     "given_by": "key:k3v9x0q2m4ta",
     "given_at": "2026-11-24T12:01:00Z",
 }
+_RESPONSE = {
+    "id": f"resp_{_REQUEST.replace('-', '')}",
+    "object": "response",
+    "created_at": 1795504737,
+    "status": "completed",
+    "model": _MODEL,
+    "output": [
+        {
+            "id": f"msg_{_REQUEST.replace('-', '')}",
+            "type": "message",
+            "role": "assistant",
+            "status": "completed",
+            "content": [
+                {"type": "output_text", "text": _ANSWER, "annotations": [], "logprobs": []}
+            ],
+        }
+    ],
+    "usage": {"input_tokens": 37, "output_tokens": 19, "total_tokens": 56},
+}
 _ASKED: Mapping[str, Mapping[str, Any]] = {
     "chat_completions": {
         "Whole": _CHAT,
         "Streamed": {**_CHAT, "stream": True, "stream_options": {"include_usage": True}},
     },
+    "completions": {
+        "Whole": {"model": _MODEL, "prompt": "Gravity is", "max_tokens": 32},
+        "Two prompts": {"model": _MODEL, "prompt": ["Gravity is", "Light is"], "max_tokens": 32},
+    },
+    "responses_create": {
+        "Whole": {"model": _MODEL, "input": "Explain gravity to a child."},
+        "Going on": {
+            "model": _MODEL,
+            "input": "And to a cat.",
+            "previous_response_id": f"resp_{_REQUEST.replace('-', '')}",
+        },
+        "In background": {"model": _MODEL, "input": "Write a story.", "background": True},
+    },
+    "moderations": {"Two texts": {"input": ["You are great!", "I will kill you."]}},
     "openai_embeddings": {"Two texts": {"model": _ENCODER, "input": ["a cat", "a dog"]}},
     "embeddings": {"A text": {"text": "a cat"}, "Some": {"texts": ["a cat", "a dog"]}},
     "similarity": {"Two texts": {"text": "a cat", "texts": ["a kitten", "a bill"]}},
@@ -158,6 +191,47 @@ _ANSWERED: Mapping[str, Any] = {
             }
         ],
         "usage": {"prompt_tokens": 37, "completion_tokens": 19, "total_tokens": 56},
+    },
+    "completions": {
+        "id": f"cmpl-{_REQUEST.replace('-', '')}",
+        "object": "text_completion",
+        "created": 1795504737,
+        "model": _MODEL,
+        "choices": [
+            {"index": 0, "text": " what pulls", "logprobs": None, "finish_reason": "length"}
+        ],
+        "usage": {"prompt_tokens": 2, "completion_tokens": 2, "total_tokens": 4},
+    },
+    "moderations": {
+        "id": f"modr-{_REQUEST.replace('-', '')}",
+        "model": _ENCODER,
+        "results": [
+            {
+                "flagged": True,
+                "categories": {"harassment/threatening": True, "violence": True},
+                "category_scores": {"harassment/threatening": 0.98, "violence": 0.95},
+                "category_applied_input_types": {"harassment/threatening": ["text"]},
+            }
+        ],
+    },
+    "responses_create": _RESPONSE,
+    "responses_retrieve": _RESPONSE,
+    "responses_cancel": {**_RESPONSE, "status": "cancelled", "output": []},
+    "responses_delete": {"id": _RESPONSE["id"], "object": "response", "deleted": True},
+    "responses_input_items": {
+        "object": "list",
+        "data": [
+            {
+                "id": f"msg_{_REQUEST.replace('-', '')}i0",
+                "type": "message",
+                "role": "user",
+                "status": "completed",
+                "content": [{"type": "input_text", "text": "Explain gravity to a child."}],
+            }
+        ],
+        "first_id": f"msg_{_REQUEST.replace('-', '')}i0",
+        "last_id": f"msg_{_REQUEST.replace('-', '')}i0",
+        "has_more": False,
     },
     "openai_embeddings": {
         "object": "list",

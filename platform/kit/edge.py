@@ -5,7 +5,7 @@ OpenAI's error body answers under /v1, problem+json (RFC 9457) elsewhere.
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import orjson
@@ -207,14 +207,32 @@ def _openai_type(refusal: Refused) -> str:
 
 
 def _invalid(error: ValidationError) -> Invalid:
-    first = error.errors(include_url=False, include_context=False)[0]
-    field = ".".join(str(part) for part in first["loc"] if not _is_branch(part)) or "body"
+    first = _deepest(error.errors(include_url=False, include_context=False))
+    field = _named(first["loc"]) or "body"
     if first["type"] == "extra_forbidden":
         return Invalid(f"Unknown field {field!r}; remove it or check its spelling.", param=field)
     if first["type"] == "missing":
         return Invalid(f"The field {field!r} is required.", param=field)
-    message = str(first["msg"]).removeprefix("Value error, ")
-    return Invalid(f"{field}: {message} (got {_shown(first.get('input'))}).", param=field)
+    message, given = str(first["msg"]).removeprefix("Value error, "), first.get("input")
+    if not first["loc"]:
+        named, _, rest = message.partition(": ")
+        if isinstance(given, dict) and named in given:
+            field, message, given = named, rest, given[named]
+    return Invalid(f"{field}: {message} (got {_shown(given)}).", param=field)
+
+
+def _deepest(errors: Sequence[Any]) -> Any:
+    """The first of them; where that is a value that fits none of several types, the one that came
+    furthest: of a list with a wrong entry, not that it is no text."""
+    field = _named(errors[0]["loc"])
+    return max(
+        (each for each in errors if f"{_named(each['loc'])}.".startswith(f"{field}.")),
+        key=lambda each: (len(each["loc"]), not each["type"].endswith("_type")),
+    )
+
+
+def _named(loc: Sequence[int | str]) -> str:
+    return ".".join(str(part) for part in loc if not _is_branch(part))
 
 
 def _is_branch(part: int | str) -> bool:

@@ -13,7 +13,7 @@ from django.db import connection
 from django_tenants.utils import schema_context
 
 from billing.models import PriceVersion
-from inference import jobs, stream
+from inference import line, stream
 from inference.catalog.models import Model
 from inference.engine import Delta, Sampling
 from inference.engine.manifest import Manifest, write_manifest
@@ -94,9 +94,9 @@ def submit(*some: Job, web: str = "web") -> list[bool]:
         state().set(ticket, "credit:0")
 
         def script(pipe: Any, each: Job = each, ticket: str = ticket, ring: Ring = ring) -> None:
-            jobs.submit(pipe, ticket=ticket, job=each, ring=ring, web=web)
+            line.submit(pipe, ticket=ticket, job=each, ring=ring, web=web)
 
-        told.append(jobs.submitted(pipeline(script)[0]))
+        told.append(line.submitted(pipeline(script)[0]))
     return told
 
 

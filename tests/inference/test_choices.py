@@ -358,7 +358,8 @@ async def test_a_text_is_continued_in_openais_older_schema(key: str, host: Host)
 @pytest.mark.parametrize(
     ("wrong", "param"),
     [
-        ({"prompt": ["a", "b"]}, "prompt"),
+        ({"prompt": ["a"] * 22, "n": 3}, "prompt"),
+        ({"prompt": [[1], [300]]}, "prompt.1"),
         ({"prompt": []}, "prompt"),
         ({"prompt": [300]}, "prompt"),
         ({"echo": True}, "echo"),

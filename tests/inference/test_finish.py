@@ -12,7 +12,7 @@ from billing import credit
 from billing.allowances import Grant
 from billing.models import LedgerEntry, PriceVersion
 from inference import finish as finishing
-from inference import jobs, stream
+from inference import jobs, line, stream
 from inference.catalog.offers import Offer
 from inference.engine import Delta, FinishReason, Outcome, Sampling
 from inference.jobs import Job
@@ -44,7 +44,7 @@ def admit(request: Job, amount: int) -> bytes:
             amount=amount,
         )
         ring = datakeys.ring(request.organization)
-        jobs.submit(pipe, ticket=ticket, job=request, ring=ring, web="web")
+        line.submit(pipe, ticket=ticket, job=request, ring=ring, web="web")
 
     return bytes(pipeline(scripts)[0][0])
 

@@ -25,6 +25,8 @@ _PROMPT = {"prompt": "hello"}
 RUNS: dict[str, Any] = {
     "v1/chat/completions": {"model": ECHO, "messages": [{"role": "user", "content": "hello"}]},
     "v1/completions": {"model": ECHO, "prompt": "hello"},
+    "v1/responses": {"model": ECHO, "input": "hello"},
+    "v1/moderations": {"input": "hello"},
     "v1/embeddings": {"model": ENCODER, "input": "hello"},
     "api/v1/infer": _PROMPT,
     "api/v1/infer/stream": _PROMPT,
@@ -83,7 +85,8 @@ async def test_what_runs_a_model_runs_once_and_says_the_same(
 ) -> None:
     again = {"Idempotency-Key": f"again {path}"}
     said = []
-    model = ENCODER if "embeddings" in path or "similarity" in path else ECHO
+    encodes = ("embeddings", "similarity", "moderations")
+    model = ENCODER if path.endswith(encodes) else ECHO
     with serving(encoding, model=model):
         for _ in range(2):
             response = await post(f"/{path}", RUNS[path], key, **again)

@@ -12,7 +12,7 @@ from hypothesis import settings as bounds
 from hypothesis import strategies as st
 from redis import Redis
 
-from inference import jobs, stream
+from inference import jobs, line, stream
 from inference.engine import (
     Delta,
     FinishReason,
@@ -22,7 +22,8 @@ from inference.engine import (
     Outcome,
     Sampling,
 )
-from inference.jobs import BooksBehind, Claim, Job, QueueFull
+from inference.jobs import Claim, Job
+from inference.line import BooksBehind, QueueFull
 from kit.redis import pipeline, state
 from tests.inference.parts import ECHO, RING, append, emitted, fields, job, submit
 
@@ -70,7 +71,7 @@ def test_the_same_request_submitted_twice_stands_in_line_once(redis: Redis) -> N
 def test_a_full_line_refuses_and_says_when_to_come_back(
     redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jobs, "MOST_WAITING", 1)
+    monkeypatch.setattr(line, "MOST_WAITING", 1)
     submit(job())
     with pytest.raises(QueueFull) as refusal:
         submit(job())

@@ -66,6 +66,12 @@ def _key(method: str, route: str, opens: int, roles: tuple[str, ...], of: str, f
 DOORS = (
     _run("POST", "v1/chat/completions", 400, form={}),
     _run("POST", "v1/completions", 400, form={}),
+    _run("POST", "v1/responses", 400, form={}),
+    _run("GET", "v1/responses/<str:name>", 404, "v1/responses/none"),
+    _run("DELETE", "v1/responses/<str:name>", 404, "v1/responses/none"),
+    _run("POST", "v1/responses/<str:name>/cancel", 404, "v1/responses/none/cancel", {}),
+    _run("GET", "v1/responses/<str:name>/input_items", 404, "v1/responses/none/input_items"),
+    _run("POST", "v1/moderations", 400, form={}),
     _run("POST", "v1/embeddings", 400, form={}),
     _run("POST", "v1/files", 400, form={}),
     _run("GET", "v1/files", 200),

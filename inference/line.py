@@ -1,0 +1,99 @@
+"""A place in line: accepted with all that is needed later, or refused because there is no room.
+
+The script that decides is the last of an admission's; see `inference.admission`.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+
+from inference.jobs import KEPT_NOTHING_SECONDS, KEPT_SECONDS, SEALED, TOLD_MS, Job
+from kit.envelope import Ring
+from kit.errors import Refused, Unavailable
+from kit.redis import Lua
+from tenants.models import Retention
+
+MOST_WAITING = 10_000
+"""Waiting requests a model, whatever its pace; see `inference.pace`."""
+MOST_UNBOOKED = 20_000
+"""Sealed requests that wait for PostgreSQL; beyond them, admission refuses."""
+
+_SUBMIT = Lua(Path(__file__).parent / "lua" / "submit.lua")
+_BOOKS_RETRY_SECONDS = 10.0
+
+
+class QueueFull(Refused):
+    """The model has more waiting requests than it may; nothing was charged."""
+
+    status, code = 503, "queue_full"
+
+
+class BooksBehind(Refused):
+    """What was delivered has not been booked for too long (PostgreSQL is away); nothing new."""
+
+    status, code = 503, "books_behind"
+
+
+def submit(
+    pipe: Any,
+    *,
+    ticket: str,
+    job: Job,
+    ring: Ring,
+    web: str,
+    keep: int = KEPT_SECONDS,
+    frame: bytes = b"",
+) -> None:
+    """Queue the script that accepts the request; the web process `web` reads it, unless "".
+
+    It is kept for `keep` seconds after its end, and so is its stream unless nothing is to be kept.
+    `frame` is a stored response's, sealed, or b"": see `inference.responses`.
+    """
+    _SUBMIT.add(
+        pipe,
+        [ticket, f"job:{job.id}", f"queue:{job.model}", SEALED],
+        [
+            str(job.id),
+            job.organization,
+            job.model,
+            job.priority,
+            job.cost,
+            web,
+            job.dump(),
+            MOST_WAITING,
+            job.model_version,
+            keep,
+            min(keep, KEPT_NOTHING_SECONDS) if job.retention == Retention.NOTHING else keep,
+            job.seal(ring),
+            job.seal_messages(ring) if job.retention == Retention.TEXTS else b"",
+            settings.BOOKS_BEHIND_SECONDS * 1000,
+            MOST_UNBOOKED,
+            settings.QUEUE_SECONDS * 2000,
+            TOLD_MS,
+            frame,
+        ],
+    )
+
+
+def submitted(reply: Sequence[Any]) -> bool:
+    """Whether the workers are to be told, from the script's reply; it is not needed while an
+    announcement is under way, since whoever gets that looks for all that waits.
+
+    Raises `QueueFull` or `BooksBehind`, or `Unavailable` if the script did not act.
+    """
+    if reply[0] == b"full":
+        raise QueueFull(
+            f"{int(reply[1]):,} requests wait for this model already; try again shortly.",
+            retry_after=max(1.0, int(reply[2]) / 1000),
+        )
+    if reply[0] == b"behind":
+        raise BooksBehind(
+            f"The platform's books are {int(reply[1]) // 1000} s behind; nothing new is taken "
+            "until they catch up. Nothing was charged; try again later.",
+            retry_after=_BOOKS_RETRY_SECONDS,
+        )
+    if reply[0] != b"ok":
+        raise Unavailable("The request did not get in; nothing was charged. Try again.")
+    return bool(reply[1])
