@@ -25,12 +25,13 @@ from inference.batches.models import Batch, BatchLine, line_place
 from inference.batches.reading import Unfit, lines_of
 from inference.generation import NotKept, Unserved
 from inference.jobs import PRIORITIES
+from inference.live import Listener
 from kit.edge import Broken, openai_body
 from kit.envelope import Unreadable, sealed_under
 from kit.errors import Refused, Unavailable
-from kit.redis import async_state
+from kit.redis import leave_loop
 from kit.threads import in_thread
-from tenants import datakeys
+from tenants import datakeys, watch
 from tenants.auth import Caller, recalled
 
 TURN_SECONDS = 30.0
@@ -60,7 +61,9 @@ async def _carry(batch: Batch, stopping: Callable[[], bool], turn: float) -> Non
         await in_thread(results.finalize, batch, State.FAILED, now=_now(), errors=errors)
     finally:
         await in_thread(life.release, batch, now=_now())
-        await async_state().aclose()
+        Listener.leave_loop()
+        watch.leave_loop()
+        await leave_loop()
 
 
 class _Turn:

@@ -94,6 +94,11 @@ class Listener:
             raise Unavailable("The platform's state does not answer; try again.") from error
         return listener  # type: ignore[return-value]
 
+    @classmethod
+    def leave_loop(cls) -> None:
+        """Forget the running loop's, before the loop ends: kept, it would keep the loop."""
+        cls._by_loop.pop(asyncio.get_running_loop(), None)
+
     def open(self, request: UUID) -> Inbox:
         """From now on, live messages of this request land there, and a gap after some silence."""
         inbox = Inbox()

@@ -40,6 +40,11 @@ def watched(caller: Caller, *, scope: str, stop: Stop) -> Iterator[None]:
         watch.drop(name, stop)
 
 
+def leave_loop() -> None:
+    """Forget the running loop's, before the loop ends: kept, it would keep the loop."""
+    _Watch._by_loop.pop(asyncio.get_running_loop(), None)
+
+
 class _Watch:
     """Of one event loop."""
 

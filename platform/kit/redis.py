@@ -62,6 +62,13 @@ def cached() -> redis.Redis:
     )
 
 
+async def leave_loop() -> None:
+    """Close the running loop's client, before the loop ends: kept, it would keep the loop."""
+    client = _by_loop.pop(asyncio.get_running_loop(), None)
+    if client is not None:
+        await client.aclose()
+
+
 def listener() -> redis.Redis:
     """A client of its own whose connection may wait for messages without end."""
     return redis.Redis.from_url(settings.REDIS_URL, socket_connect_timeout=2.0, socket_timeout=None)

@@ -20,10 +20,12 @@ from inference.batches import batch as life
 from inference.batches import files
 from inference.batches.models import Batch as Row
 from inference.batches.models import BatchLine, FileFrame
+from inference.live import Listener
 from inference.models import Request
 from inference.tasks import run_batches
 from inference.worker import Host
-from tenants import keys
+from kit import redis as kit_redis
+from tenants import keys, watch
 from tenants.models import ApiKey, Organization
 from tests import factories
 from tests.inference.clients import ENCODER
@@ -46,6 +48,11 @@ def line(name: str, body: Mapping[str, Any], url: str = CHAT, **more: Any) -> Ma
 
 def chat(text: str, **more: Any) -> Mapping[str, Any]:
     return {"model": ECHO, "messages": [{"role": "user", "content": text}], **more}
+
+
+def loops() -> set[Any]:
+    """The event loops of which something is kept."""
+    return {*Listener._by_loop, *kit_redis._by_loop, *watch._Watch._by_loop}
 
 
 async def upload(openai: AsyncOpenAI, lines: Iterable[Any]) -> FileObject:
@@ -208,6 +215,7 @@ async def test_whoever_takes_a_batch_over_carries_no_line_out_twice(
         noted.append("one")
 
     monkeypatch.setattr(life, "note", dies_after_five)
+    before = loops()
     with serving(host):
         first = await in_schema("public", lambda: life.claim(now=timezone.now()))
         assert first is not None
@@ -215,6 +223,7 @@ async def test_whoever_takes_a_batch_over_carries_no_line_out_twice(
             "public",
             lambda: batching.carry(first, turn=3.0, stopping=lambda: len(noted) == 5),
         )
+        assert loops() <= before
         monkeypatch.setattr(life, "note", note)
         await carried_out()
         ended = await openai.batches.retrieve(made.id)
