@@ -204,10 +204,13 @@ class Postgres(Server):
 
     def _greet(self) -> None:
         server = self.url.rsplit("/", 1)[0] + "/postgres"
-        with psycopg.connect(server, autocommit=True, connect_timeout=5) as connection:
-            known = "SELECT 1 FROM pg_database WHERE datname = %s"
-            if connection.execute(known, [DATABASE]).fetchone() is None:
-                connection.execute(f"CREATE DATABASE {DATABASE}")
+        try:
+            with psycopg.connect(server, autocommit=True, connect_timeout=5) as connection:
+                known = "SELECT 1 FROM pg_database WHERE datname = %s"
+                if connection.execute(known, [DATABASE]).fetchone() is None:
+                    connection.execute(f"CREATE DATABASE {DATABASE}")
+        except psycopg.OperationalError as error:
+            raise ServerFailed(f"PostgreSQL started, and died again at once: {error}") from error
 
     def _open_to_system_user(self) -> None:
         """PostgreSQL refuses to run as root: let its user pass down to the folder and wheel."""
