@@ -67,7 +67,6 @@ class Server:
         with self.log.open("wb") as log:
             self._process = self._spawn(log)
         self._wait()
-        self._greet()
 
     def stop(self) -> None:
         """Shut down in order; by force only if that takes longer than half a minute."""
@@ -204,13 +203,10 @@ class Postgres(Server):
 
     def _greet(self) -> None:
         server = self.url.rsplit("/", 1)[0] + "/postgres"
-        try:
-            with psycopg.connect(server, autocommit=True, connect_timeout=5) as connection:
-                known = "SELECT 1 FROM pg_database WHERE datname = %s"
-                if connection.execute(known, [DATABASE]).fetchone() is None:
-                    connection.execute(f"CREATE DATABASE {DATABASE}")
-        except psycopg.OperationalError as error:
-            raise ServerFailed(f"PostgreSQL started, and died again at once: {error}") from error
+        with psycopg.connect(server, autocommit=True, connect_timeout=5) as connection:
+            known = "SELECT 1 FROM pg_database WHERE datname = %s"
+            if connection.execute(known, [DATABASE]).fetchone() is None:
+                connection.execute(f"CREATE DATABASE {DATABASE}")
 
     def _open_to_system_user(self) -> None:
         """PostgreSQL refuses to run as root: let its user pass down to the folder and wheel."""

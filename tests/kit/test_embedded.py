@@ -9,7 +9,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from kit.embedded import LOCAL, Postgres, ServerFailed, Valkey, free_port, write_private
+from kit.embedded import LOCAL, ServerFailed, Valkey, free_port, write_private
 
 
 def test_what_was_written_survives_a_kill_and_a_new_port(tmp_path: Path) -> None:
@@ -70,8 +70,3 @@ def test_a_killed_server_is_noticed(tmp_path: Path) -> None:
     server._process.wait()
     assert not server.alive()
     server.stop()
-
-
-def test_a_postgres_that_dies_while_it_is_greeted_has_not_started(tmp_path: Path) -> None:
-    with pytest.raises(ServerFailed, match="died again"):
-        Postgres(tmp_path, port=free_port())._greet()
