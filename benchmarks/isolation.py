@@ -228,13 +228,13 @@ class Client:
         for path in paths:
             status, text = await self._send("GET", path)
             self._look("reached for", text)
-            if status != 404:
+            if status not in {404, 503}:  # A refusal of a full platform shows nothing.
                 self._drill.found.foreign.append(f"GET {path} of {other.slug} gave {status}")
         if self._token:
             headers = {"Authorization": f"Bearer {self._token}", "X-Organization": other.slug}
             status, text = await self._send("GET", "/api/v1/members", None, headers)
             self._look("reached for", text)
-            if status not in {401, 403}:
+            if status not in {401, 403, 503}:
                 self._drill.found.foreign.append(f"members of {other.slug} gave {status}")
 
     async def _person(self) -> None:
