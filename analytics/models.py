@@ -1,4 +1,4 @@
-"""Exports: everything that an organization owns, as a file to take away."""
+"""Exports, everything that an organization owns as a file to take away; and books compared."""
 
 from uuid import uuid4
 
@@ -52,3 +52,30 @@ class Export(models.Model):
 
     def __str__(self) -> str:
         return f"{self.organization} · {self.created_at:%Y-%m-%d %H:%M} · {self.state}"
+
+
+class Comparison(models.Model):
+    """What comparing an organization's books of a month has found, the last time that was done."""
+
+    organization = models.ForeignKey(Organization, on_delete=models.CASCADE, related_name="+")
+    month = models.DateField()
+    at = models.DateTimeField()
+    rows = models.PositiveBigIntegerField(help_text="Of the ledger, compared.")
+    count = models.PositiveBigIntegerField(help_text="Rows in which two books disagreed.")
+    differences = models.JSONField(
+        default=list, help_text="The first of them: which books, which row, what was found."
+    )
+    error = models.CharField(max_length=300, blank=True, help_text="Why nothing was compared.")
+
+    objects = OwnedQuerySet["Comparison"].as_manager()
+
+    class Meta:
+        ordering = ("-count", "-month", "organization")
+        constraints = (
+            models.UniqueConstraint(
+                fields=("organization", "month"), name="one_comparison_a_month"
+            ),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.organization} · {self.month:%Y-%m}"

@@ -25,22 +25,28 @@ SELECT l.request, h.id IS NULL, array_remove(ARRAY[
     CASE WHEN h.state <> l.state THEN format('state %%s, not %%s', h.state, l.state) END,
     CASE WHEN h.model <> l.model THEN format('model %%s, not %%s', h.model, l.model) END,
     CASE WHEN h.key <> l.key THEN format('key %%s, not %%s', h.key, l.key) END,
+    CASE WHEN h.project <> l.project
+        THEN format('project %%s, not %%s', h.project, l.project) END,
     CASE WHEN h.currency <> l.currency
         THEN format('currency %%s, not %%s', h.currency, l.currency) END,
-    CASE WHEN h.prompt_tokens IS DISTINCT FROM l.read
-        THEN format('%%s tokens in, not %%s', h.prompt_tokens, l.read) END,
-    CASE WHEN h.completion_tokens IS DISTINCT FROM l.written
+    CASE WHEN h.prompt_tokens IS DISTINCT FROM {due}
+        THEN format('%%s tokens in, not %%s', h.prompt_tokens, {due}) END,
+    CASE WHEN l.cached = 0 AND h.completion_tokens IS DISTINCT FROM l.written
         THEN format('%%s tokens out, not %%s', h.completion_tokens, l.written) END
 ], NULL) AS unequal
 FROM (
-    SELECT *, {read} AS read, {written} AS written FROM public.billing_ledgerentry
+    SELECT *, {read} AS read, {written} AS written, {cached} AS cached
+    FROM public.billing_ledgerentry
     WHERE organization_id = %s AND month = %s AND kind = 'use'
 ) l LEFT JOIN {history} h ON h.id = l.request
 WHERE (h.id IS NULL OR h.amount <> l.amount OR h.state <> l.state OR h.model <> l.model
-    OR h.key <> l.key OR h.currency <> l.currency
-    OR h.prompt_tokens IS DISTINCT FROM l.read OR h.completion_tokens IS DISTINCT FROM l.written)
+    OR h.key <> l.key OR h.project <> l.project OR h.currency <> l.currency
+    OR h.prompt_tokens IS DISTINCT FROM {due}
+    OR l.cached = 0 AND h.completion_tokens IS DISTINCT FROM l.written)
 ORDER BY l.request
 """
+_DUE = sql.SQL("CASE WHEN l.cached > 0 THEN l.cached - h.completion_tokens ELSE l.read END")
+"""What a cached answer read and wrote is counted by one meter."""
 _UNBOOKED = """
 SELECT h.id FROM {history} h
 WHERE h.finished_at >= %s AND h.finished_at < %s AND NOT EXISTS (
@@ -219,7 +225,13 @@ def _requests(organization: Organization, month: date) -> int:
 
 
 def _of(template: str, history: sql.Identifier) -> sql.Composed:
-    return sql.SQL(template).format(history=history, read=_units(READ), written=_units(WRITTEN))
+    return sql.SQL(template).format(
+        history=history,
+        read=_units(READ),
+        written=_units(WRITTEN),
+        cached=_units([Meter.RESPONSE_CACHE_TOKENS]),
+        due=_DUE,
+    )
 
 
 def _units(meters: Iterable[Meter]) -> sql.Composed:

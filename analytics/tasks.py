@@ -1,7 +1,7 @@
 """Scheduled work: the books compared each night."""
 
 from collections import Counter
-from datetime import date
+from datetime import date, datetime
 
 import structlog
 from celery import shared_task
@@ -9,9 +9,9 @@ from django.db import DatabaseError
 from django.utils import timezone
 
 from analytics import exports, metrics
-from analytics.reconciliation import Kind, reconcile
+from analytics.comparing import compare
+from analytics.reconciliation import Kind
 from analytics.rollups import counting
-from billing import credit
 from billing.months import month_before, month_of
 from tenants.models import Organization
 
@@ -30,7 +30,7 @@ def reconcile_nightly() -> dict[str, int]:
         "slug"
     ):
         try:
-            found += _of(organization, sorted(months))
+            found += _of(organization, sorted(months), now)
         except Exception:
             log.exception("books could not be compared", organization=organization.slug)
             failed += 1
@@ -60,16 +60,8 @@ def write_exports(**_: object) -> int:
     return exports.write_waiting(now=timezone.now())
 
 
-def _of(organization: Organization, months: list[date]) -> Counter[str]:
-    differences = {each for month in months for each in reconcile(organization, month).differences}
-    for each in differences:
-        log.error(
-            "books disagree",
-            organization=each.organization,
-            kind=each.kind.value,
-            subject=each.subject,
-            found=each.found,
-        )
-    if any(each.kind is Kind.CREDIT for each in differences):
-        credit.renew(organization.pk)
+def _of(organization: Organization, months: list[date], now: datetime) -> Counter[str]:
+    """The counters are not of a month: what is wrong there is found in each, and counts once."""
+    reports = [compare(organization, month, now=now) for month in months]
+    differences = {each for report in reports for each in report.differences}
     return Counter(each.kind.value for each in differences)

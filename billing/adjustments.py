@@ -14,7 +14,7 @@ from django.db import connection
 
 from billing import credit, grants, ledger, pricing
 from billing.ledger import Entry, Kind
-from billing.models import WRITTEN, Account, Fee, Meter, State
+from billing.models import PART_OF, WRITTEN, Account, Fee, Meter, State
 from billing.months import month_after
 from billing.pricing import Price
 from billing.tiers import Tiers
@@ -23,16 +23,12 @@ from kit.ids import named_id
 
 _PRICED = """
 SELECT model, price_version_id, {sums} FROM public.billing_ledgerentry
-WHERE organization_id = %s AND month = %s AND kind = 'use' AND price_version_id = ANY(%s)
-  AND state <> 'failed'
+WHERE organization_id = %s AND month = %s AND kind IN ('use', 'meter')
+  AND price_version_id = ANY(%s) AND state <> 'failed'
   AND NOT (state = 'cancelled' AND {written} = 0)
 GROUP BY model, price_version_id
-""".format(
-    written=" + ".join(f"coalesce((units->>'{meter}')::bigint, 0)" for meter in WRITTEN),
-    sums=", ".join(
-        f"sum(({column}->>'{meter}')::bigint)" for column in ("units", "amounts") for meter in Meter
-    ),
-)
+"""
+_WRITTEN = " + ".join(f"coalesce((units->>'{meter}')::bigint, 0)" for meter in WRITTEN)
 """What was free is counted in no tier: failures, and what was cancelled before its first token."""
 
 
@@ -109,15 +105,23 @@ def _priced(
     """By model and meter: the tiers, units and nanos of each price list, in their order."""
     if not versions:
         return {}
+    tiered = {Meter(meter) for each in versions for meter in each.tiers}
+    meters = sorted(tiered | {part for part, whole in PART_OF.items() if whole in tiered})
+    columns = [f"({what}->>'{meter}')::bigint" for meter in meters for what in ("units", "amounts")]
+    sums = [f"sum({each})" for each in columns]
+    statement = _PRICED.format(sums=", ".join(sums), written=_WRITTEN)
     with connection.cursor() as cursor:
-        cursor.execute(_PRICED, [organization, month, [each.version for each in versions]])
+        cursor.execute(statement, [organization, month, [each.version for each in versions]])
         rows = {row[1]: row for row in cursor.fetchall()}
     found = defaultdict(list)
     for price in versions:
         if (row := rows.get(price.version)) is not None:
-            for index, meter in enumerate(Meter, 2):
-                units, nanos = (int(row[at] or 0) for at in (index, index + len(Meter)))
-                found[row[0], meter.value].append((price.tiers.get(meter), units, nanos))
+            sums_of: dict[str, list[int]] = defaultdict(lambda: [0, 0])
+            for meter, units, nanos in zip(meters, row[2::2], row[3::2], strict=True):
+                sum_of = sums_of[pricing.counts_as(price, meter)]
+                sum_of[:] = [sum_of[0] + int(units or 0), sum_of[1] + int(nanos or 0)]
+            for name, (units, nanos) in sums_of.items():
+                found[row[0], name].append((price.tiers.get(name), units, nanos))
     return found
 
 

@@ -14,6 +14,7 @@ from unfold.widgets import UnfoldAdminTextareaWidget
 from billing import tiers
 from billing.admin_rows import ModelFilter, money_field, shown_units
 from billing.models import Meter, PriceVersion
+from billing.prices import rates_problem
 from kit.money import NANOS, parse, show
 from tenants.admin_audit import Audited
 
@@ -33,6 +34,17 @@ class PriceForm(forms.ModelForm):  # type: ignore[type-arg]
     )
     response_cache_tokens = money_field(
         "For a million of an answer that the cache had; empty: free of charge.", required=False
+    )
+    cached_input_tokens = money_field(
+        "For a million that the model had read before; empty: as input.", required=False
+    )
+    reasoning_tokens = money_field(
+        "For a million in which the model thought; empty: as output.", required=False
+    )
+    storage_byte_hours = money_field(
+        "For a million, under the model “storage”: EUR 0.000000137 is EUR 0.10 for a gigabyte and "
+        "a month.",
+        required=False,
     )
     by_quantity = forms.CharField(
         required=False,
@@ -66,6 +78,8 @@ class PriceForm(forms.ModelForm):  # type: ignore[type-arg]
         if other:
             raise ValidationError(f"{other.model} is priced in {other.currency} already.")
         self.instance.rates = {meter: int(rate * NANOS) for meter, rate in rates.items()}
+        if problem := rates_problem(self.instance.rates):
+            raise ValidationError(problem)
         self.instance.tiers = self._tiers(given.get("by_quantity", ""))
         return given
 

@@ -157,8 +157,10 @@ class Budget(models.Model):
         return f"{self.scope[0]}:{self.subject}"
 
     def rows(self) -> models.QuerySet[LedgerEntry]:
-        """The requests that it counts, of all months; what else is charged is nobody's budget."""
-        return self._of(LedgerEntry.objects.for_org(self.organization_id).filter(kind="use"))
+        """The use that it counts, of all months; what else is charged is nobody's budget."""
+        return self._of(
+            LedgerEntry.objects.for_org(self.organization_id).filter(kind__in=LedgerEntry.USED)
+        )
 
     def days(self) -> models.QuerySet[UsageDay]:
         """The same, summed."""

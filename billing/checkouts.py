@@ -92,10 +92,9 @@ def _take_over(row: Checkout, found: RemoteCheckout, now: datetime) -> None:
     )
     profiles.keep(profile, card, now=now)
     if row.kind == Kind.TOP_UP and found.paid:
-        topups.paid(organization=row.organization_id, found=found, now=now)
-        topups.credited(
+        topups.paid(
             organization=row.organization_id,
-            minor=found.amount,
+            found=found,
             reference=f"checkout-{row.pk}",
             now=now,
         )

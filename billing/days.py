@@ -33,8 +33,10 @@ OF = {
 }
 SUMMED = """
 SELECT organization_id, month, (created_at AT TIME ZONE 'UTC')::date AS day, model, key, project,
-    count(*) AS requests, sum(amount)::bigint AS amount, {units} AS units, {amounts} AS amounts
-FROM public.billing_ledgerentry WHERE kind = 'use' AND {which} GROUP BY 1, 2, 3, 4, 5, 6
+    count(*) FILTER (WHERE kind = 'use') AS requests, sum(amount)::bigint AS amount,
+    {units} AS units, {amounts} AS amounts
+FROM public.billing_ledgerentry WHERE kind IN ('use', 'meter') AND {which}
+GROUP BY 1, 2, 3, 4, 5, 6
 """
 FILL = (
     "INSERT INTO public.billing_usageday"
@@ -44,7 +46,7 @@ _ONE = "organization_id = %(organization)s AND month = %(month)s"
 
 
 class UsageDay(models.Model):
-    """A day's use of a model with a key for a project, of the requests booked to a month."""
+    """A day's use of a model with a key for a project, of what was booked to a month."""
 
     organization = models.ForeignKey(
         Organization, on_delete=models.PROTECT, related_name="+", db_index=False
@@ -75,17 +77,17 @@ class UsageDay(models.Model):
 
 Group = tuple[int, date, str, str, str]
 """Organization, month, model, key, project."""
-Part = tuple[int, Mapping[str, int], Mapping[str, int]]
-"""An amount, and units and amounts by meter."""
+Part = tuple[int, int, Mapping[str, int], Mapping[str, int]]
+"""How many requests, an amount, and units and amounts by meter."""
 
 
 def add(parts: Iterable[tuple[Group, Part]], *, now: datetime) -> None:
     """Count rows that were just written, in the transaction that wrote them."""
     sums: dict[Group, list[int]] = {}
     meters: dict[Group, tuple[dict[str, int], dict[str, int]]] = {}
-    for group, (amount, units, amounts) in parts:
+    for group, (requests, amount, units, amounts) in parts:
         total = sums.setdefault(group, [0, 0])
-        total[:] = [total[0] + 1, total[1] + amount]
+        total[:] = [total[0] + requests, total[1] + amount]
         for into, more in zip(meters.setdefault(group, ({}, {})), (units, amounts), strict=True):
             for meter, number in more.items():
                 into[meter] = into.get(meter, 0) + number

@@ -10,7 +10,7 @@ import structlog
 from django.conf import settings
 from django.db import transaction
 
-from billing import gateway, mails
+from billing import gateway, mails, topups
 from billing.invoicing import shown
 from billing.receivables import Payment
 from tenants import organizations
@@ -30,8 +30,12 @@ def note(identifier: str, *, now: datetime) -> None:
         payment = payments.filter(reference=intent).first()
         if payment is None:
             return
-        payment.status = _OUTCOMES.get(status, Payment.Status.DISPUTED)
+        before, payment.status = payment.status, _OUTCOMES.get(status, Payment.Status.DISPUTED)
         payment.save(update_fields=["status"])
+        if payment.status != before:
+            owed = topups.follow(payment, now=now)
+            if owed:
+                log.error("credit of a lost payment is owed", payment=payment.pk, nanos=owed)
         log.error("a payment is disputed", payment=payment.pk, status=payment.status)
         if payment.status == Payment.Status.DISPUTED:
             _write(payment, f"dispute-{identifier}", "disputed", now)

@@ -45,7 +45,7 @@ def handle(event: str, *, now: datetime) -> bool:
     try:
         _follow(row.kind, orjson.loads(row.body)["data"]["object"], now)
     except Exception as error:
-        log.exception("an event could not be handled", event=event, kind=row.kind)
+        log.exception("an event could not be handled", identifier=event, kind=row.kind)
         pause = now + timedelta(minutes=2 ** min(row.tries, 10))
         rows.update(error=str(error)[:500], leased_until=pause)
         return False

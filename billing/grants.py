@@ -13,8 +13,9 @@ from django.db.models import F, Q, Sum
 from billing import credit
 from billing.allowances import Grant, GrantUse
 from billing.days import UsageDay
-from billing.models import LedgerEntry
+from billing.models import LedgerEntry, Period
 from kit.errors import Invalid
+from kit.ids import named_id
 
 _USABLE = """
 SELECT id, organization_id, remaining, expires_at FROM public.billing_grant
@@ -144,6 +145,53 @@ def give_back(*, organization: int, month: date, row: UUID) -> None:
             grant.remaining += part
             grant.save(update_fields=["remaining"])
             excess -= part
+
+
+def halt(grant: int, *, now: datetime) -> None:
+    """It pays for no request from now on, until `resume`; the counters learn of it."""
+    _end(grant, now)
+
+
+def resume(grant: int) -> None:
+    """It pays again, without an end, as what was paid for does."""
+    _end(grant, None)
+
+
+def take_back(grant: int, *, now: datetime) -> int:
+    """It was not paid for after all: halted, and what it paid in open months is owed again.
+
+    The nanos that are owed for it now. What it paid in closed months stands on their invoices.
+    """
+    with transaction.atomic():
+        row = Grant.objects.across_organizations().select_for_update().get(pk=grant)
+        closed = Period.objects.for_org(row.organization_id).exclude(closed_at=None)
+        uses = GrantUse.objects.for_org(row.organization_id).filter(grant=row)
+        uses = uses.exclude(month__in=closed.values("month")).order_by("month")
+        owed = list(uses.values_list("month").annotate(Sum("amount")).filter(amount__sum__gt=0))
+        GrantUse.objects.bulk_create(
+            GrantUse(
+                grant=row,
+                organization_id=row.organization_id,
+                request=named_id(now, f"grant/{grant}/taken-back/{month}"),
+                month=month,
+                amount=-paid,
+            )
+            for month, paid in owed
+        )
+        row.remaining += sum(paid for _, paid in owed)
+        row.save(update_fields=["remaining"])
+        _end(grant, now)
+    return sum(int(paid) for _, paid in owed)
+
+
+def _end(grant: int, at: datetime | None) -> None:
+    """The grant's own end, or an earlier one."""
+    with transaction.atomic():
+        row = Grant.objects.across_organizations().select_for_update().get(pk=grant)
+        if at is None or row.expires_at is None or row.expires_at > at:
+            row.expires_at = at
+            row.save(update_fields=["expires_at"])
+            credit.renew_on_commit(row.organization_id)
 
 
 def left(organization: int, *, now: datetime) -> int:

@@ -189,7 +189,7 @@ def _require_open(period: Period) -> None:
 def _trust(organization: int, month: date) -> None:
     """The days' sums come to what the ledger does; where they don't they are summed anew."""
     rows = LedgerEntry.objects.for_org(organization).filter(month=month)
-    extras = rows.exclude(kind=LedgerEntry.Kind.USE).aggregate(sum=Sum("amount", default=0))["sum"]
+    extras = rows.exclude(kind__in=LedgerEntry.USED).aggregate(sum=Sum("amount", default=0))["sum"]
     exact = int(rows.aggregate(sum=Sum("amount", default=0))["sum"]) - int(extras)
     used = UsageDay.objects.for_org(organization).filter(month=month)
     if exact != int(used.aggregate(sum=Sum("amount", default=0))["sum"]):

@@ -53,6 +53,7 @@ SELECT request, credit_epoch, month, state FROM public.billing_ledgerentry WHERE
 
 Kind = LedgerEntry.Kind
 _METERS = {True: set(map(str, Meter)), False: {*map(str, Meter), *map(str, Fee)}}
+_USED = LedgerEntry.USED
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +83,7 @@ class Entry:
     def __post_init__(self) -> None:
         if sum(self.amounts.values()) != self.amount:
             raise ValueError(f"{self.request}: {self.amounts} do not add up to {self.amount}.")
-        if not set(self.amounts) <= set(self.units) <= _METERS[self.kind == Kind.USE]:
+        if not set(self.amounts) <= set(self.units) <= _METERS[self.kind in _USED]:
             raise ValueError(f"{self.request}: {self.units} and {self.amounts} don't fit meters.")
         if State(self.state) is State.FAILED and self.amount:
             raise ValueError(f"{self.request}: a failed request costs nothing, not {self.amount}.")
@@ -132,7 +133,7 @@ def book(
     uses = [
         each
         for each in {entry.request: entry for entry in entries}.values()
-        if each.request in written and each.kind == Kind.USE
+        if each.request in written and each.kind in _USED
     ]
     days.add((_part(each, months[each.organization]) for each in uses), now=now)
     grants.consume(
@@ -148,7 +149,8 @@ def book(
 
 def _part(entry: Entry, month: date) -> tuple[days.Group, days.Part]:
     group = (entry.organization, month, entry.model, entry.key, entry.project)
-    return group, (entry.amount, entry.units, entry.amounts)
+    requests = int(entry.kind == Kind.USE)
+    return group, (requests, entry.amount, entry.units, entry.amounts)
 
 
 def _covered(
@@ -269,6 +271,11 @@ def _earlier(requests: Iterable[UUID]) -> dict[UUID, Booked]:
     with connection.cursor() as cursor:
         cursor.execute(_EARLIER, [sought])
         return {request: Booked(*where) for request, *where in cursor.fetchall()}
+
+
+def standing(requests: Iterable[UUID]) -> set[UUID]:
+    """Which of them have their row already."""
+    return set(_earlier(requests))
 
 
 def make_partitions(now: datetime) -> list[str]:

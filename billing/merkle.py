@@ -6,8 +6,9 @@ Standard library alone: copy this file anywhere. Download the proof, take the ro
 
 The first line of the file says what the invoice says; every other line is a row of the ledger, as
 hashed. Checked are the root, that each row's parts are its amount, that the rows' amounts are the
-invoice's exact sum, and that no request is charged twice. With --one the file is the proof of a
-single request, and its path is followed to the root.
+invoice's exact sum and, less what grants have paid and rounded once, its net total, and that no
+request is charged twice. With --one the file is the proof of a single request, and its path is
+followed to the root.
 """
 
 import argparse
@@ -15,8 +16,11 @@ import json
 import sys
 from collections.abc import Iterable, Sequence
 from hashlib import sha256
+from itertools import islice
 from pathlib import Path
 from typing import Any
+
+_TOGETHER = 1 << 10
 
 
 class Disproved(Exception):
@@ -40,18 +44,35 @@ def root(leaves: Iterable[bytes]) -> bytes:
     number.
     """
     whole: list[tuple[int, bytes]] = []
-    for each in leaves:
-        size, hashed = 1, each
-        while whole and whole[-1][0] == size:
-            hashed = node(whole.pop()[1], hashed)
-            size *= 2
-        whole.append((size, hashed))
+    waiting = iter(leaves)
+    while some := list(islice(waiting, _TOGETHER)):
+        if len(some) == _TOGETHER:
+            _join(whole, _TOGETHER, _reduced(some))
+        else:
+            for each in some:
+                _join(whole, 1, each)
     if not whole:
         return sha256(b"").digest()
     hashed = whole.pop()[1]
     while whole:
         hashed = node(whole.pop()[1], hashed)
     return hashed
+
+
+def _join(whole: list[tuple[int, bytes]], size: int, hashed: bytes) -> None:
+    """Put a subtree behind complete ones, which are never smaller."""
+    while whole and whole[-1][0] == size:
+        hashed = node(whole.pop()[1], hashed)
+        size *= 2
+    whole.append((size, hashed))
+
+
+def _reduced(level: list[bytes]) -> bytes:
+    """The root over a power of two of hashes, level by level: quicker than one by one."""
+    while len(level) > 1:
+        pairs = zip(level[::2], level[1::2], strict=True)
+        level = [sha256(b"\x01" + left + right).digest() for left, right in pairs]
+    return level[0]
 
 
 def path(leaves: Sequence[bytes], index: int) -> list[bytes]:
@@ -102,7 +123,16 @@ def check(lines: Sequence[bytes], expected: str) -> dict[str, Any]:
             f"{len(rows)} rows come to {total} nanos; the invoice says {head['rows']} rows and "
             f"{head['exact_nanos']} nanos."
         )
+    if (net := _net(head)) != head["net_minor"]:
+        raise Disproved(f"The rows come to {net} net; the invoice charges {head['net_minor']}.")
     return dict(head)
+
+
+def _net(head: dict[str, Any]) -> int:
+    """What is left after grants, in the currency's smallest unit, rounded half to even once."""
+    unit = 10 ** (9 - head["minor_exponent"])
+    whole, rest = divmod(head["exact_nanos"] - head["granted_nanos"], unit)
+    return int(whole + (rest * 2 > unit or (rest * 2 == unit and whole % 2)))
 
 
 def check_one(proof: dict[str, Any], expected: str) -> dict[str, Any]:

@@ -9,6 +9,9 @@ from billing.models import Invoice
 from billing.receivables import Collection, Payment, PaymentProfile
 from billing.remote import Rejected, RemoteInvoice
 
+_MOST_ITEMS = 240
+"""Of our lines; tax and rounding come on top."""
+_OTHERS = "line-others"
 _TAX = "tax"
 _ROUNDING = "rounding"
 
@@ -103,8 +106,19 @@ def _left_behind(row: Collection, customer: str) -> RemoteInvoice | None:
 
 
 def _lines(document: Invoice) -> list[tuple[str, int, str]]:
-    """Names, minor units and descriptions that sum to what is charged."""
-    lines = [(f"line-{line.pk}", line.minor, described(line)) for line in document.lines.all()]
+    """Names, minor units and descriptions that sum to what is charged.
+
+    An invoice there has at most 250 items: of a longer one the smallest amounts share an item.
+    """
+    ranked = sorted(document.lines.all(), key=lambda line: (-abs(line.minor), line.pk))
+    named, others = ranked, ranked[:0]
+    if len(ranked) > _MOST_ITEMS:
+        named, others = ranked[: _MOST_ITEMS - 1], ranked[_MOST_ITEMS - 1 :]
+    named.sort(key=lambda line: line.pk)
+    lines = [(f"line-{line.pk}", line.minor, described(line)) for line in named]
+    if others:
+        rest = sum(line.minor for line in others)
+        lines.append((_OTHERS, rest, f"{len(others)} more lines of {document}"))
     if document.tax_minor:
         lines.append((_TAX, document.tax_minor, document.tax_name))
     rounded = _due(document) - document.due_minor

@@ -8,11 +8,13 @@ from django.utils import timezone
 from billing.prices import CURRENCY as CURRENCY
 from billing.prices import IN_BATCHES as IN_BATCHES
 from billing.prices import LARGEST as LARGEST
+from billing.prices import PART_OF as PART_OF
 from billing.prices import READ as READ
 from billing.prices import WRITTEN as WRITTEN
 from billing.prices import Fee as Fee
 from billing.prices import Meter as Meter
 from billing.prices import PriceVersion as PriceVersion
+from billing.prices import apart as apart
 from billing.prices import tokens as tokens
 from kit import money
 from tenants.models import Organization
@@ -83,9 +85,10 @@ class LedgerEntry(models.Model):
     """
 
     class Kind(models.TextChoices):
-        """What wrote it: a request, or `billing.adjustments`."""
+        """What wrote it: a request, `billing.metering`, or `billing.adjustments`."""
 
         USE = "use"
+        METER = "meter"
         TIER = "tier"
         MINIMUM = "minimum"
         PLAN = "plan"
@@ -113,6 +116,9 @@ class LedgerEntry(models.Model):
     )
     credit_epoch = models.BigIntegerField()
     created_at = models.DateTimeField(default=timezone.now)
+
+    USED = (Kind.USE, Kind.METER)
+    """What counts as use; the others are charged beside it."""
 
     objects = OwnedQuerySet["LedgerEntry"].as_manager()
 

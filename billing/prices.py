@@ -27,6 +27,9 @@ class Meter(StrEnum):
     BATCH_OUTPUT_TOKENS = "batch_output_tokens"
     BATCH_EMBEDDING_TOKENS = "batch_embedding_tokens"
     RESPONSE_CACHE_TOKENS = "response_cache_tokens"
+    CACHED_INPUT_TOKENS = "cached_input_tokens"
+    REASONING_TOKENS = "reasoning_tokens"
+    STORAGE_BYTE_HOURS = "storage_byte_hours"
 
 
 IN_BATCHES = "batch_"
@@ -36,10 +39,30 @@ READ = (
     Meter.EMBEDDING_TOKENS,
     Meter.BATCH_INPUT_TOKENS,
     Meter.BATCH_EMBEDDING_TOKENS,
+    Meter.CACHED_INPUT_TOKENS,
 )
 """What counts the tokens that models read."""
-WRITTEN = (Meter.OUTPUT_TOKENS, Meter.BATCH_OUTPUT_TOKENS)
+WRITTEN = (Meter.OUTPUT_TOKENS, Meter.BATCH_OUTPUT_TOKENS, Meter.REASONING_TOKENS)
 """What counts those that they wrote."""
+
+
+PART_OF = {
+    Meter.CACHED_INPUT_TOKENS: Meter.INPUT_TOKENS,
+    Meter.REASONING_TOKENS: Meter.OUTPUT_TOKENS,
+}
+"""Tokens that a request reads or writes and that may be priced lower, and what they are else."""
+
+
+def apart(units: Mapping[str, int], parts: Mapping[Meter, int]) -> dict[str, int]:
+    """Units with their parts as meters of their own: so many less of the whole.
+
+    Where the whole is not counted, as in batches, whose tokens cost less already, there are none.
+    """
+    found = dict(units)
+    for part, count in parts.items():
+        if count and (whole := PART_OF[part].value) in found:
+            found |= {whole: found[whole] - count, part.value: count}
+    return found
 
 
 def tokens(units: Mapping[str, int], *meters: Meter) -> int:
@@ -132,4 +155,8 @@ def rates_problem(rates: object) -> str:
             return f"{meter!r} is no meter; there are {', '.join(Meter)}."
         if type(nanos) is not int or not 0 <= nanos <= LARGEST:
             return f"{meter}: {nanos!r} is no whole number of nanos from 0 to {LARGEST}."
+    for part, whole in PART_OF.items():
+        if rates.get(part, 0) > rates.get(whole, 0):
+            most = rates.get(whole, 0)
+            return f"{part}: {rates[part]} is more than {whole}'s {most}, which is held for it."
     return ""

@@ -7,7 +7,7 @@ from datetime import datetime
 from django.utils import timezone
 
 from billing import tiers
-from billing.models import IN_BATCHES, Meter, PriceVersion
+from billing.models import IN_BATCHES, PART_OF, Meter, PriceVersion
 from billing.tiers import Tiers
 from kit import money
 from kit.errors import Unavailable
@@ -93,20 +93,33 @@ def charge(price: Price, units: Mapping[str, int], *, free: bool = False) -> Cha
     """What `units` by meter cost: each meter is rounded half to even, to the nano.
 
     A meter that the price list leaves out costs nothing, but one of batches as much as outside
-    them; everything costs nothing if `free`. Raises
-    ValueError on a meter that doesn't exist and on negative units.
+    them, and a part (`PART_OF`) as much as the whole; everything costs nothing if `free`. A part
+    and its whole are rounded together, so that however a request is split, it never costs more
+    than was held for it. Raises ValueError on a meter that doesn't exist and on negative units.
     """
-    amounts = {}
+    amounts: dict[str, int] = {}
     for meter, count in units.items():
         if count < 0:
             raise ValueError(f"{meter}: {count} units were used; there can't be less than none.")
         rate = 0 if free else _rate(price, meter)
         amounts[Meter(meter).value] = money.amount(count, rate)
+    for part, whole in PART_OF.items():
+        if part in units and whole in units and not free:
+            both = sum(units[meter] * _rate(price, meter) for meter in (part, whole))
+            amounts[whole.value] = money.of_millionths(both) - amounts[part.value]
     return Charge(price.currency, sum(amounts.values()), amounts)
 
 
 def _rate(price: Price, meter: str) -> int:
-    return price.rates.get(meter, price.rates.get(meter.removeprefix(IN_BATCHES), 0))
+    if meter in price.rates:
+        return price.rates[meter]
+    whole = PART_OF.get(Meter(meter), meter.removeprefix(IN_BATCHES))
+    return price.rates.get(whole, 0)
+
+
+def counts_as(price: Price, meter: str) -> str:
+    """By which meter's tiers a meter counts: a part that has no price of its own is the whole's."""
+    return meter if meter in price.rates else PART_OF.get(Meter(meter), Meter(meter)).value
 
 
 def most(price: Price, **units: int) -> int:

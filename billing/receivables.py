@@ -101,6 +101,14 @@ class Payment(models.Model):
     status = models.CharField(max_length=9, choices=Status.choices, default=Status.PENDING)
     reference = models.CharField(max_length=64, null=True, blank=True, unique=True)
     failure = models.CharField(max_length=300, blank=True)
+    grant = models.ForeignKey(
+        "billing.Grant",
+        on_delete=models.PROTECT,
+        null=True,
+        blank=True,
+        related_name="payments",
+        help_text="The credit that it bought.",
+    )
     created_at = models.DateTimeField()
     settled_at = models.DateTimeField(null=True, blank=True)
 

@@ -16,7 +16,6 @@ from kit.errors import Invalid
 Lists = Mapping[str, Mapping[str, Any]]
 """By model: nanos for a million units by meter, and under `tiers` what a month comes to."""
 _TIERS = "tiers"
-_USE = LedgerEntry.Kind.USE
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +52,14 @@ def rerate(*, organization: int, month: date, lists: Lists | None = None) -> lis
         _add(totals[row["model"], row["currency"]], 1, now != row["amount"], row["amount"], now)
         if price is None or _is_free(row):
             continue
-        for meter, nanos in amounts.items():
+        for name, nanos in amounts.items():
+            meter = pricing.counts_as(price, name)
             _, units, sum_of = uses[row["model"], row["currency"], meter].get(
                 price.version, (None, 0, 0)
             )
             uses[row["model"], row["currency"], meter][price.version] = (
                 price.tiers.get(meter),
-                units + row["units"][meter],
+                units + row["units"][name],
                 sum_of + nanos,
             )
     booked = _booked_tiers(organization, month)
@@ -105,7 +105,7 @@ def _booked_tiers(organization: int, month: date) -> dict[tuple[str, str], int]:
 
 def _rows(organization: int, month: date) -> Iterator[dict[str, Any]]:
     columns = ("model", "currency", "state", "units", "amount", "amounts", "price_version_id")
-    rows = LedgerEntry.objects.for_org(organization).filter(month=month, kind=_USE)
+    rows = LedgerEntry.objects.for_org(organization).filter(month=month, kind__in=LedgerEntry.USED)
     yield from rows.values(*columns).iterator(chunk_size=2_000)
 
 

@@ -51,21 +51,21 @@ def of(*, organization: int, now: datetime) -> Standing:
     account = _account(organization)
     month = month_of(now)
     counters = credit.counters(organization)
-    spent = summary(organization, month).amount
+    found = summary(organization, month)
     return Standing(
         currency=account.currency,
         limit=account.credit_limit,
         owed=credit.owed(organization),
         held=counters.reserved if counters else 0,
         month=month,
-        spent=spent,
-        forecast=forecast(spent, month=month, now=now),
+        spent=found.amount,
+        forecast=forecast(found.used, month=month, now=now) + found.amount - found.used,
         prepaid=grants.left(organization, now=now),
     )
 
 
 def forecast(spent: int, *, month: date, now: datetime) -> int:
-    """What a month comes to if the rest of it is like what has passed, in nanos."""
+    """What a month's use comes to if the rest is like what has passed, in nanos; fees are known."""
     first, after = (datetime.combine(each, time(), UTC) for each in (month, month_after(month)))
     passed = max(timedelta(seconds=1), min(now, after) - first)
     return spent * ((after - first) // timedelta(seconds=1)) // (passed // timedelta(seconds=1))

@@ -9,6 +9,7 @@ from django.utils import timezone
 from billing import (
     alerts,
     checkouts,
+    closing,
     collecting,
     events,
     ledger,
@@ -16,9 +17,6 @@ from billing import (
     subscriptions,
     topups,
 )
-from billing.invoicing import MonthClosed, close_month
-from billing.models import Account
-from billing.months import month_before, month_of
 
 log = structlog.get_logger()
 
@@ -31,20 +29,10 @@ def make_partitions() -> list[str]:
 
 @shared_task(name="billing.close_months")
 def close_months() -> int:
-    """Close the last month that ended for everyone who still has it open; how many that were."""
-    now, closed = timezone.now(), 0
-    month = month_before(month_of(now))
-    accounts = Account.objects.across_organizations().order_by("organization_id")
-    for organization in accounts.values_list("organization_id", flat=True):
-        try:
-            close_month(organization=organization, month=month, now=now)
-        except MonthClosed:
-            continue
-        except Exception:
-            log.exception("a month could not be closed", organization=organization, month=month)
-            continue
-        closed += 1
-    return closed
+    """Close every month that has ended and is open still; how many that were."""
+    now = timezone.now()
+    done = closing.close_all(closing.due(now=now), now=now)
+    return sum(each.invoice is not None for each in done)
 
 
 @shared_task(name="billing.collect", ignore_result=True)

@@ -7,6 +7,7 @@ from billing.api.budgets import BudgetById, Budgets
 from billing.api.invoices import InvoiceCsv, InvoicePdf, InvoiceProof, Invoices, OneInvoice
 from billing.api.payments import Checkouts, OneCheckout, StripeEvents
 from billing.api.subscription import OneSubscription, Plans, SubscriptionQuote
+from billing.api.topups import AutoTopUps
 from billing.views.billing import (
     Billing,
     Document,
@@ -42,6 +43,7 @@ urlpatterns = [
     path("plans", Plans.as_view()),
     path("billing/subscription", OneSubscription.as_view()),
     path("billing/subscription/quote", SubscriptionQuote.as_view()),
+    path("billing/auto-top-up", AutoTopUps.as_view()),
     path("billing", BillingStanding.as_view()),
     path("prices", PriceList.as_view()),
     path("invoices", Invoices.as_view()),

@@ -89,7 +89,7 @@ def summary(organization: int, month: date) -> Summary:
     parts = tuple(_use(row) for row in cast(Iterable[dict[str, Any]], used))
     currency = Account.objects.for_org(organization).values_list("currency", flat=True).first()
     rows = LedgerEntry.objects.for_org(organization).filter(month=month)
-    others = rows.exclude(kind=Kind.USE).order_by("request")
+    others = rows.exclude(kind__in=LedgerEntry.USED).order_by("request")
     extras = tuple(extra for row in others for extra in _extras(row))
     return Summary(organization, month, currency or "", parts, extras)
 

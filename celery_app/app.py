@@ -47,9 +47,9 @@ app.conf.update(
             "schedule": crontab(minute=23),
         },
         "when keys were last used": {"task": "tenants.write_uses", "schedule": 60.0},
-        "close the month that ended": {
+        "close months that have ended": {
             "task": "billing.close_months",
-            "schedule": crontab(day_of_month=1, hour=1, minute=5),
+            "schedule": crontab(minute=5),
         },
         "purge texts": {
             "task": "inference.purge_texts",
@@ -64,6 +64,10 @@ app.conf.update(
         "forget log-ins that are over": {
             "task": "tenants.purge_log_ins",
             "schedule": crontab(hour=2, minute=53),
+        },
+        "meter what is stored": {
+            "task": "inference.meter_storage",
+            "schedule": crontab(minute=2),
         },
         "purge files": {"task": "inference.purge_files", "schedule": crontab(minute=37)},
         "purge dead letters": {

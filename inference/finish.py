@@ -15,7 +15,7 @@ from django.db import connection, transaction
 
 from billing import credit, ledger, pricing
 from billing.ledger import Booked
-from billing.models import Meter, State
+from billing.models import Meter, State, apart
 from billing.pricing import Charge
 from inference import history, journal, metrics, responses, stream, texts, undelivered
 from inference.jobs import SEALED, Job, TurnedAway
@@ -46,6 +46,7 @@ class Sealed:
     prompt_tokens: int
     cached_tokens: int
     completion_tokens: int
+    reasoning_tokens: int
     attempts: int
     created_at: datetime
     started_at: datetime | None
@@ -71,7 +72,13 @@ class Sealed:
         """What was used, by meter."""
         if self.cache:
             return {Meter.RESPONSE_CACHE_TOKENS.value: self.prompt_tokens + self.completion_tokens}
-        return self.job.units(read=self.prompt_tokens, written=self.completion_tokens)
+        return apart(
+            self.job.units(read=self.prompt_tokens, written=self.completion_tokens),
+            {
+                Meter.CACHED_INPUT_TOKENS: min(self.cached_tokens, self.prompt_tokens),
+                Meter.REASONING_TOKENS: self.reasoning_tokens,
+            },
+        )
 
     @property
     def is_free(self) -> bool:
@@ -232,6 +239,7 @@ def _sealed(fields: dict[bytes, bytes]) -> Sealed | None:
         prompt_tokens=int(fields.get(b"prompt_tokens", job.input_tokens if started else 0)),
         cached_tokens=int(fields.get(b"cached_tokens", 0)),
         completion_tokens=int(fields[b"position"]),
+        reasoning_tokens=min(int(fields.get(b"reasoning_tokens", 0)), int(fields[b"position"])),
         attempts=int(fields[b"attempt"]),
         created_at=_moment(fields[b"created"]),
         started_at=_moment(fields[b"started"]) if started else None,
@@ -286,6 +294,7 @@ def _row(each: Sealed, charge: Charge) -> history.Row:
         prompt_tokens=each.prompt_tokens,
         cached_tokens=each.cached_tokens,
         completion_tokens=each.completion_tokens,
+        reasoning_tokens=each.reasoning_tokens,
         amount=charge.amount,
         currency=charge.currency,
         attempts=each.attempts,
@@ -309,6 +318,8 @@ def _happened(each: Sealed, charge: Charge) -> Happened:
         "model": job.model,
         "prompt_tokens": each.prompt_tokens,
         "completion_tokens": each.completion_tokens,
+        "cached_tokens": each.cached_tokens,
+        "reasoning_tokens": each.reasoning_tokens,
         "amount_nanos": charge.amount,
         "currency": charge.currency,
         "label": job.label,
@@ -345,6 +356,7 @@ def _ended(each: Sealed, charge: Charge) -> Ended:
         currency=charge.currency,
         error=each.error,
         cache=each.cache,
+        reasoning_tokens=each.reasoning_tokens,
     )
 
 

@@ -41,8 +41,9 @@ class Row:
     started_at: datetime | None
     first_token_at: datetime | None
     finished_at: datetime
-    project: str
-    cache: str
+    project: str = ""
+    cache: str = ""
+    reasoning_tokens: int = 0
 
 
 _COLUMNS = tuple(field.name for field in fields(Row))

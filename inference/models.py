@@ -28,6 +28,7 @@ class Request(models.Model):
     prompt_tokens = models.PositiveIntegerField()
     cached_tokens = models.PositiveIntegerField(default=0)
     completion_tokens = models.PositiveIntegerField()
+    reasoning_tokens = models.PositiveIntegerField(default=0, db_default=0)
     amount = models.BigIntegerField(help_text="Nanos, as in the ledger.")
     currency = models.CharField(max_length=3)
     attempts = models.PositiveSmallIntegerField()

@@ -64,6 +64,7 @@ class Ended:
     currency: str
     error: str
     cache: str = ""
+    reasoning_tokens: int = 0
 
     @property
     def total_tokens(self) -> int:
@@ -107,6 +108,7 @@ def end(pipe: Any, *, request: UUID, event: Ended) -> None:
         "amount": event.amount,
         "currency": event.currency,
         "error": event.error,
+        "reasoning_tokens": event.reasoning_tokens,
     }
     payload = orjson.dumps(said | ({"cache": event.cache} if event.cache else {}))
     keys = [f"job:{request}", f"stream:{request}", SEALED]
@@ -218,11 +220,12 @@ def _spelled(of: Delta | Piece) -> dict[str, Any]:
 
 def _seal(outcome: Outcome | None) -> list[Argument]:
     if outcome is None:
-        return ["", "", 0, 0, ""]
+        return ["", "", 0, 0, "", 0]
     return [
         outcome.reason.value,
         outcome.error,
         outcome.prompt_tokens,
         outcome.cached_tokens,
         outcome.cache,
+        outcome.reasoning_tokens,
     ]

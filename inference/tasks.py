@@ -8,6 +8,7 @@ from celery import shared_task
 from django.db import DatabaseError
 from django.utils import timezone
 
+from billing import metering
 from inference import responses, texts
 from inference.announce import RUN
 from inference.batches import files
@@ -59,6 +60,14 @@ def run_batches(**_: Any) -> None:
 def purge_files(**_: Any) -> int:
     """Delete files that are kept no more; how many."""
     return files.purge(now=timezone.now())
+
+
+@shared_task(name="inference.meter_storage", ignore_result=True)
+def meter_storage(**_: Any) -> int:
+    """Book what lay stored as the last hour ended; how many organizations' that were."""
+    now = timezone.now()
+    hour = metering.hour_of(now)
+    return metering.book_storage(files.stored(at=hour + metering.HOUR), hour=hour, now=now)
 
 
 def _is_draining() -> bool:

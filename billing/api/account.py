@@ -1,4 +1,4 @@
-"""GET /api/v1/billing: credit, what is owed, what the month comes to. GET /api/v1/prices."""
+"""GET /api/v1/billing: plan, credit, budgets, what the month comes to. GET /api/v1/prices."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -8,9 +8,11 @@ from django.utils import timezone
 from drf_spectacular.utils import extend_schema
 from pydantic import BaseModel, Field
 
-from billing import standing
+from billing import budgets, standing, subscriptions
+from billing.api import subscription
 from billing.api.access import BillingEndpoint
-from billing.standing import Offered, Standing
+from billing.api.budgets import OneBudget, as_budget
+from billing.standing import Offered
 from billing.tiers import Tiers
 from kit.edge import Json
 from kit.money import decimal
@@ -29,7 +31,11 @@ class Billing(BaseModel):
     left: str = Field(description="What can be spent now: limit and prepaid, less owed, less held.")
     month: str = Field(examples=["2026-11"])
     spent: str = Field(description="What the running month has come to.")
-    forecast: str = Field(description="What the month will come to if it goes on like this.")
+    forecast: str = Field(
+        description="What the month will come to if its use goes on like this, with its fees."
+    )
+    plan: subscription.Standing
+    budgets: list[OneBudget] = Field(description="And what the month has spent of each.")
 
 
 class PriceStep(BaseModel):
@@ -65,16 +71,20 @@ class Prices(BaseModel):
 
 
 class BillingStanding(BillingEndpoint):
-    """Credit, what is owed, and the running month."""
+    """The plan, credit, what is owed, budgets, and the running month."""
 
     @extend_schema(
-        operation_id="billing", tags=["Usage"], summary="Credit and spending", responses=Billing
+        operation_id="billing",
+        tags=["Usage"],
+        summary="Plan, credit, budgets and spending",
+        responses=Billing,
     )
     async def get(self, request: HttpRequest) -> HttpResponseBase:
         """Of the caller's organization."""
         now = timezone.now()
-        found = await in_thread(lambda: standing.of(organization=self.caller.organization, now=now))
-        return Json(_billing(self.caller.slug, found).model_dump())
+        slug, organization = self.caller.slug, self.caller.organization
+        found = await in_thread(lambda: _billing(slug, organization, now))
+        return Json(found.model_dump())
 
 
 class PriceList(BillingEndpoint):
@@ -91,7 +101,8 @@ class PriceList(BillingEndpoint):
         return Json(Prices(data=[_price(each) for each in mine]).model_dump())
 
 
-def _billing(slug: str, found: Standing) -> Billing:
+def _billing(slug: str, organization: int, now: datetime) -> Billing:
+    found = standing.of(organization=organization, now=now)
     return Billing(
         organization=slug,
         currency=found.currency,
@@ -103,6 +114,8 @@ def _billing(slug: str, found: Standing) -> Billing:
         month=f"{found.month:%Y-%m}",
         spent=decimal(found.spent),
         forecast=decimal(found.forecast),
+        plan=subscription.as_standing(subscriptions.current(organization)),
+        budgets=[as_budget(each) for each in budgets.listed(organization=organization, now=now)],
     )
 
 

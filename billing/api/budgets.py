@@ -74,7 +74,7 @@ class Budgets(AccountEndpoint):
         """With what is spent of each."""
         now, organization = timezone.now(), self.caller.organization
         found = await in_thread(lambda: budgets.listed(organization=organization, now=now))
-        return Json(BudgetList(data=[_one(each) for each in found]).model_dump())
+        return Json(BudgetList(data=[as_budget(each) for each in found]).model_dump())
 
     @extend_schema(
         operation_id="create_budget",
@@ -97,7 +97,7 @@ class Budgets(AccountEndpoint):
                 by=self.actor,
             )
         )
-        return Json(_one(made).model_dump(), status=201)
+        return Json(as_budget(made).model_dump(), status=201)
 
 
 class BudgetById(AccountEndpoint):
@@ -123,7 +123,7 @@ class BudgetById(AccountEndpoint):
                 by=self.actor,
             )
         )
-        return Json(_one(made).model_dump())
+        return Json(as_budget(made).model_dump())
 
     @extend_schema(
         operation_id="delete_budget",
@@ -142,7 +142,8 @@ class BudgetById(AccountEndpoint):
         return HttpResponse(status=204)
 
 
-def _one(each: Set) -> OneBudget:
+def as_budget(each: Set) -> OneBudget:
+    """As the API says it."""
     return OneBudget(
         id=each.id,
         scope=each.scope,

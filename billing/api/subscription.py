@@ -103,7 +103,7 @@ class OneSubscription(AccountEndpoint):
     async def get(self, request: HttpRequest) -> HttpResponseBase:
         """And what comes next."""
         found = await in_thread(lambda: subscriptions.current(self.caller.organization))
-        return Json(_standing(found).model_dump())
+        return Json(as_standing(found).model_dump())
 
     @extend_schema(
         operation_id="choose_plan",
@@ -131,7 +131,7 @@ class OneSubscription(AccountEndpoint):
                 now=now,
                 by=self.actor,
             )
-            return _standing(subscriptions.current(self.caller.organization))
+            return as_standing(subscriptions.current(self.caller.organization))
 
         return Json((await in_thread(choose)).model_dump())
 
@@ -148,7 +148,7 @@ class OneSubscription(AccountEndpoint):
         def cancel() -> Standing:
             organization = self.caller.organization
             subscriptions.cancel(organization=organization, now=now, by=self.actor)
-            return _standing(subscriptions.current(organization))
+            return as_standing(subscriptions.current(organization))
 
         return Json((await in_thread(cancel)).model_dump())
 
@@ -192,7 +192,8 @@ def _offered(each: PlanTerms) -> OfferedPlan:
     )
 
 
-def _standing(found: Subscription | None) -> Standing:
+def as_standing(found: Subscription | None) -> Standing:
+    """As the API says it."""
     if found is None:
         return Standing(
             plan=None,

@@ -147,6 +147,7 @@ def bill(ended: Ended) -> dict[str, Any]:
             "prompt_tokens": ended.prompt_tokens,
             "cached_tokens": ended.cached_tokens,
             "completion_tokens": ended.completion_tokens,
+            "reasoning_tokens": ended.reasoning_tokens,
             "total_tokens": ended.total_tokens,
         },
         "cost": cost(ended.amount, ended.currency),

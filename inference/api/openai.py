@@ -63,7 +63,7 @@ def usage(ended: Ended) -> dict[str, Any]:
         "total_tokens": ended.total_tokens,
         "prompt_tokens_details": {"cached_tokens": ended.cached_tokens, "audio_tokens": 0},
         "completion_tokens_details": {
-            "reasoning_tokens": 0,
+            "reasoning_tokens": ended.reasoning_tokens,
             "audio_tokens": 0,
             "accepted_prediction_tokens": 0,
             "rejected_prediction_tokens": 0,

@@ -121,6 +121,13 @@ def delete(organization: int, identifier: str) -> StoredFile:
     return found
 
 
+def stored(*, at: datetime) -> dict[int, int]:
+    """The bytes of the files that each organization had then and has still, by its primary key."""
+    rows = StoredFile.objects.across_organizations().filter(created_at__lt=at, expires_at__gte=at)
+    sums = rows.order_by().values("organization").annotate(sum=Sum("bytes"))
+    return {row["organization"]: int(row["sum"]) for row in sums if row["sum"]}
+
+
 def purge(*, now: datetime) -> int:
     """Delete what is kept no more, of every organization; how many."""
     purged = 0

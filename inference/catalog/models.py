@@ -7,6 +7,7 @@ from django.core.exceptions import ValidationError
 from django.core.validators import MaxValueValidator, MinValueValidator, RegexValidator
 from django.db import models
 
+from billing.metering import STORAGE
 from tenants.models import Plan
 
 
@@ -112,6 +113,8 @@ class Model(models.Model):
 
     def clean(self) -> None:
         """Raise ValidationError for a base URL that is none, and fall-backs that form a circle."""
+        if self.name == STORAGE:
+            raise ValidationError({"name": "That is what price lists call stored files."})
         if self.remote_url and not is_base_url(self.remote_url):
             wanted = "http:// or https://, a host and a path; no user, query or fragment."
             raise ValidationError({"remote_url": wanted})

@@ -21,7 +21,8 @@ class Outcome:
 
     `completion_tokens` counts every token sampled or replayed: the end-of-text token and those of
     a stop string included, so that it equals the tokens of all deltas of all attempts.
-    `cached_tokens` are the prompt's tokens that needed no computing.
+    `cached_tokens` are the prompt's tokens that needed no computing, `reasoning_tokens` those of
+    the completion in which the model thought (`inference.engine.thought`).
     """
 
     reason: FinishReason
@@ -31,6 +32,7 @@ class Outcome:
     error: str = ""
     cache: str = ""
     """What had the answer, where no model made it."""
+    reasoning_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from inference.engine.odds import Matcher, Odds
 from inference.engine.sampler import Drawn
 from inference.engine.stops import Stops
 from inference.engine.text import Text
+from inference.engine.thought import Thought, prompted
 from inference.engine.work import Work
 
 
@@ -39,6 +40,8 @@ class Sequence:
         self._room = min(work.sampling.max_tokens, text.context - len(work.prompt))
         self._detokenizer = text.stream()
         self._stops = Stops(work.sampling.stop)
+        self._pieces = text.pieces
+        self._thought = Thought(prompted(work.prompt, text.pieces))
         for token in work.emitted:
             if self.end is None:
                 self._accept(token)
@@ -117,6 +120,8 @@ class Sequence:
     def _accept(self, token: int) -> str:
         self.tokens.append(token)
         self.odds.note(token)
+        if token < len(self._pieces):
+            self._thought.push(self._pieces[token])
         if token in self._ends:
             self.end = FinishReason.stop
             return self._stops.flush()
@@ -131,4 +136,11 @@ class Sequence:
     def _outcome(self) -> Outcome | None:
         if self.end is None:
             return None
-        return Outcome(self.end, len(self.work.prompt), self.cached, self.completion, self.error)
+        return Outcome(
+            self.end,
+            len(self.work.prompt),
+            self.cached,
+            self.completion,
+            self.error,
+            reasoning_tokens=self._thought.tokens,
+        )

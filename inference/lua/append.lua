@@ -3,7 +3,8 @@
 -- nothing. What was accepted is also told live to the web processes concerned, a message each.
 -- KEYS leases, sealed
 -- ARGV for each request: rid, attempt, position, tokens, payload to send, the same sealed to keep,
---      reason ("" goes on), error, prompt tokens, cached tokens, what had the answer or ""
+--      reason ("" goes on), error, prompt tokens, cached tokens, what had the answer or "",
+--      reasoning tokens
 -- -> for each request: "ok" | "lost" | the reason for which it is to be cancelled
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -38,7 +39,8 @@ local function append(rid, attempt, position, count, payload, kept, reason, at)
   end
   if reason ~= '' then
     redis.call('HSET', job, 'state', 'sealed', 'reason', reason, 'error', ARGV[at + 7],
-      'prompt_tokens', ARGV[at + 8], 'cached_tokens', ARGV[at + 9], 'sealed', now)
+      'prompt_tokens', ARGV[at + 8], 'cached_tokens', ARGV[at + 9],
+      'reasoning_tokens', ARGV[at + 11], 'sealed', now)
     if ARGV[at + 10] ~= '' and not found[4] then redis.call('HSET', job, 'cache', ARGV[at + 10]) end
     redis.call('HDEL', job, 'sealed_prompt')
     redis.call('ZREM', KEYS[1], rid)
@@ -53,7 +55,7 @@ local function append(rid, attempt, position, count, payload, kept, reason, at)
   return found[4] or 'ok'
 end
 
-for at = 1, #ARGV, 11 do
+for at = 1, #ARGV, 12 do
   table.insert(replies,
     append(ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4], ARGV[at + 5],
       ARGV[at + 6], at))

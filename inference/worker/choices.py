@@ -59,6 +59,7 @@ class Choices:
             prompt_tokens=sum(answers[0].prompt_tokens for answers in prompts),
             cached_tokens=sum(min(end.cached_tokens for end in answers) for answers in prompts),
             completion_tokens=self._position,
+            reasoning_tokens=sum(end.reasoning_tokens for end in ends),
         )
 
 

@@ -65,9 +65,10 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """One event of the stream."""
+    """One event of the stream; `thought` is thinking that its server tells apart."""
 
     text: str = ""
+    thought: str = ""
     finish: str | None = None
     usage: Usage | None = None
 
@@ -237,10 +238,12 @@ def _chunk(data: bytes) -> Chunk:
         if event.get("error"):
             raise RemoteFailed(Kind.broken, "the model's server reported an error")
         choice = next(iter(event.get("choices") or ()), None) or {}
-        text = (choice.get("delta") or {}).get("content") or ""
-        if not isinstance(text, str):
+        delta = choice.get("delta") or {}
+        text = delta.get("content") or ""
+        thought = delta.get("reasoning_content") or delta.get("reasoning") or ""
+        if not isinstance(text, str) or not isinstance(thought, str):
             raise TypeError("content is no text")
-        return Chunk(text, choice.get("finish_reason"), _usage(event.get("usage")))
+        return Chunk(text, thought, choice.get("finish_reason"), _usage(event.get("usage")))
     except (orjson.JSONDecodeError, AttributeError, TypeError, ValueError) as error:
         raise RemoteFailed(Kind.broken, "the model's server sent what is no event") from error
 

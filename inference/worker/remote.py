@@ -158,8 +158,12 @@ class RemoteEngine:
         return tally.end(FinishReason.length if finish == "length" else FinishReason.stop)
 
     async def _read(self, call: Call, tally: Tally) -> str | None:
-        """Publish the answer as it comes; how the server says that it ended."""
-        finish = None
+        """Publish the answer as it comes; how the server says that it ended.
+
+        What a server tells apart as thinking is delivered as a model here delivers it: in front,
+        between think tags; left out where the answer has to be JSON as a whole.
+        """
+        finish, thinks, wants_json = None, False, "response_format" in (call.body or {})
         async for chunk in openai.stream(
             self._client,
             self._remote,
@@ -167,7 +171,13 @@ class RemoteEngine:
             label=call.id,
             retried=lambda kind: metrics.REMOTE_RETRIES.labels(self._name, kind.value).inc(),
         ):
-            if chunk.text and (delta := tally.piece(chunk.text)):
+            thought = "" if wants_json else chunk.thought
+            text = thought if thinks or not thought else f"<think>\n{thought}"
+            thinks = thinks or bool(thought)
+            if chunk.text:
+                text += f"\n</think>\n\n{chunk.text}" if thinks else chunk.text
+                thinks = False
+            if text and (delta := tally.piece(text)):
                 self._publish([delta])
             finish = chunk.finish or finish
             tally.usage = chunk.usage or tally.usage

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from inference.engine import Delta, FinishReason, Outcome, Text
+from inference.engine.thought import Thought
 from inference.worker.openai import Usage
 
 _SLACK_TOKENS, _SLACK_SHARE = 16, 0.1
@@ -30,6 +31,7 @@ class Tally:
         self._prompt_tokens = prompt_tokens
         self._most = most
         self._beyond = ""
+        self._thought = Thought()
         self.completion_tokens = 0
         self.usage: Usage | None = None
 
@@ -40,6 +42,7 @@ class Tally:
         if not tokens:
             self._beyond += text
             return None
+        self._thought.push(text.encode(), len(tokens))
         delta = Delta(self._work, self.completion_tokens, tokens, self._beyond + text)
         self._beyond = ""
         self.completion_tokens += len(tokens)
@@ -54,6 +57,7 @@ class Tally:
             cached_tokens=min(self.prompt_tokens, self.usage.cached_tokens if self.usage else 0),
             completion_tokens=self.completion_tokens,
             error=error,
+            reasoning_tokens=self._thought.tokens,
         )
         return Delta(self._work, self.completion_tokens, (), self._beyond if own else "", outcome)
 

@@ -8,7 +8,8 @@ from django.conf import settings
 _MODEL, _ENCODER = settings.DEFAULT_MODEL, settings.DEFAULT_EMBEDDING_MODEL
 _REQUEST = "01a20c6c-0bee-7da5-8622-c07caf11767d"
 _ANSWER = "Gravity is what pulls things together: it is why a ball you throw comes back down."
-_USAGE = {"prompt_tokens": 37, "cached_tokens": 0, "completion_tokens": 19, "total_tokens": 56}
+_WRITTEN = {"completion_tokens": 19, "reasoning_tokens": 0}
+_USAGE = {"prompt_tokens": 37, "cached_tokens": 0, **_WRITTEN, "total_tokens": 56}
 _COST = {"amount": "0.000005650", "amount_nanos": 5650, "currency": "EUR"}
 _OPENAI_MODEL = {"id": _MODEL, "object": "model", "created": 1795503730, "owned_by": "someone"}
 _PROMPT = {"prompt": "Explain gravity to a child.", "max_tokens": 64, "temperature": 0.2}

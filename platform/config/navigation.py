@@ -45,6 +45,7 @@ _GROUPS = {
         ("Budgets", "savings", "billing.budget"),
         ("Webhooks", "webhook", "billing.providerevent"),
         ("Mails", "mail", "billing.mail"),
+        ("Books compared", "balance", "analytics.comparison"),
         ("Periods", "calendar_month", "billing.period"),
         ("Billing details", "contact_mail", "billing.billingdetails"),
         ("Tax rates", "percent", "billing.taxrate"),

@@ -11,11 +11,13 @@ import pytest
 import yaml
 from django.core.management import CommandError, call_command
 from django.db import connection, transaction
+from django.test import Client
 from django_tenants.utils import schema_context
 from prometheus_client import REGISTRY
 from redis import Redis
 
-from analytics import tasks
+from analytics import comparing, tasks
+from analytics.models import Comparison
 from analytics.reconciliation import Difference, Kind, reconcile
 from billing import credit, ledger
 from billing.days import UsageDay
@@ -24,6 +26,7 @@ from billing.models import Account, Invoice, InvoiceLine, LedgerEntry, Period
 from inference.models import Request
 from kit.ids import request_id
 from kit.redis import pipeline
+from tenants.models import User
 from tests.billing import rows
 from tests.billing.rows import NOW, entry
 from tests.billing.test_credit import reserve
@@ -60,8 +63,8 @@ def remember(each: Entry, schema: str = "org_acme", **fields: Any) -> None:
                 "model_version": "1",
                 "key": each.key,
                 "region": each.region,
-                "prompt_tokens": each.units["input_tokens"],
-                "completion_tokens": each.units["output_tokens"],
+                "prompt_tokens": each.units.get("input_tokens", 0),
+                "completion_tokens": each.units.get("output_tokens", 0),
                 "amount": each.amount,
                 "currency": each.currency,
                 "attempts": 1,
@@ -300,12 +303,49 @@ def test_a_book_that_cannot_be_read_does_not_keep_the_others_unread(
     def broken(*_: Any) -> Any:
         raise OSError
 
-    monkeypatch.setattr(tasks, "reconcile", broken)
+    monkeypatch.setattr(comparing, "reconcile", broken)
     tasks.reconcile_nightly()
     assert gauge("reconciliation_failed_organizations") == 1
+    kept = Comparison.objects.for_org(account.organization_id)
+    assert kept.exclude(error="").count() == 1
     monkeypatch.undo()
     tasks.reconcile_nightly()
+    assert not kept.exclude(error="").exists()
     assert gauge("reconciliation_failed_organizations") == 0
+
+
+def test_operators_see_what_was_found_and_have_it_compared_again(
+    account: Account, client: Client
+) -> None:
+    client.force_login(User.objects.create_superuser("operator@example.com", "unused"))
+    row = done(account)
+    with schema_context("org_acme"):
+        Request.objects.all().delete()
+    comparing.compare(account.organization, NOVEMBER, now=NOW)
+    page = client.get("/admin/analytics/comparison/").content.decode()
+    assert "disagree" in page
+    kept = Comparison.objects.for_org(account.organization_id).get(count=1)
+    page = client.get(f"/admin/analytics/comparison/{kept.pk}/change/").content.decode()
+    assert "in the ledger, not in history" in page
+    remember(row)
+    data = {"action": "again", "_selected_action": [kept.pk]}
+    said = client.post("/admin/analytics/comparison/", data, follow=True).content.decode()
+    assert "1 compared, 0 differences." in said
+    kept.refresh_from_db()
+    assert (kept.count, kept.differences) == (0, [])
+
+
+def test_an_answer_that_the_cache_had_is_counted_by_one_meter(account: Account) -> None:
+    units = {"response_cache_tokens": 15}
+    row = entry(account.organization_id, units=units, amounts={"response_cache_tokens": 7})
+    with transaction.atomic():
+        ledger.book([row], now=NOW)
+    remember(row, prompt_tokens=10, completion_tokens=5)
+    kinds = {each.kind for each in found(account)}
+    assert Kind.HISTORY not in kinds
+    with schema_context("org_acme"):
+        Request.objects.update(prompt_tokens=11)
+    assert Kind.HISTORY in {each.kind for each in found(account)}
 
 
 def test_the_alerts_speak_of_metrics_that_exist(account: Account) -> None:

@@ -1,6 +1,6 @@
 """Grants, budgets, top-ups, alerts: what may be spent, and who hears of it."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, time, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -9,12 +9,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from redis import Redis
 
-from analytics.reconciliation import reconcile
-from billing import alerts, checkouts, credit, grants, topups
+from analytics.reconciliation import Kind, reconcile
+from billing import alerts, checkouts, credit, events, grants, topups
 from billing.allowances import AutoTopUp, Budget, BudgetAlert, Grant, GrantUse
 from billing.credit import OutOfCredit, OverBudget
 from billing.models import Account, LedgerEntry
-from billing.months import month_of
+from billing.months import month_after, month_of
 from billing.receivables import Mail, Payment
 from kit.errors import Invalid
 from kit.ids import request_id
@@ -24,7 +24,8 @@ from tests.billing.rows import entry
 from tests.billing.test_credit import reserve, settle
 from tests.billing.test_invoicing import close
 from tests.billing.test_ledger import NOVEMBER, booked
-from tests.billing.test_payments import DECLINED, GOOD, save_card
+from tests.billing.test_payments import DECLINED, DISPUTED, GOOD, receive, save_card
+from tests.stripe.payments import close_dispute
 from tests.stripe.server import Double
 
 
@@ -243,7 +244,8 @@ def test_each_threshold_is_told_of_once(account: Account) -> None:
     assert sorted(found.values_list("percent", flat=True)) == [50, 80, 100]
 
 
-def test_a_top_up_at_checkout_is_credit_once(double: Double, account: Account) -> None:
+def bought(double: Double, account: Account, card: str) -> None:
+    """EUR 25 of credit, at Checkout."""
     wanted = checkouts.ask(
         organization=account.organization_id,
         kind="top_up",
@@ -253,11 +255,46 @@ def test_a_top_up_at_checkout_is_credit_once(double: Double, account: Account) -
     )
     checkouts.open_page(wanted.pk)
     wanted.refresh_from_db()
-    double.give_card(str(wanted.remote), GOOD)
+    double.give_card(str(wanted.remote), card)
     for _ in range(3):
         checkouts.complete(str(wanted.remote), now=now())
+
+
+def test_a_top_up_at_checkout_is_credit_once(double: Double, account: Account) -> None:
+    bought(double, account, GOOD)
     assert [each["amount"] for each in double.of("charge")] == [2_500]
     assert grants.left(account.organization_id, now=now()) == 25 * NANOS
+
+
+def hear(double: Double) -> None:
+    """Every webhook so far, twice."""
+    for event in [*double.state.events, *double.state.events]:
+        events.handle(receive(double, event), now=now())
+
+
+@pytest.mark.parametrize(("outcome", "left", "owed"), [("won", 15, 0), ("lost", 0, 10)])
+def test_a_top_up_that_is_disputed_stands_still_and_once_lost_is_taken_back(
+    double: Double, account: Account, outcome: str, left: int, owed: int
+) -> None:
+    mine = account.organization_id
+    factories.member(factories.user("alice"), account.organization)
+    bought(double, account, DISPUTED)
+    spend(account, 10 * NANOS)
+    assert grants.left(mine, now=now()) == 15 * NANOS
+    hear(double)
+    assert grants.left(mine, now=now()) == 0
+    assert credit.owed(mine) == 0
+    [dispute] = double.state.of("dispute")
+    close_dispute(double.state, dispute, outcome)
+    hear(double)
+    assert grants.left(mine, now=now()) == left * NANOS
+    assert credit.owed(mine) == owed * NANOS
+    credit.renew(mine)
+    found = reconcile(account.organization, month_of(now())).differences
+    assert Kind.CREDIT not in {each.kind for each in found}
+    later = month_after(month_of(now()))
+    invoice = close(account, month_of(now()), datetime.combine(later, time(2), UTC))
+    assert invoice.granted == (10 - owed) * NANOS
 
 
 @pytest.mark.parametrize("fault", ["", "error", "error_after", "cut", "cut_after"])

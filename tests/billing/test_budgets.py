@@ -10,8 +10,8 @@ from django.core.management import CommandError, call_command
 from django.test import AsyncClient, Client
 from redis import Redis
 
-from billing import credit, grants
-from billing.allowances import Budget
+from billing import credit, grants, subscriptions
+from billing.allowances import AutoTopUp, Budget
 from billing.models import Account, Invoice
 from billing.receivables import Collection, Payment, ProviderEvent
 from kit.money import NANOS
@@ -22,6 +22,7 @@ from tests.billing.rows import NOW, entry
 from tests.billing.test_invoicing import close
 from tests.billing.test_ledger import booked
 from tests.billing.test_payments import GOOD, collect, receive, save_card
+from tests.billing.test_subscriptions import BY, terms
 from tests.stripe.server import Double
 from tests.tenants.test_doors import _access
 
@@ -73,6 +74,26 @@ def test_a_budget_is_set_read_changed_and_taken_away(acme: Account, alice: str) 
     assert call("DELETE", path, alice)[0] == 404
     actions = AuditEntry.objects.for_org(acme.organization_id).values_list("action", flat=True)
     assert list(actions) == ["budget.created", "budget.changed", "budget.deleted"]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_automatic_top_ups_are_decided_stopped_and_decided_again(acme: Account, alice: str) -> None:
+    path, mine = "billing/auto-top-up", acme.organization_id
+    assert call("GET", path, alice)[0] == 404
+    wanted = {"below": "10", "amount": "50.00"}
+    assert call("PUT", path, alice, wanted)[1]["amount"] == "50.000000000"
+    AutoTopUp.objects.for_org(mine).update(stopped="declined")
+    assert call("GET", path, alice)[1]["stopped"] == "declined"
+    assert call("PUT", path, alice, {**wanted, "below": "20"})[1]["stopped"] == ""
+    row = AutoTopUp.objects.for_org(mine).get()
+    assert (row.below, row.amount_minor) == (20 * NANOS, 5_000)
+    for name in wanted:
+        for worth in ("0", "1.001" if name == "amount" else "0.0", "much", "9999999999"):
+            status, said = call("PUT", path, alice, {**wanted, name: worth})
+            assert (status, said["param"]) == (400, name)
+    assert [call("DELETE", path, alice)[0] for _ in range(2)] == [204, 204]
+    actions = AuditEntry.objects.for_org(mine).values_list("action", flat=True)
+    assert list(actions) == ["auto_top_up.changed"] * 2 + ["auto_top_up.deleted"]
 
 
 @pytest.mark.parametrize(
@@ -159,6 +180,34 @@ def test_two_sides_that_agree_are_compared_with_0(double: Double, paid: Invoice)
     assert compared("--check") == (0, "1 organizations compared, 0 differences.\n")
     assert compared()[0] == 0
     assert compared("--check", "--organization", "acme")[0] == 0
+
+
+def test_fees_and_what_tiers_take_off_agree_on_both_sides(
+    double: Double, account: Account, redis: Redis
+) -> None:
+    """The invoice there has our lines, the negative one of the tiers too."""
+    mine = account.organization_id
+    terms("Team", fee=30 * NANOS)
+    subscriptions.choose(organization=mine, plan="Team", now=NOW, by=BY)
+    steps = [[0, 0], [1_000_000, 600_000_000]]
+    tiers = {"output_tokens": {"mode": "graduated", "steps": steps}}
+    wide = rows.price("wide", tiers=tiers)
+    amounts = {"input_tokens": 0, "output_tokens": 2 * 600_000_000}
+    units = {"input_tokens": 0, "output_tokens": 2_000_000}
+    booked(entry(mine, model="wide", price_version=wide.pk, amounts=amounts, units=units))
+    invoice = close(account)
+    assert sorted(line.nanos for line in invoice.lines.all()) == [
+        -600_000_000,
+        1_200_000_000,
+        30 * NANOS,
+    ]
+    save_card(double, account, GOOD)
+    collect()
+    assert sorted(each["amount"] for each in double.of("invoiceitem")) == [-60, 120, 3_000]
+    assert [each["total"] for each in double.of("invoice")] == [3_060]
+    assert compared("--check") == (0, "1 organizations compared, 0 differences.\n")
+    double.of("invoice")[0]["total"] = 3_061
+    assert "3061 EUR" in compared("--check")[1]
 
 
 def test_each_difference_is_a_row_and_the_command_fails(

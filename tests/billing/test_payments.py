@@ -13,7 +13,7 @@ from django.db import connection
 from django.test import AsyncClient
 from redis import Redis
 
-from billing import checkouts, collecting, events, gateway, lifecycle, mails, tasks
+from billing import checkouts, collecting, events, gateway, lifecycle, mails, mirror, tasks
 from billing.models import Account, BillingDetails, Invoice, TaxRate
 from billing.receivables import (
     Collection,
@@ -30,6 +30,7 @@ from tests.billing import rows
 from tests.billing.rows import NOW, entry
 from tests.billing.test_invoicing import AFTER, close
 from tests.billing.test_ledger import booked
+from tests.stripe import invoices as double_invoices
 from tests.stripe.payments import close_dispute
 from tests.stripe.server import Double
 from tests.stripe.state import Failure
@@ -342,6 +343,19 @@ def test_webhooks_in_any_order_five_times_each_change_nothing_twice(
     assert not ProviderEvent.objects.filter(handled_at=None).exists()
 
 
+def test_an_event_that_cannot_be_handled_says_why_and_waits(
+    double: Double, paid: Invoice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    event = receive(double, double.state.events[0])
+    with monkeypatch.context() as patch:
+        patch.setattr(events, "_follow", lambda *_: 1 // 0)
+        assert not events.handle(event, now=AFTER)
+    row = ProviderEvent.objects.get(pk=event)
+    assert (row.handled_at, "division" in row.error) == (None, True)
+    assert not events.handle(event, now=AFTER)
+    assert events.handle(event, now=AFTER + timedelta(hours=1))
+
+
 def test_what_stripe_did_without_us_is_learned_from_its_webhook(
     double: Double, account: Account, invoice: Invoice
 ) -> None:
@@ -445,6 +459,25 @@ def test_a_charge_that_crossed_a_transfer_goes_back(
         collecting.wake(now=AFTER, invoice=invoice)
         collect()
     assert [each["amount"] for each in double.of("refund")] == [11_900]
+
+
+def test_an_invoice_of_more_lines_than_stripe_takes_is_charged_all_the_same(
+    double: Double, account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mirror, "_MOST_ITEMS", 4)
+    monkeypatch.setattr(double_invoices, "MOST_ITEMS", 6)
+    mine = account.organization_id
+    for number in range(1, 5):
+        amounts = {"input_tokens": number * NANOS, "output_tokens": 2 * number * NANOS}
+        booked(entry(mine, project=f"p{number}", amounts=amounts))
+    invoice = close(account)
+    assert invoice.lines.count() == 8
+    save_card(double, account, GOOD)
+    collect()
+    items = double.of("invoiceitem")
+    assert [each["amount"] for each in items if "more lines" in each["description"]] == [1_200]
+    assert len(items) == 4
+    assert (status(invoice), charged(double)) == ("paid", [3_000])
 
 
 def test_what_is_void_is_void_there(double: Double, account: Account, invoice: Invoice) -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from billing import pricing, standing
-from billing.models import LARGEST, Account, Meter, PriceVersion
+from billing.models import LARGEST, PART_OF, Account, Meter, PriceVersion
 from billing.prices import rates_problem
 from billing.pricing import NoPrice, Price, charge, most
 from kit.money import minor_exponent, to_minor
@@ -31,8 +31,36 @@ def test_each_meter_is_rounded_half_to_even_and_the_parts_are_the_whole(
 ) -> None:
     found = charge(priced(rates), units)
     assert found.amount == sum(found.amounts.values())
-    for meter, nanos in found.amounts.items():
-        assert nanos == round(Fraction(units[meter] * rates[meter], 1_000_000))
+    exact = {meter: Fraction(units[meter] * rates[meter], 1_000_000) for meter in units}
+    for meter in set(exact) - set(PART_OF.values()):
+        assert found.amounts[meter] == round(exact[meter])
+    for part, whole in PART_OF.items():
+        assert found.amounts[part] + found.amounts[whole] == round(exact[part] + exact[whole])
+
+
+@given(
+    count=COUNTS,
+    part=st.integers(0, 100),
+    rates=st.tuples(RATE, RATE),
+    pair=st.sampled_from(list(PART_OF.items())),
+    own=st.booleans(),
+)
+def test_however_a_request_is_split_it_costs_no_more_than_was_held(
+    count: int, part: int, rates: tuple[int, int], pair: tuple[Meter, Meter], own: bool
+) -> None:
+    cheaper, whole = (meter.value for meter in pair)
+    low, high = sorted(rates)
+    split = {whole: count - count * part // 100, cheaper: count * part // 100}
+    found = charge(priced({whole: high} | ({cheaper: low} if own else {})), split)
+    held = most(priced({whole: high}), **{whole: count})
+    assert min(found.amounts.values()) >= 0
+    assert found.amount <= held if own else found.amount == held
+
+
+def test_a_part_is_not_dearer_than_its_whole() -> None:
+    assert rates_problem({"input_tokens": 2, "cached_input_tokens": 2}) == ""
+    assert "held for it" in rates_problem({"input_tokens": 2, "cached_input_tokens": 3})
+    assert "held for it" in rates_problem({"reasoning_tokens": 1})
 
 
 @given(units=UNITS, more=UNITS, rates=st.fixed_dictionaries({meter.value: RATE for meter in Meter}))

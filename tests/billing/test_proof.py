@@ -18,7 +18,7 @@ from billing.documents import as_data
 from billing.merkle import Disproved
 from billing.models import Account, Invoice
 from kit.ids import request_id
-from kit.money import NANOS
+from kit.money import NANOS, minor_exponent, to_minor
 from tests import factories
 from tests.billing import rows
 from tests.billing.rows import NOW, entry
@@ -39,6 +39,26 @@ def by_definition(leaves: list[bytes]) -> bytes:
     while half * 2 < len(leaves):
         half *= 2
     return sha256(b"\x01" + by_definition(leaves[:half]) + by_definition(leaves[half:])).digest()
+
+
+def test_many_leaves_at_once_come_to_what_few_do() -> None:
+    leaves = [sha256(bytes([n % 256, n >> 8])).digest() for n in range(2 * merkle._TOGETHER + 5)]
+    for count in (merkle._TOGETHER - 1, merkle._TOGETHER, merkle._TOGETHER + 1, len(leaves)):
+        assert merkle.root(leaves[:count]) == by_definition(leaves[:count])
+
+
+@given(
+    whole=st.integers(-(10**12), 10**12),
+    granted=st.integers(0, 10**12),
+    currency=st.sampled_from(["EUR", "JPY", "KWD"]),
+)
+def test_the_checker_rounds_as_invoices_do(whole: int, granted: int, currency: str) -> None:
+    head = {
+        "minor_exponent": minor_exponent(currency),
+        "exact_nanos": whole,
+        "granted_nanos": granted,
+    }
+    assert merkle._net(head) == sum(to_minor([whole - granted], currency))
 
 
 @given(leaves=LEAVES)
@@ -142,7 +162,9 @@ def tampered(data: bytes) -> list[bytes]:
     cheaper = lines[4].replace(b'"input_tokens":10,', b'"input_tokens":9,')
     assert cheaper != lines[4]
     wrong = orjson.dumps({**orjson.loads(head), "exact_nanos": 1})
+    rounded = orjson.dumps({**orjson.loads(head), "net_minor": 1_001})
     return [
+        b"\n".join([rounded, *lines]),
         b"\n".join([head, *lines[:4]]),
         b"\n".join([head, *lines[:4], cheaper]),
         b"\n".join([head, *lines, lines[4]]),
@@ -166,7 +188,8 @@ async def test_whatever_is_changed_is_not_proved(
 def proof_of(lines: list[dict[str, Any]]) -> tuple[list[bytes], str]:
     """A forger's own tree over rows of his."""
     texts = [orjson.dumps(line, option=orjson.OPT_SORT_KEYS) for line in lines]
-    head = {"number": "X", "rows": len(lines), "exact_nanos": sum(each["amount"] for each in lines)}
+    sums = {"exact_nanos": sum(each["amount"] for each in lines), "granted_nanos": 0}
+    head = {"number": "X", "rows": len(lines), **sums, "net_minor": 0, "minor_exponent": 2}
     whole = merkle.root(merkle.leaf(text) for text in texts).hex()
     return [orjson.dumps(head), *texts], whole
 
@@ -227,6 +250,7 @@ async def test_a_credit_note_has_no_rows_to_prove(note: Invoice, key: str) -> No
 
 
 def test_many_pages_make_the_same_root(invoice: Invoice, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(proof, "_PAGE", 2)
+    for name in ("_PAGE", "_MANY"):
+        monkeypatch.setattr(proof, name, 2)
     assert proof.root(invoice.organization_id, invoice.month) == (invoice.merkle_root, 5)
     assert len(list(proof.whole(invoice))) == 3

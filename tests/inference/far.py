@@ -16,7 +16,8 @@ class FarServer:
     """Answers each chat with `WORDS`, an event a word, on a port and thread of its own.
 
     `faults` are taken one a request: "" for none, a status to answer with, or cut, garbage, error,
-    silent, hold, endless-line, html, redirect, unended, nothing, gated (until `open`), miscount.
+    silent, hold, endless-line, html, redirect, unended, nothing, gated (until `open`), miscount,
+    thinks (two events of thinking first, three tokens read from a cache).
     """
 
     def __init__(self) -> None:
@@ -87,6 +88,9 @@ class FarServer:
             await asyncio.sleep(60)
         if fault == "nothing":
             request.transport.abort()  # type: ignore[union-attr]
+        for thought in ("hm", " so") if fault == "thinks" else ():
+            delta = {"reasoning_content": thought}
+            await _send(response, {"choices": [{"index": 0, "delta": delta}]})
         for number, word in enumerate(WORDS):
             if number == 2 and fault:
                 await self._break(request, response, fault)
@@ -96,7 +100,8 @@ class FarServer:
         await _send(response, {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
         count = 400 if fault == "miscount" else len(WORDS)
         usage = {"prompt_tokens": 7, "completion_tokens": count, "total_tokens": 7 + count}
-        await _send(response, {"choices": [], "usage": usage})
+        details = {"prompt_tokens_details": {"cached_tokens": 3}} if fault == "thinks" else {}
+        await _send(response, {"choices": [], "usage": {**usage, **details}})
         await response.write(b"data: [DONE]\n\n")
 
     async def _break(self, request: web.Request, response: web.StreamResponse, fault: str) -> None:

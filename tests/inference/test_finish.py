@@ -8,9 +8,11 @@ from django.db import connection
 from django_tenants.utils import schema_context
 from redis import Redis
 
+from analytics.reconciliation import reconcile
 from billing import credit
 from billing.allowances import Grant
 from billing.models import LedgerEntry, PriceVersion
+from billing.months import month_of
 from inference import finish as finishing
 from inference import jobs, line, stream
 from inference.catalog.offers import Offer
@@ -57,6 +59,7 @@ def sealed(caller: Caller, echo: Offer) -> Job:
         organization=caller.organization,
         schema=caller.schema,
         sampling=Sampling(max_tokens=8),
+        project="site",
         price_version=PriceVersion.objects.get().pk,
     )
     assert admit(made, 18_000) == b"ok"
@@ -88,6 +91,30 @@ def booked(request: Job) -> tuple[str, int, str, int]:
     with schema_context(request.schema):
         past = Request.objects.get(pk=request.id)
     return row.state, row.amount, past.state, past.amount
+
+
+def test_history_has_the_project_and_the_parts_of_what_was_read_and_written(
+    sealed: Job, redis: Redis
+) -> None:
+    state().hset(f"job:{sealed.id}", mapping={"cached_tokens": 1, "reasoning_tokens": 2})
+    finishing.finish([sealed.id], now=NOW)
+    row = LedgerEntry.objects.for_org(sealed.organization).get()
+    assert row.units == {
+        "input_tokens": 1,
+        "cached_input_tokens": 1,
+        "output_tokens": 1,
+        "reasoning_tokens": 2,
+    }
+    assert row.amount == 8_000
+    with schema_context(sealed.schema):
+        past = Request.objects.get(pk=sealed.id)
+    assert (past.project, past.cached_tokens, past.reasoning_tokens) == ("site", 1, 2)
+    organization = Organization.objects.get(pk=sealed.organization)
+    assert reconcile(organization, month_of(NOW)).differences == ()
+    with schema_context(sealed.schema):
+        Request.objects.update(project="another")
+    found = reconcile(organization, month_of(NOW)).differences
+    assert [each.found for each in found] == ["project another, not site"]
 
 
 def test_a_seal_outlives_a_flush_where_credit_still_pays_and_is_credited_since_nobody_can_read_it(

@@ -167,6 +167,23 @@ def test_an_answer_is_streamed_through_counted_and_booked(
     }
 
 
+def test_thinking_and_what_was_read_before_are_meters_of_their_own(
+    one: Job, host: Host, server: FarServer
+) -> None:
+    server.faults.append("thinks")
+    host.serve(FAR)
+    until(lambda: ended(one.id))
+    assert told(one.id) == "<think>\nhm so\n</think>\n\n" + "".join(WORDS)
+    entry = entries()[one.id]
+    assert entry.units == {
+        "input_tokens": 4,
+        "cached_input_tokens": 3,
+        "output_tokens": 3,
+        "reasoning_tokens": 3,
+    }
+    assert entry.amount == 7 * 1000 + 6 * 2000
+
+
 @pytest.fixture
 def key(account: Account, acme: Organization) -> str:
     return factories.api_key(acme)[1]

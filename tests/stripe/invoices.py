@@ -5,6 +5,8 @@ from typing import Any
 from tests.stripe import payments
 from tests.stripe.state import LEAST, THREE_DECIMALS, Failure, State, listed
 
+MOST_ITEMS = 250
+
 
 def create(state: State, form: dict[str, Any]) -> dict[str, Any]:
     """POST /v1/invoices: a draft."""
@@ -82,6 +84,8 @@ def create_item(state: State, form: dict[str, Any]) -> dict[str, Any]:
         raise Failure("You can only modify a draft invoice.", code="invoice_not_editable")
     if form.get("customer") != invoice["customer"] or form.get("currency") != invoice["currency"]:
         raise Failure("Customer and currency must be the invoice's.", param="customer")
+    if len(invoice["lines"]["data"]) >= MOST_ITEMS:
+        raise Failure(f"An invoice has at most {MOST_ITEMS} items.", code="invoice_no_more_items")
     amount, period = form["amount"], {"start": state.now(), "end": state.now()}
     shared = {
         "amount": amount,

@@ -1,6 +1,7 @@
 """Close a month and print its invoice; or print what it would say."""
 
 from argparse import ArgumentTypeError
+from collections.abc import Callable, Mapping
 from datetime import date, datetime
 from functools import partial
 from typing import IO, Any, cast
@@ -9,8 +10,11 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.utils import timezone
 from rich import box
 from rich.console import Console
+from rich.progress import Progress
 from rich.table import Table
 
+from billing import closing
+from billing.closing import Closed, Due
 from billing.documents import measured, named
 from billing.invoicing import Draft, MonthClosed, as_draft, close_month, preview, shown
 from billing.models import Invoice
@@ -44,6 +48,13 @@ class Command(BaseCommand):
         parser.add_argument(
             "--draft", action="store_true", help="leave the invoice a draft, to be issued later"
         )
+        parser.add_argument(
+            "--at-once",
+            type=int,
+            default=closing.AT_ONCE,
+            metavar="N",
+            help="with --all, months closed beside each other (default: %(default)s)",
+        )
         how = parser.add_mutually_exclusive_group()
         how.add_argument(
             "--preview", action="store_true", help="print what the invoice would say; close nothing"
@@ -60,10 +71,13 @@ class Command(BaseCommand):
         this = month_of(now)
         running = options["preview"] or options["early"]
         month = options["month"] or (this if running else month_before(this))
-        close = partial(_close, early=options["early"], issue=not options["draft"])
-        bill = _preview if options["preview"] else close
         width = None if self.stdout.isatty() else 100
         console = Console(file=cast(IO[str], self.stdout), width=width)
+        close = partial(close_month, early=options["early"], issue=not options["draft"])
+        if options["all"] and not options["preview"]:
+            self._close_all(month, now, close, options["at_once"], console)
+            return
+        bill = _preview if options["preview"] else partial(_close, close=close)
         for organization in _organizations(options["organization"]):
             try:
                 console.print(bill(organization, month, now))
@@ -72,6 +86,26 @@ class Command(BaseCommand):
             except Refused as refusal:
                 raise CommandError(f"{organization.name}: {refusal.message}") from refusal
 
+    def _close_all(
+        self,
+        month: date,
+        now: datetime,
+        close: Callable[..., Invoice],
+        at_once: int,
+        console: Console,
+    ) -> None:
+        names = {each.pk: each.name for each in _organizations(None)}
+        found: dict[int, Closed] = {}
+        with Progress(console=Console(stderr=True), transient=True) as progress:
+            task = progress.add_task(f"Closing {month:%B %Y}", total=len(names))
+            months = [Due(each, month) for each in names]
+            for each in closing.close_all(months, now=now, close=close, at_once=at_once):
+                found[each.due.organization] = each
+                progress.advance(task)
+        console.print(_outcomes(found, names, month))
+        if failed := sum(each.error is not None for each in found.values()):
+            raise CommandError(f"{failed} of {len(found)} months could not be closed.")
+
 
 def _preview(organization: Organization, month: date, now: datetime) -> Table:
     draft = preview(organization=organization.pk, month=month, now=now)
@@ -79,13 +113,39 @@ def _preview(organization: Organization, month: date, now: datetime) -> Table:
 
 
 def _close(
-    organization: Organization, month: date, now: datetime, *, early: bool, issue: bool
+    organization: Organization, month: date, now: datetime, *, close: Callable[..., Invoice]
 ) -> Table:
-    invoice = close_month(
-        organization=organization.pk, month=month, now=now, early=early, issue=issue
-    )
+    invoice = close(organization=organization.pk, month=month, now=now)
     named = f"Invoice {invoice.number}" if invoice.number else "Draft"
     return _table(as_draft(invoice), f"{named}: {organization.name}, {month:%B %Y}")
+
+
+def _outcomes(found: Mapping[int, Closed], names: Mapping[int, str], month: date) -> Table:
+    """One line for each organization."""
+    standing = {
+        row.organization_id: row
+        for row in Invoice.objects.across_organizations().filter(
+            month=month, kind=Invoice.Kind.INVOICE
+        )
+    }
+    table = Table(title=f"{month:%B %Y}", box=box.SIMPLE_HEAD, title_justify="left")
+    for name in ("Organization", "Invoice", "Status"):
+        table.add_column(name, overflow="fold")
+    table.add_column("Exact", justify="right", no_wrap=True)
+    table.add_column("Net", justify="right", no_wrap=True)
+    for pk, each in sorted(found.items(), key=lambda pair: names[pair[0]]):
+        row = standing.get(pk)
+        if each.error is not None or row is None:
+            table.add_row(names[pk], "", f"failed: {each.error}")
+            continue
+        table.add_row(
+            names[pk],
+            row.number or "",
+            row.status if each.invoice else f"{row.status}, closed before",
+            show(row.subtotal, row.currency),
+            shown(row.total_minor, row.currency),
+        )
+    return table
 
 
 def _standing(organization: Organization, month: date, message: str) -> Table:
