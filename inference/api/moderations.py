@@ -34,7 +34,7 @@ _WINDOW, _OVERLAP = 96, 16
 """Tokens of a text that are judged together: one bad sentence in a long text is found."""
 
 
-class TextPart(Form):
+class ModeratedText(Form):
     """A text among several inputs. Images are not judged."""
 
     type: Literal["text"]
@@ -47,7 +47,7 @@ class ModerationForm(Form):
     input: (
         str
         | Annotated[list[str], Field(min_length=1, max_length=_MOST_TEXTS)]
-        | Annotated[list[TextPart], Field(min_length=1, max_length=_MOST_TEXTS)]
+        | Annotated[list[ModeratedText], Field(min_length=1, max_length=_MOST_TEXTS)]
     ) = Field(description="Text alone. Parts are judged together, texts each by itself.")
     model: str | None = Field(
         None, description="A sentence encoder; OpenAI's names stand for the default one."
@@ -58,8 +58,8 @@ class ModerationForm(Form):
         """What is judged."""
         if isinstance(self.input, str):
             return [Named(self.input, "input")]
-        if isinstance(self.input[0], TextPart):
-            parts = [each.text for each in self.input if isinstance(each, TextPart)]
+        if isinstance(self.input[0], ModeratedText):
+            parts = [each.text for each in self.input if isinstance(each, ModeratedText)]
             return [Named("\n".join(parts), "input")]
         texts = [each for each in self.input if isinstance(each, str)]
         return [Named(each, f"input.{number}") for number, each in enumerate(texts)]

@@ -140,26 +140,26 @@ class FunctionTool(Form):
     strict: bool | None = None
 
 
-class NamedFunction(Form):
+class FunctionChoice(Form):
     """The function that must be called."""
 
     type: Literal["function"]
     name: Name
 
 
-class PlainFormat(Form):
+class PlainTextFormat(Form):
     """Any text."""
 
     type: Literal["text"]
 
 
-class JsonObjectFormat(Form):
+class JsonObjectTextFormat(Form):
     """Any JSON object."""
 
     type: Literal["json_object"]
 
 
-class JsonSchemaFormat(Form):
+class JsonSchemaTextFormat(Form):
     """JSON that a schema describes; the answer follows it, `strict` or not."""
 
     type: Literal["json_schema"]
@@ -169,7 +169,9 @@ class JsonSchemaFormat(Form):
     strict: bool | None = None
 
 
-Format = Annotated[PlainFormat | JsonObjectFormat | JsonSchemaFormat, Field(discriminator="type")]
+Format = Annotated[
+    PlainTextFormat | JsonObjectTextFormat | JsonSchemaTextFormat, Field(discriminator="type")
+]
 
 
 class TextForm(Form):
@@ -220,7 +222,7 @@ class ResponseForm(Form):
     )
     text: TextForm | None = None
     tools: list[FunctionTool] | None = Field(None, max_length=128, description="Functions alone.")
-    tool_choice: Literal["none", "auto", "required"] | NamedFunction | None = None
+    tool_choice: Literal["none", "auto", "required"] | FunctionChoice | None = None
     parallel_tool_calls: bool | None = None
     stream: bool | None = None
     stream_options: ResponseStreamOptions | None = None
@@ -301,17 +303,17 @@ def chat_of(form: ResponseForm, context: Sequence[Mapping[str, Any]]) -> ChatFor
 
 
 def _choice(form: ResponseForm) -> Any:
-    if isinstance(form.tool_choice, NamedFunction):
+    if isinstance(form.tool_choice, FunctionChoice):
         return {"type": "function", "function": {"name": form.tool_choice.name}}
     return form.tool_choice or "auto"
 
 
 def _format(text: TextForm | None) -> dict[str, Any] | None:
     match text.format if text else None:
-        case JsonSchemaFormat() as described:
+        case JsonSchemaTextFormat() as described:
             fields = described.model_dump(by_alias=True, exclude={"type"})
             return {"type": "json_schema", "json_schema": fields}
-        case JsonObjectFormat():
+        case JsonObjectTextFormat():
             return {"type": "json_object"}
         case _:
             return None

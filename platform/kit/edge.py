@@ -222,12 +222,12 @@ def _invalid(error: ValidationError) -> Invalid:
 
 
 def _deepest(errors: Sequence[Any]) -> Any:
-    """The first of them; where that is a value that fits none of several types, the one that came
-    furthest: of a list with a wrong entry, not that it is no text."""
+    """The first of them; where that is a value that fits none of several types, of the one it fits
+    best: not that it is no text, but that a list is too long, or which entry is wrong."""
     field = _named(errors[0]["loc"])
     return max(
         (each for each in errors if f"{_named(each['loc'])}.".startswith(f"{field}.")),
-        key=lambda each: (len(each["loc"]), not each["type"].endswith("_type")),
+        key=lambda each: (not each["type"].endswith("_type"), len(each["loc"])),
     )
 
 

@@ -119,7 +119,7 @@ BAD: Mapping[str, tuple[Mapping[str, Any], str, str]] = {
     "a long text": ({"input": [CAT, "cat " * 600]}, "context_length_exceeded", "input.1"),
     "too many tokens": ({"input": ["cat " * 400] * 1000}, "invalid_value", "input.746"),
     "an unknown token": ({"input": [99999]}, "invalid_value", "input"),
-    "a negative token": ({"input": [-1]}, "invalid_value", "input"),
+    "a negative token": ({"input": [-1]}, "invalid_value", "input.0"),
     "many dimensions": ({"input": CAT, "dimensions": 385}, "invalid_value", "dimensions"),
     "no dimensions": ({"input": CAT, "dimensions": 0}, "invalid_value", "dimensions"),
     "an unknown field": ({"input": CAT, "truncate": True}, "invalid_value", "truncate"),
