@@ -78,6 +78,7 @@ async def test_a_name_that_leads_here_is_never_connected_to(host: str, settings:
 
 CALLERS = {
     "billing/gateway.py": "Stripe, at an address that the operator sets",
+    "platform/config/drill/batches.py": "this installation, by the operator's command",
     "platform/config/drill/client.py": "this installation, by the operator's command",
     "platform/config/drill/load.py": "this installation, by the operator's command",
     "platform/config/stack/readiness.py": "this machine",
