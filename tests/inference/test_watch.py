@@ -10,6 +10,7 @@ from uuid import UUID
 import pytest
 from django.test import AsyncClient
 
+from inference import generation
 from inference.catalog.offers import Offer
 from tenants import keys, organizations
 from tenants.models import ApiKey, Membership, Organization, Role
@@ -22,6 +23,12 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 SOON = 5.0
 """It takes a second; a machine that is busy may take longer."""
+
+
+@pytest.fixture(autouse=True)
+def _nobody_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reader who leaves has fifteen seconds else."""
+    monkeypatch.setattr(generation, "LINGER_SECONDS", 0)
 
 
 @pytest.fixture
