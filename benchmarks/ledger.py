@@ -26,7 +26,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "platform")]
 
 from rich.console import Console  # noqa: E402
 
-from kit.embedded import Postgres, Valkey, free_port  # noqa: E402
+from config.stack.apart import servers  # noqa: E402
 
 _RESULTS = ROOT / "benchmarks" / "RESULTS.md"
 _BATCH = 64
@@ -40,20 +40,8 @@ def main() -> int:
     parser.add_argument("--finishers", type=int, default=2, help="threads that book")
     parser.add_argument("--record", action="store_true", help="append to RESULTS.md")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="platform-bench-") as folder:
-        servers = [
-            Postgres(Path(folder) / "postgres", port=free_port()),
-            Valkey(Path(folder) / "valkey", port=free_port()),
-        ]
-        try:
-            for server, name in zip(servers, ("DATABASE_URL", "REDIS_URL"), strict=True):
-                server.start()
-                os.environ[name] = server.url
-            os.environ |= {"VAR_DIR": folder, "LOG_LEVEL": "ERROR"}
-            return measure(options)
-        finally:
-            for server in servers:
-                server.stop()
+    with tempfile.TemporaryDirectory(prefix="platform-bench-") as folder, servers(Path(folder)):
+        return measure(options)
 
 
 def measure(options: argparse.Namespace) -> int:
@@ -102,10 +90,10 @@ def prepare(count: int) -> tuple[list[tuple[int, str]], int]:
     with connection.cursor() as cursor:
         for _, schema in made[1:]:
             cursor.execute(f"CREATE SCHEMA {schema}")
-            cursor.execute(
-                f"CREATE TABLE {schema}.inference_request"
-                f" (LIKE {first}.inference_request INCLUDING ALL)"
-            )
+            for table in ("inference_request", "inference_requestdue"):
+                cursor.execute(
+                    f"CREATE TABLE {schema}.{table} (LIKE {first}.{table} INCLUDING ALL)"
+                )
     price = PriceVersion.objects.create(
         model="echo",
         currency="EUR",

@@ -28,7 +28,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "platform")]
 from rich.console import Console  # noqa: E402
 from rich.progress import Progress  # noqa: E402
 
-from kit.embedded import Postgres, Valkey, free_port  # noqa: E402
+from config.stack.apart import servers  # noqa: E402
 
 _RESULTS = ROOT / "benchmarks" / "RESULTS.md"
 MONTH = date(2026, 10, 1)
@@ -51,21 +51,9 @@ def main() -> int:
     parser.add_argument("--record", action="store_true", help="append to RESULTS.md")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="platform-bench-") as folder:
-        kept = Path(options.folder) if options.folder else Path(folder)
-        kept.mkdir(parents=True, exist_ok=True)
-        servers = [
-            Postgres(kept / "postgres", port=free_port()),
-            Valkey(Path(folder) / "valkey", port=free_port()),
-        ]
-        try:
-            for server, name in zip(servers, ("DATABASE_URL", "REDIS_URL"), strict=True):
-                server.start()
-                os.environ[name] = server.url
-            os.environ |= {"VAR_DIR": folder, "LOG_LEVEL": "ERROR"}
+        kept = Path(options.folder).resolve() if options.folder else Path(folder)
+        with servers(kept):
             return measure(options)
-        finally:
-            for server in servers:
-                server.stop()
 
 
 def measure(options: argparse.Namespace) -> int:

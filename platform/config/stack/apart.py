@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -18,7 +19,7 @@ from typing import Any
 import psutil
 import psycopg
 
-from kit.embedded import free_port
+from kit.embedded import Postgres, Server, Valkey, free_port
 
 ROOT = Path(__file__).resolve().parents[3]
 MODEL = "smollm2-135m-instruct"
@@ -112,6 +113,27 @@ class Stack:
                 if each.ppid() not in found and all(any(w in part for part in line) for w in words):
                     found[each.pid] = each
         return list(found.values())
+
+
+@contextmanager
+def servers(kept: Path) -> Iterator[None]:
+    """PostgreSQL, whose data lie in `kept`, and Valkey alone, for this process's Django: their
+    addresses are in its environment, so its settings are to be imported in the block."""
+    kept.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="platform-bench-") as folder:
+        both: dict[str, Server] = {
+            "DATABASE_URL": Postgres(kept / "postgres", port=free_port()),
+            "REDIS_URL": Valkey(Path(folder) / "valkey", port=free_port()),
+        }
+        try:
+            for name, server in both.items():
+                server.start()
+                os.environ[name] = server.url
+            os.environ |= {"VAR_DIR": folder, "LOG_LEVEL": "ERROR"}
+            yield
+        finally:
+            for server in both.values():
+                server.stop()
 
 
 @contextmanager
