@@ -79,13 +79,17 @@ class _Turn:
 
     async def __call__(self) -> None:
         """Go on where the last one stopped."""
-        self._caller = await recalled(self._batch.key, slug=self._batch.organization.slug)
+        await self._allowed()
         if self._state == State.VALIDATING and not await self._read():
             return
         try:
             await self._work()
         finally:
             await self._let_go()
+
+    async def _allowed(self) -> Caller:
+        """Whose it is, as they may now; remembered, so that each line can ask."""
+        return await recalled(self._batch.key, slug=self._batch.organization.slug)
 
     async def _read(self) -> bool:
         """Whether it has lines now."""
@@ -109,6 +113,13 @@ class _Turn:
                 outcome = State.CANCELLED if self._state == State.CANCELLING else State.EXPIRED
                 await in_thread(results.finalize, self._batch, outcome, now=_now())
                 return
+            try:
+                await self._allowed()
+            except Unavailable:
+                raise
+            except Refused:
+                await self._stop()
+                raise
             if not await self._fill() and not self._under_way:
                 await in_thread(results.finalize, self._batch, State.COMPLETED, now=_now())
                 return
@@ -168,7 +179,7 @@ class _Turn:
         while True:
             try:
                 asked = Offline(
-                    caller=_behind_others(self._caller),
+                    caller=_behind_others(await self._allowed()),
                     endpoint=self._batch.endpoint,
                     body=await in_thread(_opened, self._batch.organization_id, line),
                     request=line.request,

@@ -322,8 +322,8 @@ async def _owner(key: KnownKey, organization: KnownOrganization | None) -> Known
     member = await MEMBERS.get(Membership.remembered_as(key.person, organization.slug))
     if member is None:
         raise Unauthenticated(
-            f"The person whose API key this is has left the organization {organization.slug!r}; "
-            "use a key of a member or of a service account."
+            f"The person whose API key this is has left the organization {organization.slug!r}, or "
+            "was shut out; use a key of a member or of a service account."
         )
     return member
 

@@ -79,7 +79,7 @@ class KnownLogIn:
 
 @dataclass(frozen=True, slots=True)
 class KnownMember:
-    """A membership's."""
+    """A membership's; whoever was deactivated has none."""
 
     organization: int
     role: Role
@@ -141,7 +141,7 @@ def _load_login(identifier: str) -> Fields | None:
 def _load_member(identifier: str) -> Fields | None:
     user, slug = identifier.split(":")
     rows = Membership.objects.filter(organization__slug=slug, user=int(user))
-    member = rows.first()
+    member = rows.filter(user__is_active=True).first()
     if member is None:
         return None
     return {

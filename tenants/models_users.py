@@ -1,7 +1,8 @@
 """People, and the log-ins that they hold."""
 
+from collections.abc import Collection
 from contextlib import ExitStack
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 from uuid import uuid4
 
 from django.contrib.auth.models import AbstractUser, BaseUserManager
@@ -46,6 +47,7 @@ class User(AbstractUser):
     REQUIRED_FIELDS: ClassVar[list[str]] = []
 
     objects = UserManager()  # type: ignore[assignment,misc]
+    _was_active: bool | None = None
 
     class Meta:
         ordering = ("email",)
@@ -59,17 +61,37 @@ class User(AbstractUser):
     def __str__(self) -> str:
         return self.email
 
+    @classmethod
+    def from_db(
+        cls, db: str | None, field_names: Collection[str], values: Collection[Any], **more: Any
+    ) -> Self:
+        """With whether they were let in, as it was read."""
+        user = super().from_db(db, field_names, values, **more)
+        user._was_active = user.__dict__.get("is_active")
+        return user
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        """Save; whoever is shut out, or let in again, is so in every process."""
+        with ExitStack() as stack:
+            if self.pk is not None and self.is_active != self._was_active:
+                self._changes(stack)
+            super().save(*args, **kwargs)
+        self._was_active = self.is_active
+
     def delete(self, *args: Any, **kwargs: Any) -> tuple[int, dict[str, int]]:
         """Delete, and let every process know that log-ins and keys are over."""
-        places = self.memberships.across_organizations().values_list("organization__slug")
         with ExitStack() as stack:
-            for login in self.logins.filter(ended_at=None):
-                stack.enter_context(changing(LogIn.kind, login.pk))
-            for (slug,) in places:
-                stack.enter_context(changing(places.model.kind, f"{self.pk}:{slug}"))
+            self._changes(stack)
             for key in self.keys.across_organizations():
                 stack.enter_context(changing(key.kind, key.pk))
             return super().delete(*args, **kwargs)
+
+    def _changes(self, stack: ExitStack) -> None:
+        places = self.memberships.across_organizations().values_list("organization__slug")
+        for login in self.logins.filter(ended_at=None):
+            stack.enter_context(changing(LogIn.kind, login.pk))
+        for (slug,) in places:
+            stack.enter_context(changing(places.model.kind, f"{self.pk}:{slug}"))
 
 
 class Door(models.TextChoices):

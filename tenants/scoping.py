@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any, Self, TypeVar
 
 from django.db import models
+from django.db.models import sql
 
 Row = TypeVar("Row", bound=models.Model, covariant=True)
 
@@ -24,10 +25,35 @@ class Unscoped(Exception):
     """A query on an organization's rows that names no organization: a bug, never a refusal."""
 
 
+class _OwnedQuery(sql.Query):
+    """What Django takes out of a queryset for `Subquery` and `Exists`, past the queryset."""
+
+    scoped = False
+
+    def require_scope(self) -> None:
+        if not self.scoped and not self.is_empty():
+            name = self.model.__name__ if self.model else "These"
+            raise Unscoped(
+                f"{name} rows belong to organizations: begin with {name}.objects.for_org(…)."
+            )
+
+    def resolve_expression(self, *args: Any, **kwargs: Any) -> Any:
+        """Refuse to become an unscoped subquery."""
+        self.require_scope()
+        return super().resolve_expression(*args, **kwargs)
+
+
 class OwnedQuerySet(models.QuerySet[Row]):
     """Rows with an `organization`; runs only inside a scope."""
 
-    _scoped = False
+    def __init__(
+        self,
+        model: type[Row] | None = None,
+        query: sql.Query | None = None,
+        using: str | None = None,
+        hints: dict[str, models.Model] | None = None,
+    ) -> None:
+        super().__init__(model, query or _OwnedQuery(model), using, hints)
 
     def for_org(self, organization: models.Model | int) -> Self:
         """The rows of one organization, given as itself or by its primary key."""
@@ -40,24 +66,15 @@ class OwnedQuerySet(models.QuerySet[Row]):
     def filter(self, *args: Any, **kwargs: Any) -> Self:
         """As ever; a filter on one organization is a scope."""
         named = any(kwargs.get(name) is not None for name in _ONE_ORGANIZATION)
-        return super().filter(*args, **kwargs)._as_scoped(self._scoped or named)
+        return super().filter(*args, **kwargs)._as_scoped(named)
 
     def _as_scoped(self, scoped: bool) -> Self:
         chained = self._chain()  # type: ignore[attr-defined]
-        chained._scoped = scoped
+        chained.query.scoped |= scoped
         return chained  # type: ignore[no-any-return]
 
-    def _clone(self) -> Self:
-        clone = super()._clone()  # type: ignore[misc]
-        clone._scoped = self._scoped
-        return clone  # type: ignore[no-any-return]
-
     def _require_scope(self) -> None:
-        if not self._scoped and not self.query.is_empty():
-            name = self.model.__name__
-            raise Unscoped(
-                f"{name} rows belong to organizations: begin with {name}.objects.for_org(…)."
-            )
+        self.query.require_scope()  # type: ignore[attr-defined]
 
     def _fetch_all(self) -> None:
         self._require_scope()
@@ -76,11 +93,6 @@ class OwnedQuerySet(models.QuerySet[Row]):
         for each in (self, *others):
             each._require_scope()
         return super()._combinator_query(combinator, *others, **options)  # type: ignore[misc,no-any-return]
-
-    def resolve_expression(self, *args: Any, **kwargs: Any) -> Any:
-        """Refuse to become an unscoped subquery."""
-        self._require_scope()
-        return super().resolve_expression(*args, **kwargs)
 
     def count(self) -> int:
         """As ever, inside a scope; so the rest below."""

@@ -2,7 +2,7 @@
 
 An account is tried 10 times in 15 minutes from one address and 100 times from all: a stranger who
 guesses cannot shut its owner out from where they are. One address tries 100 times, whatever the
-accounts. Windows begin with their first attempt.
+accounts; of IPv6 that is a /64. Windows begin with their first attempt.
 """
 
 from hashlib import sha256
@@ -49,7 +49,7 @@ _LIMITS: list[Argument] = [OF_BOTH, WINDOW_MS, OF_ACCOUNT, WINDOW_MS, OF_ADDRESS
 
 def _names(account: str) -> list[str]:
     who = sha256(account.strip().lower().encode()).hexdigest()[:24]
-    where = str(origin.current().address)
+    where = origin.counted_as(origin.current().address)
     return [f"tries:{who}:{where}", f"tries:{who}", f"tries:{where}"]
 
 

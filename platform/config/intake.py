@@ -104,7 +104,7 @@ def _limit(scope: Scope) -> int:
 
 
 def _address(scope: Scope) -> str:
-    return str(origin.of_scope(scope).address)
+    return origin.counted_as(origin.of_scope(scope).address)
 
 
 class _Impatient:

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 import structlog
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
+from django.conf import settings
 from django.http import HttpRequest, HttpResponseBase
 
 from kit import metrics, origin
@@ -54,10 +55,16 @@ class Observed:
         say(
             "answered",
             method=request.method,
-            path=request.path,
+            path=_shown(request.path, match.route if match else ""),
             status=response.status_code,
             ms=round(seconds * 1000, 1),
         )
+
+
+def _shown(path: str, route: str) -> str:
+    """A page's route, since pages have links in mails whose last part lets in whoever has it."""
+    is_page = route and not path.startswith(settings.API_PATHS)
+    return f"/{route}" if is_page else path
 
 
 def label(value: str) -> str:

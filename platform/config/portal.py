@@ -130,6 +130,8 @@ class PagePolicy:
         if response.headers.get("Content-Type", "").startswith("text/html"):
             for name, value in self._headers(request.path):
                 response.headers.setdefault(name, value)
+            if request.path.startswith(_LETTERED_PATHS):
+                response.headers["Referrer-Policy"] = "strict-origin"
         return response
 
     def _headers(self, path: str) -> Iterable[tuple[str, str]]:
@@ -149,6 +151,10 @@ _NOTHING = {
 }
 _PORTAL = {"connect-src": "'self'", "script-src": "'self'"}
 _PORTAL_PATHS = ("/api/docs", "/accounts/", "/o/", "/organizations/", "/invitations/")
+_LETTERED_PATHS = ("/accounts/", "/invitations/")
+"""Where links in mails lead: their addresses are secrets, which a proxy would log with the next
+request. (Without any referrer browsers hide a form's origin too, which forgery protection needs.)
+"""
 _ADMIN = {**_PORTAL, "font-src": "'self'"}
 
 

@@ -24,10 +24,16 @@ _SECRET = re.compile(
     r"|(eyJ)[\w-]{8,}\.[\w-]{8,}\.[\w-]{8,}"
     r"|(\b[a-z+]+://[^\s:/@]*:)[^\s/@]+(?=@)"
     r"|(\b(?:[sr]k_(?:live|test)_|whsec_|sk-|hv[sb]\.))[\w-]{12,}"
+    r"|((?:invitations|reset/key|reset%2Fkey|confirm-email)(?:/|%2F))[^/\s\"'&?#\\]{16,}"
 )
-"""API keys but for their public id, signed tokens, passwords in addresses, and the keys of those we
-call: Stripe's and its webhooks', OpenAI's kind, Vault's tokens."""
-_MARKS = ("aip_", "eyJ", "://", "k_live_", "k_test_", "whsec_", "sk-", "hvs.", "hvb.")
+"""API keys but for their public id, signed tokens, passwords in addresses, the keys of those we
+call (Stripe's and its webhooks', OpenAI's kind, Vault's tokens), and what links in mails end with:
+an invitation, a new password, a confirmed address. (They stand in addresses of pages that follow
+too, escaped.)"""
+_MARKS = (
+    *("aip_", "eyJ", "://", "k_live_", "k_test_", "whsec_", "sk-", "hvs.", "hvb."),
+    *("invitations", "reset", "confirm-email"),
+)
 """A line without any of these needs no closer look."""
 
 

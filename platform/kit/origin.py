@@ -103,6 +103,13 @@ def address(text: str) -> Address | None:
     return mapped or found
 
 
+def counted_as(address: Address | None) -> str:
+    """The name under which an address is counted: of IPv6 the /64, all of which one client has."""
+    if isinstance(address, IPv6Address):
+        return str(IPv6Network((address, 64), strict=False))
+    return str(address)
+
+
 def of_request(request: HttpRequest) -> Origin:
     """Of an HTTP request, which can be asked for as it was sent."""
     return replace(of_meta(request.META), sent=lambda: _sent(request))

@@ -4,9 +4,11 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from html.parser import HTMLParser
+from io import StringIO
 from typing import Any
 
 import pytest
+from django.conf import settings
 from django.test import Client
 from django.urls import get_resolver
 from pydantic import BaseModel
@@ -69,6 +71,42 @@ def test_pages_carry_their_policy(client: Client, path: str) -> None:
 def test_no_page_may_have_anything_inline_nor_make_scripts_of_text(path: str) -> None:
     assert "unsafe" not in policy(path)
     assert "data:" not in policy(path).replace("img-src 'self' data:", "")
+
+
+LINK = "sHq2v-0aB9xQ2Lm_0123456789"
+LETTERED = [
+    f"/invitations/{LINK}",
+    f"/invitations/{LINK}/",
+    f"/accounts/password/reset/key/1-{LINK}/",
+    f"/accounts/confirm-email/{LINK}/",
+    f"/accounts/confirm-email/{LINK}",
+]
+"""Links in mails, and what becomes of them when a slash is added or left out."""
+
+
+@pytest.mark.parametrize("path", LETTERED)
+def test_what_lets_in_whoever_has_it_is_neither_logged_nor_sent_on(
+    client: Client, path: str, log_lines: StringIO
+) -> None:
+    answer = client.get(path)
+    assert LINK not in log_lines.getvalue()
+    assert '"path"' in log_lines.getvalue() or "path=" in log_lines.getvalue()
+    if answer["Content-Type"].startswith("text/html") and answer.status_code == 200:
+        assert answer.headers["Referrer-Policy"] == "strict-origin"
+
+
+def test_every_route_with_a_secret_in_it_is_a_page_in_whose_stead_its_route_is_logged() -> None:
+    routes = [
+        route for route in _routes(get_resolver()) if re.search(r"<(\w+:)?(token|key)>", route)
+    ]
+    assert {"invitations/<str:token>"} < set(routes)
+    assert [each for each in routes if f"/{each}".startswith(settings.API_PATHS)] == []
+
+
+def _routes(of: Any, before: str = "") -> Iterator[str]:
+    for each in of.url_patterns:
+        route = before + str(each.pattern)
+        yield from _routes(each, route) if hasattr(each, "url_patterns") else [route]
 
 
 def test_what_allows_nothing_runs_no_script() -> None:

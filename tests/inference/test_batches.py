@@ -15,7 +15,7 @@ from openai.types import Batch, FileObject
 from openai.types.chat import ChatCompletion
 
 from billing.models import Account, LedgerEntry
-from inference import batching
+from inference import batching, jobs
 from inference.batches import batch as life
 from inference.batches import files
 from inference.batches.models import Batch as Row
@@ -26,7 +26,7 @@ from inference.tasks import run_batches
 from inference.worker import Host
 from kit import redis as kit_redis
 from tenants import keys, watch
-from tenants.models import ApiKey, Organization
+from tenants.models import ApiKey, Organization, User
 from tests import factories
 from tests.inference.clients import ENCODER
 from tests.inference.parts import ECHO, NOW, RATES, in_schema, serving
@@ -294,6 +294,42 @@ async def test_a_batch_of_a_revoked_key_fails(openai: AsyncOpenAI, acme: Organiz
     left = await in_schema("public", Row.objects.across_organizations().get)
     assert made.id == f"batch_{left.pk.hex}"
     assert (left.state, left.errors[0]["code"]) == ("failed", "invalid_api_key")
+
+
+async def test_whose_person_is_shut_out_meanwhile_ends_at_once(
+    openai: AsyncOpenAI, acme: Organization
+) -> None:
+    """Its lines are in line, and its worker's turn lasts long yet."""
+
+    def person() -> User:
+        dora = factories.user("dora")
+        factories.member(dora, acme)
+        key = ApiKey.objects.for_org(acme).get()
+        key.person = dora
+        key.save()
+        return dora
+
+    def shut_out(dora: User) -> None:
+        dora.is_active = False
+        dora.save()
+
+    dora = await in_schema("public", person)
+    made = await begin(openai, [line(str(n), chat("x")) for n in range(2)])
+    turn = asyncio.create_task(carried_out())
+    async with asyncio.timeout(20):
+        while True:
+            begun = await in_schema("public", lambda: list(BatchLine.objects.all()))
+            if begun and all([await jobs.exists(each.request) for each in begun]):
+                break
+            await asyncio.sleep(0.05)
+        await in_schema("public", lambda: shut_out(dora))
+        await turn
+    left = await in_schema("public", Row.objects.across_organizations().get)
+    assert made.id == f"batch_{left.pk.hex}"
+    assert (left.state, left.errors[0]["code"]) == ("failed", "invalid_api_key")
+    for each in begun:
+        head = await jobs.head(request=each.request, organization=acme.pk)
+        assert head is None or head.state != "waiting"
 
 
 async def test_prompts_in_one_body_have_each_their_outcome(

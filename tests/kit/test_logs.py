@@ -9,6 +9,7 @@ import structlog
 from kit.logs import masked
 
 KEY = "aip_live_4fT0aB9xQ2Lm_0123456789abcdefghijklmnopqrstuvwxyzAB"
+LINK = "sHq2v-0aB9xQ2Lm:0123_456789"
 TOKEN = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0aaaa.c2lnbmF0dXJlLW9mLWl0"
 
 
@@ -22,6 +23,11 @@ TOKEN = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0aaaa.c2lnbmF0dXJlLW9mLWl0"
         ("postgresql://app:hunter2@db/x", "postgresql://app:…@db/x"),
         ("http://127.0.0.1:8000/a@b", "http://127.0.0.1:8000/a@b"),
         ("eyJ is a word", "eyJ is a word"),
+        ("/api/v1/invitations/17/resend", "/api/v1/invitations/17/resend"),
+        (f"GET /invitations/{LINK}?x=1", "GET /invitations/…?x=1"),
+        (f"'/accounts/confirm-email/{LINK}/'", "'/accounts/confirm-email/…/'"),
+        (f"/accounts/password/reset/key/1a-{LINK}/", "/accounts/password/reset/key/…/"),
+        (f"login/?next=%2Finvitations%2F{LINK} 200", "login/?next=%2Finvitations%2F… 200"),
         *[
             (f"key={mark}{'x' * 24}, ok", f"key={mark}…, ok")
             for mark in ("sk_" + "live_", "rk_" + "test_", "whsec_", "sk-", "hvs.")

@@ -34,6 +34,21 @@ def test_an_address_is_read_from_the_right_through_trusted_proxies(
     assert str(found.address) == address
 
 
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("2001:db8:1:2:3::4", "2001:db8:1:2::/64"),
+        ("2001:db8:1:2:ffff:ffff:ffff:ffff", "2001:db8:1:2::/64"),
+        ("2001:db8:1:3::", "2001:db8:1:3::/64"),
+        ("::ffff:198.51.100.1", "198.51.100.1"),
+        ("198.51.100.1", "198.51.100.1"),
+        ("nobody's", "None"),
+    ],
+)
+def test_who_has_a_network_of_ipv6_is_counted_once(text: str, name: str) -> None:
+    assert origin.counted_as(origin.address(text)) == name
+
+
 def test_nobody_is_trusted_unless_it_is_said() -> None:
     found = origin.of_meta({"REMOTE_ADDR": "127.0.0.1", "HTTP_X_FORWARDED_FOR": "198.51.100.1"})
     assert str(found.address) == "127.0.0.1"

@@ -189,6 +189,13 @@ def _delete(key: ApiKey) -> None:
     key.delete()
 
 
+def _deactivate(key: ApiKey) -> None:
+    person = key.person
+    assert person is not None
+    person.is_active = False
+    person.save()
+
+
 def _delete_organization(key: ApiKey) -> None:
     key.organization.delete()
 
@@ -199,6 +206,7 @@ def _delete_organization(key: ApiKey) -> None:
         (_revoke, Unauthenticated, "was revoked"),
         (_expire, Unauthenticated, "has expired"),
         (_delete, Unauthenticated, "Incorrect"),
+        (_deactivate, Unauthenticated, "or was shut out"),
         (_delete_organization, Unauthenticated, "no longer exists"),
         (_suspend, Suspended, "The organization 'acme' is suspended: unpaid invoice"),
         (_suspend_silently, Suspended, "The organization 'acme' is suspended."),
@@ -211,7 +219,9 @@ def test_a_change_reaches_warm_processes_within_a_second(
     refusal: type[Refused],
     message: str,
 ) -> None:
-    key, text = factories.api_key(acme)
+    person = factories.user("dora")
+    factories.member(person, acme)
+    key, text = factories.api_key(acme, person=person)
     warm(redis, text)
     change(key)
     refused = refusal_within_a_second(text)

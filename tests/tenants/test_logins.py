@@ -340,6 +340,20 @@ def test_an_account_and_an_address_have_their_own_bounds(
     origin.begin(Origin())
 
 
+def test_a_network_of_ipv6_is_one_address() -> None:
+    tried = 0
+    for host in range(throttle.OF_ADDRESS + 5):
+        origin.begin(Origin(address=origin.address(f"2001:db8::{host:x}")))
+        try:
+            throttle.attempt_now(f"{host}@example.com")
+            tried += 1
+        except throttle.TooManyAttempts:
+            break
+    assert tried == throttle.OF_ADDRESS
+    origin.begin(Origin(address=origin.address("2001:db8:0:1::1")))
+    throttle.attempt_now("another@example.com")
+
+
 def test_operators_log_in_is_throttled_too(client: Client) -> None:
     factories.user("operator", password=factories.PASSWORD, is_staff=True, is_superuser=True)
     form = {"username": "operator@example.com", "password": "wrong"}

@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 from django.apps import apps
-from django.db.models import Count, Model
+from django.db.models import Count, Exists, Model, OuterRef, Subquery
 from redis import Redis
 
 from billing.models import PriceVersion
@@ -29,6 +29,10 @@ UNSCOPED: dict[str, Callable[[Any], Any]] = {
     "union": lambda rows: list(rows.across_organizations().union(rows)),
     "or": lambda rows: list(rows.across_organizations() | rows),
     "subquery": lambda rows: list(Organization.objects.filter(api_keys__in=rows)),
+    "exists in a filter": lambda rows: list(Organization.objects.filter(Exists(rows))),
+    "subquery in an annotation": lambda rows: list(
+        Organization.objects.annotate(name_of_a_key=Subquery(rows.values("name")[:1]))
+    ),
     "raw": lambda rows: list(rows.raw("SELECT * FROM tenants_apikey")),
     "exclude": lambda rows: list(rows.exclude(organization=1)),
     "several": lambda rows: list(rows.filter(organization__in=[1, 2])),
@@ -51,6 +55,13 @@ def test_a_scope_shows_its_own_rows_alone(
     assert list(ApiKey.objects.for_org(globex.pk)) == [theirs]
     assert ApiKey.objects.for_org(acme).order_by("name").filter(pk=theirs.pk).count() == 0
     assert ApiKey.objects.across_organizations().count() == 2
+
+
+def test_a_scoped_query_may_stand_in_another(redis: Redis, acme: Organization) -> None:
+    factories.api_key(acme)
+    of_each = ApiKey.objects.filter(organization=OuterRef("pk"))
+    for keys in (of_each, ApiKey.objects.across_organizations(), ApiKey.objects.for_org(acme)):
+        assert Organization.objects.filter(Exists(keys)).count() == 1
 
 
 def test_an_organizations_own_rows_are_a_scope(alice: User, acme: Organization) -> None:
