@@ -12,7 +12,6 @@ from typing import BinaryIO, cast
 from uuid import UUID
 
 import structlog
-from django.conf import settings
 from django.db import IntegrityError, transaction
 from django.db.models import F, Q
 
@@ -92,7 +91,7 @@ def write_waiting(*, now: datetime) -> int:
 def download(organization: int, identifier: UUID, *, by: Actor, now: datetime) -> Iterator[bytes]:
     """The zip, in parts; leaves its mark in the audit log. Raises `NoExport`, `NotReady`."""
     export = one(organization, identifier)
-    path = _path(export.pk)
+    path = export.path
     if export.state != Export.State.READY or not path.is_file():
         raise NotReady(
             f"The export {export.pk} is {export.state}; only a ready one can be downloaded, for "
@@ -122,7 +121,7 @@ def _claim(now: datetime) -> Export | None:
 
 def _write(export: Export, now: datetime) -> None:
     organization = Organization.objects.get(pk=export.organization_id)
-    path = _path(export.pk)
+    path = export.path
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     ring = datakeys.ring(organization.pk)
     partial = path.with_suffix(f".{export.attempts}")
@@ -134,13 +133,15 @@ def _write(export: Export, now: datetime) -> None:
     mine = Export.objects.for_org(organization).filter(
         pk=export.pk, state=Export.State.RUNNING, attempts=export.attempts
     )
-    mine.update(
+    is_mine = mine.update(
         state=Export.State.READY,
         finished_at=now,
         expires_at=now + KEPT,
         size=out.size,
         sha256=out.digest.hexdigest(),
     )
+    if not is_mine and not Export.objects.for_org(organization).filter(pk=export.pk).exists():
+        path.unlink(missing_ok=True)  # Erased meanwhile.
 
 
 def _give_back(export: Export, why: str) -> None:
@@ -153,7 +154,7 @@ def _give_back(export: Export, why: str) -> None:
 def _expire(now: datetime) -> None:
     old = Export.objects.across_organizations().filter(state=Export.State.READY, expires_at__lt=now)
     for export in old:
-        _path(export.pk).unlink(missing_ok=True)
+        export.path.unlink(missing_ok=True)
         export.state = Export.State.EXPIRED
         export.save(update_fields=["state"])
 
@@ -175,10 +176,6 @@ def _unsealed(path: Path, export: Export) -> Iterator[bytes]:
 
 def _place(export: Export) -> Place:
     return Place(export.organization_id, "export", str(export.pk))
-
-
-def _path(identifier: UUID) -> Path:
-    return Path(settings.EXPORTS_DIR) / f"{identifier}.sealed"
 
 
 class _Sealing:

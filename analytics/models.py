@@ -1,8 +1,11 @@
 """Exports, everything that an organization owns as a file to take away; and books compared."""
 
+from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
-from django.db import models
+from django.conf import settings
+from django.db import models, transaction
 
 from tenants.models import Organization
 from tenants.scoping import OwnedQuerySet
@@ -52,6 +55,17 @@ class Export(models.Model):
 
     def __str__(self) -> str:
         return f"{self.organization} · {self.created_at:%Y-%m-%d %H:%M} · {self.state}"
+
+    def delete(self, *args: Any, **kwargs: Any) -> tuple[int, dict[str, int]]:
+        """Delete it, and its file with it."""
+        path = self.path
+        transaction.on_commit(lambda: path.unlink(missing_ok=True), robust=True)
+        return super().delete(*args, **kwargs)
+
+    @property
+    def path(self) -> Path:
+        """Where its file lies."""
+        return Path(settings.EXPORTS_DIR) / f"{self.pk}.sealed"
 
 
 class Comparison(models.Model):

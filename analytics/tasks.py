@@ -5,7 +5,6 @@ from datetime import date, datetime
 
 import structlog
 from celery import shared_task
-from django.db import DatabaseError
 from django.utils import timezone
 
 from analytics import exports, metrics
@@ -49,7 +48,7 @@ def count_requests(**_: object) -> int:
     for slug, schema in rows.values_list("slug", "schema_name"):
         try:
             counted += counting.count(schema)
-        except DatabaseError:
+        except Exception:
             log.exception("requests could not be counted", organization=slug)
     return counted
 

@@ -69,6 +69,7 @@ class AutoTopUp(models.Model):
     stopped = models.CharField(max_length=300, blank=True, help_text="Why it is not done any more.")
 
     objects = OwnedQuerySet["AutoTopUp"].as_manager()
+    kept_when_erased = ""
 
     class Meta:
         constraints = (
@@ -126,6 +127,7 @@ class Budget(models.Model):
     hard = models.BooleanField(default=False)
 
     objects = OwnedQuerySet["Budget"].as_manager()
+    kept_when_erased = ""
 
     class Meta:
         ordering = ("scope", "subject")
@@ -182,6 +184,7 @@ class BudgetAlert(models.Model):
     at = models.DateTimeField()
 
     objects = OwnedQuerySet["BudgetAlert"].as_manager()
+    kept_when_erased = ""
 
     class Meta:
         constraints = (

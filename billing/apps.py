@@ -11,6 +11,8 @@ class BillingConfig(AppConfig):
     name = "billing"
     label = "billing"
     verbose_name = "Money"
+    kept_when_erased = "tax law, and what is still to be paid"
+    """Of each model that does not say otherwise; see `tenants.owned`."""
 
     def import_models(self) -> None:
         """Those of `models`, and of the modules beside it."""

@@ -70,6 +70,7 @@ app.conf.update(
             "schedule": crontab(minute=2),
         },
         "purge files": {"task": "inference.purge_files", "schedule": crontab(minute=37)},
+        "purge batches": {"task": "inference.purge_batches", "schedule": crontab(minute=43)},
         "purge dead letters": {
             "task": "inference.purge_dead_letters",
             "schedule": crontab(hour=2, minute=41),

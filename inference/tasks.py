@@ -5,14 +5,13 @@ from typing import Any, ClassVar
 
 import structlog
 from celery import shared_task
-from django.db import DatabaseError
 from django.utils import timezone
 
 from billing import metering
 from inference import responses, texts
 from inference.announce import RUN
+from inference.batches import batch as batches
 from inference.batches import files
-from inference.batches.batch import claim
 from inference.batching import carry
 from inference.letters import shelf
 from inference.worker import Host
@@ -39,7 +38,7 @@ def purge_texts() -> int:
         try:
             purged += texts.purge(organization, now=now)
             purged += responses.purge(organization, now=now)
-        except DatabaseError:
+        except Exception:
             log.exception("texts could not be purged", organization=organization.slug)
     return purged
 
@@ -50,7 +49,7 @@ def run_batches(**_: Any) -> None:
     if not _BATCHES.acquire(blocking=False):
         return
     try:
-        while not _is_draining() and (batch := claim(now=timezone.now())) is not None:
+        while not _is_draining() and (batch := batches.claim(now=timezone.now())) is not None:
             carry(batch, stopping=_is_draining)
     finally:
         _BATCHES.release()
@@ -60,6 +59,12 @@ def run_batches(**_: Any) -> None:
 def purge_files(**_: Any) -> int:
     """Delete files that are kept no more; how many."""
     return files.purge(now=timezone.now())
+
+
+@shared_task(name="inference.purge_batches", ignore_result=True)
+def purge_batches(**_: Any) -> int:
+    """Forget batches whose results are kept no more; how many."""
+    return batches.purge(now=timezone.now())
 
 
 @shared_task(name="inference.meter_storage", ignore_result=True)

@@ -1,34 +1,27 @@
 """Erasing an organization: its schema, its data keys, its people's and programs' ways in.
 
-What the law or an auditor wants kept stays: the ledger, invoices and their accounts, and the audit
-log. Everything that was sealed under the organization's data keys, in backups and in Redis as well,
-is noise from then on.
+Every public table with rows of it is emptied of them, but those that say why they are kept: what
+the law or an auditor wants (`tenants.owned`). Everything that was sealed under the organization's
+data keys, in backups and in Redis as well, is noise from then on.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from django.db import connection, transaction
+from django.db import connection, models, transaction
 from psycopg import sql
 
 from kit.redis import state
-from tenants import audit, certificates, datakeys, organizations
+from tenants import audit, certificates, datakeys, organizations, owned
 from tenants.audit import Actor, Change
-from tenants.models import (
-    ApiKey,
-    AuditEntry,
-    AuditHead,
-    Domain,
-    Invitation,
-    Membership,
-    Organization,
-    SingleSignOn,
-)
-from tenants.webhooks.models import Webhook
+from tenants.models import ApiKey, AuditEntry, AuditHead, DataKey, Organization
+from tenants.owned import Table
 
 _ACTION = "organization.erased"
 _REASON = "erased"
+_NAMES_THE_REST = "id, slug and name: what is kept refers to them"
 _IN_REDIS = (
     "credit:{pk}",
     "credit:{pk}:held",
@@ -70,15 +63,12 @@ def _erase(organization: Organization, now: datetime, by: Actor) -> dict[str, An
     organization.erased_at, organization.suspended_reason = now, _REASON
     organization.ready_at = None
     organization.save(update_fields=["erased_at", "suspended_at", "suspended_reason", "ready_at"])
+    keys = ApiKey.objects.for_org(organization).order_by("pk").values_list("pk", flat=True)
     erased = {
         "tables": _drop(organization.schema_name),
         "data_keys": datakeys.destroy(organization.pk),
-        "api_keys": _delete(ApiKey.objects.for_org(organization)),
-        "invitations": len(_delete(Invitation.objects.for_org(organization))),
-        "single_sign_on": len(_delete(SingleSignOn.objects.for_org(organization))),
-        "webhooks": len(_delete(Webhook.objects.for_org(organization))),
-        "memberships": len(_delete(Membership.objects.for_org(organization))),
-        "domains": len(_delete(Domain.objects.filter(tenant=organization))),
+        "api_keys": list(keys),
+        "rows": _empty(organization.pk),
     }
     certificate = certificates.sign(_statement(organization, erased, now, by))
     fact = Change(_ACTION, organizations.target(organization), after={"certificate": certificate})
@@ -101,10 +91,8 @@ def _statement(
         "by": {"id": by.id, "name": by.name},
         "schema": organization.schema_name,
         "erased": dict(erased),
-        "kept": {
-            "ledger, accounts and invoices": "tax law",
-            "audit log": "evidence of who did what, this erasure included",
-        },
+        "kept": {Organization._meta.label_lower: _NAMES_THE_REST}
+        | {each.label: each.kept for each in owned.tables() if each.kept},
         "audit_head": {"sequence": head.sequence, "hash": head.hash} if head else None,
     }
 
@@ -124,13 +112,22 @@ def _drop(schema: str) -> dict[str, int]:
     return tables
 
 
-def _delete(rows: Any) -> list[str]:
-    """Each by itself: a row's `delete` lets every process know."""
-    found = list(rows)
-    names = [str(row.pk) for row in found]
-    for row in found:
-        row.delete()
-    return names
+def _empty(organization: int) -> dict[str, int]:
+    """Delete its rows of the public tables, whose data keys are gone; how many of each."""
+    tables = [each for each in owned.tables() if not each.kept and each.model is not DataKey]
+    gone = Counter({each.label: 0 for each in tables})
+    for table in tables:
+        gone.update(_delete(table, organization))
+    return dict(sorted(gone.items()))
+
+
+def _delete(table: Table, organization: int) -> Counter[str]:
+    """Where a row's own `delete` lets every process know, each by itself."""
+    rows, gone = table.rows(organization), Counter[str]()
+    each_by_itself = table.model.delete is not models.Model.delete
+    for deleted in (row.delete() for row in rows) if each_by_itself else (rows.delete(),):
+        gone.update({label.lower(): count for label, count in deleted[1].items()})
+    return gone
 
 
 def _forget(organization: int, keys: list[str]) -> None:

@@ -34,6 +34,7 @@ class AuditEntry(models.Model):
     hash = models.CharField(max_length=64)
 
     objects = OwnedQuerySet["AuditEntry"].as_manager()
+    kept_when_erased = "evidence of who did what, this erasure included"
 
     class Meta:
         verbose_name = "audit entry"

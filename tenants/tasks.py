@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import structlog
 from celery import shared_task
 from django.utils import timezone
 
@@ -18,6 +19,8 @@ from tenants import (
 )
 from tenants.accounts import sessions
 from tenants.webhooks import sending
+
+log = structlog.get_logger()
 
 
 @shared_task(name="tenants.anchor_audit")
@@ -76,14 +79,24 @@ def make_schema(organization: int, **_: object) -> bool:
 @shared_task(name="tenants.make_schemas", ignore_result=True)
 def make_schemas() -> int:
     """Go on with the schemas that nobody works on, as after a crash; how many were made."""
-    waiting = schemas.unfinished(now=timezone.now())
-    return sum(schemas.make(organization, now=timezone.now()) for organization in waiting)
+    made = 0
+    for organization in schemas.unfinished(now=timezone.now()):
+        try:
+            made += schemas.make(organization, now=timezone.now())
+        except Exception:
+            log.exception("a schema could not be made", organization=organization)
+    return made
 
 
 @shared_task(name="tenants.erase_organizations")
 def erase_organizations() -> int:
-    """Erase those whose grace period is over; how many."""
-    due = organizations.due(now=timezone.now())
-    for organization in due:
-        erasure.erase(organization, now=timezone.now(), by=audit.SYSTEM)
-    return len(due)
+    """Erase those whose grace period is over, each whatever becomes of the others; how many."""
+    erased = 0
+    for organization in organizations.due(now=timezone.now()):
+        try:
+            erasure.erase(organization, now=timezone.now(), by=audit.SYSTEM)
+        except Exception:
+            log.exception("an organization could not be erased", organization=organization.slug)
+        else:
+            erased += 1
+    return erased

@@ -15,20 +15,25 @@ from typing import Any
 from uuid import UUID
 
 from django.db import transaction
-from django.db.models import F, Q
+from django.db.models import Case, DateTimeField, ExpressionWrapper, F, Q, Value, When
+from django.db.models.functions import Least
 
 from inference.batches import files
-from inference.batches.models import Batch, BatchLine, line_place
+from inference.batches.models import Batch, BatchLine, StoredFile, line_place
 from kit.errors import Refused
 from kit.ids import request_id
 from tenants import datakeys
 from tenants.auth import Caller
+from tenants.models import Retention
 
 WINDOW = timedelta(hours=24)
 """What is not carried out by then is not carried out."""
 MOST_OPEN = 50
 """Batches of one organization."""
 LEASE = timedelta(seconds=15)
+LONGEST_OF_NOTHING = timedelta(days=1)
+"""How long results are there at most of an organization that keeps nothing."""
+_PURGED_AT_ONCE = 100
 State = Batch.State
 
 
@@ -185,7 +190,7 @@ def waiting(batch: Batch, *, most: int, but: frozenset[UUID]) -> list[BatchLine]
 
 
 def note(batch: Batch, line: BatchLine, *, status: int, answer: bytes) -> None:
-    """What came of a line; once, whoever repeats it."""
+    """What came of a line, and no more what it asked; once, whoever repeats it."""
     is_done = status < 400
     ring = datakeys.ring(batch.organization_id)
     sealed = ring.seal(answer, line_place(batch.organization_id, "answered", line.request))
@@ -194,11 +199,42 @@ def note(batch: Batch, line: BatchLine, *, status: int, answer: bytes) -> None:
             state=BatchLine.State.DONE if is_done else BatchLine.State.FAILED,
             status=status,
             answered=sealed,
+            asked=b"",
         )
         if noted:
             column = "completed" if is_done else "failed"
             rows = Batch.objects.for_org(batch.organization_id).filter(pk=batch.pk)
             rows.update(**{column: F(column) + 1})
+
+
+def results_kept_for(batch: Batch) -> timedelta:
+    """How long what came of it is there after its end."""
+    said = timedelta(seconds=batch.keeps_files_for)
+    is_kept = batch.organization.retention != Retention.NOTHING
+    return said if is_kept else min(said, LONGEST_OF_NOTHING)
+
+
+def purge(*, now: datetime) -> int:
+    """Forget those whose results are kept no more, with lines and files; how many."""
+    said = F("keeps_files_for")
+    longest = Value(int(LONGEST_OF_NOTHING.total_seconds()))
+    is_nothing = When(organization__retention=Retention.NOTHING, then=Least(said, longest))
+    until = F("ended_at") + Case(is_nothing, default=said) * Value(timedelta(seconds=1))
+    due = (
+        Batch.objects.across_organizations()
+        .exclude(state__in=Batch.OPEN)
+        .annotate(until=ExpressionWrapper(until, output_field=DateTimeField()))
+        .filter(until__lte=now)
+        .order_by()
+    )
+    purged = 0
+    while found := list(due.values_list("pk", "output_file", "error_file")[:_PURGED_AT_ONCE]):
+        written = {file for _, *files in found for file in files if file is not None}
+        with transaction.atomic():
+            StoredFile.objects.across_organizations().filter(pk__in=written).delete()
+            Batch.objects.across_organizations().filter(pk__in=[pk for pk, *_ in found]).delete()
+        purged += len(found)
+    return purged
 
 
 def _mine(batch: Batch) -> Any:

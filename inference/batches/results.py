@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -10,6 +10,7 @@ import orjson
 from django.db import transaction
 
 from inference.batches import files
+from inference.batches.batch import results_kept_for
 from inference.batches.models import Batch, BatchLine, StoredFile, line_place
 from kit.envelope import sealed_under
 from tenants import datakeys
@@ -41,7 +42,8 @@ def finalize(
     """Write the files of a batch that has no more to do, and end it; False if it is another's.
 
     All or nothing, so whoever repeats it writes them once. The lines go with it: their answers are
-    in the files. Batches that came without a file keep their lines, and write none.
+    in the files. Batches that came without a file write none, and keep their lines, but what the
+    last of them asked, until `batch.purge`.
     """
     with transaction.atomic():
         rows = Batch.objects.for_org(batch.organization_id).select_for_update()
@@ -55,6 +57,8 @@ def finalize(
             found.output_file = _file(found, "output", _outputs(found), now)
             found.error_file = _file(found, "errors", _errors(found, outcome), now)
             BatchLine.objects.filter(batch=found).delete()
+        else:
+            BatchLine.objects.filter(batch=found, state=BatchLine.State.WAITING).update(asked=b"")
         found.save()
         ended = {
             "batch": f"batch_{found.pk.hex}",
@@ -141,6 +145,6 @@ def _file(batch: Batch, what: str, content: Iterator[bytes], now: datetime) -> U
         purpose=StoredFile.Purpose.BATCH_OUTPUT,
         content=whole(),
         now=now,
-        kept_for=timedelta(seconds=batch.keeps_files_for),
+        kept_for=results_kept_for(batch),
     )
     return kept.pk

@@ -96,7 +96,11 @@ class _Judged:
 
     def _new_conn(self) -> socket.socket:
         host, port = self._dns_host, self.port  # type: ignore[attr-defined]
-        for info in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+        try:
+            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except UnicodeError as error:  # An empty label, or one of more than 63 characters.
+            raise AddressRefused(f"{host[:80]} is no name of a host") from error
+        for info in found:
             sock = _socket(info)
             sock.settimeout(_SECONDS)
             try:

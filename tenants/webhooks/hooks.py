@@ -71,41 +71,48 @@ def make(
         if Webhook.objects.for_org(organization).count() >= MOST:
             raise TooManyWebhooks(f"There may be {MOST} webhooks; delete one first.")
         made.save(force_insert=True)
-        _record("webhook.made", made, by, now)
+        _record("webhook.made", made, by, now, after=_told(made))
     return made, text
 
 
 def change(
     organization: int, identifier: UUID, fields: Mapping[str, Any], *, by: Actor, now: datetime
 ) -> Webhook:
-    """Change `url`, `kinds` or `enabled`. Raises `NoWebhook` or `Invalid`."""
+    """Change `url`, `kinds` or `enabled`; what changes nothing is not recorded.
+
+    Raises `NoWebhook` or `Invalid`.
+    """
     if "url" in fields:
         _check(fields["url"])
     with transaction.atomic():
-        found = one(organization, identifier)
+        found = _locked(organization, identifier)
+        before = _told(found)
         for name, value in fields.items():
             setattr(found, name, value)
-        found.save(update_fields=list(fields))
-        _record("webhook.changed", found, by, now)
+        before, after = audit.differences(before, _told(found))
+        if after:
+            found.save(update_fields=list(fields))
+            _record("webhook.changed", found, by, now, before, after)
     return found
 
 
 def rotate(organization: int, identifier: UUID, *, by: Actor, now: datetime) -> tuple[Webhook, str]:
     """A new secret; the old one signs beside it for a day. Raises `NoWebhook`."""
     with transaction.atomic():
-        found = one(organization, identifier)
+        found = _locked(organization, identifier)
         found.previous_secret, found.previous_until = found.secret, now + GRACE
         text = _new_secret(found)
         found.save(update_fields=["secret", "previous_secret", "previous_until"])
-        _record("webhook.rotated", found, by, now)
+        after = {"previous_until": found.previous_until}
+        _record("webhook.rotated", found, by, now, after=after)
     return found, text
 
 
 def remove(organization: int, identifier: UUID, *, by: Actor, now: datetime) -> None:
     """With what it was told. Raises `NoWebhook`."""
     with transaction.atomic():
-        found = one(organization, identifier)
-        _record("webhook.removed", found, by, now)
+        found = _locked(organization, identifier)
+        _record("webhook.removed", found, by, now, before=_told(found))
         found.delete()
 
 
@@ -128,6 +135,8 @@ def _check(url: str) -> None:
     try:
         parts = urlsplit(url)
         port = parts.port
+        if (parts.hostname or "").isascii():
+            (parts.hostname or "").encode("idna")  # Its labels may be empty, or too long.
     except ValueError as error:
         raise Invalid("url: it is no URL.", param="url") from error
     schemes = {"https"} if settings.PRODUCTION else {"https", "http"}
@@ -148,6 +157,24 @@ def _new_secret(webhook: Webhook) -> str:
     return text
 
 
-def _record(action: str, webhook: Webhook, by: Actor, now: datetime) -> None:
-    change = Change(action, f"webhook:{webhook.pk}")
+def _locked(organization: int, identifier: UUID) -> Webhook:
+    """As `one`; nobody else changes it until the commit."""
+    rows = Webhook.objects.for_org(organization).filter(pk=identifier)
+    return rows.select_for_update(no_key=True).first() or one(organization, identifier)
+
+
+def _told(webhook: Webhook) -> dict[str, Any]:
+    """What the audit log says of it: never its secret."""
+    return {"url": webhook.url, "kinds": list(webhook.kinds), "enabled": webhook.enabled}
+
+
+def _record(
+    action: str,
+    webhook: Webhook,
+    by: Actor,
+    now: datetime,
+    before: Mapping[str, Any] | None = None,
+    after: Mapping[str, Any] | None = None,
+) -> None:
+    change = Change(action, f"webhook:{webhook.pk}", before, after)
     audit.record(change, by=by, organization=webhook.organization_id, now=now)

@@ -120,6 +120,9 @@ def _call(delivery: Delivery, now: datetime) -> Answer:
             return Answer(response.status_code)
     except (requests.RequestException, OSError) as error:
         return Answer(None, str(error)[:200])
+    except Exception as error:
+        log.exception("a webhook could not be called", webhook=str(webhook.pk))
+        return Answer(None, f"it could not be called: {type(error).__name__}")
 
 
 def _secrets(webhook: Webhook, now: datetime) -> Iterator[str]:

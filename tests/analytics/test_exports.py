@@ -3,6 +3,7 @@
 import io
 import json
 import zipfile
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
@@ -10,19 +11,27 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from django.apps import apps
+from django.conf import settings
 from django.core.management import CommandError, call_command
 from django_tenants.utils import schema_context
 
 from analytics import archive, exports
 from analytics.models import Export
+from inference.batches import batch as life
+from inference.batches import files
+from inference.batches.batch import Asked
+from inference.batches.models import Batch
 from inference.jobs import asked_place
+from inference.letters.models import DeadLetter
 from inference.models import RequestText
 from inference.texts import answered_place
 from kit.envelope import Unreadable
-from tenants import datakeys
+from tenants import datakeys, erasure, owned
 from tenants.audit import Actor
 from tenants.models import AuditEntry, Organization, User
 from tests import factories
+from tests.inference.parts import job
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 BY = Actor("user:1", "alice@example.com")
@@ -199,3 +208,96 @@ def test_the_command_writes_one_in_the_clear(full: Organization, tmp_path: Path)
     for slug in ("acme", "none"):
         with pytest.raises(CommandError):
             call_command("export_organization", slug, str(path))
+
+
+def test_whatever_leads_to_an_organization_is_taken_along_and_goes_with_it_or_is_kept_by_name(
+    full: Organization,
+) -> None:
+    """Each model whose rows are an organization's, also through others' rows."""
+    leading = {
+        model._meta.label_lower
+        for model in apps.get_models()
+        if _leads(model, set()) and model._meta.app_config.name not in settings.TENANT_APPS
+    }
+    assert {"batches.batchline", "batches.fileframe", "billing.invoiceline"} <= leading
+    found = {each.label: each for each in owned.tables()}
+    assert found.keys() == leading
+    names = files_of(written(full)).keys()
+    left_out = {model._meta.label_lower for model in archive.LEFT_OUT}
+    assert left_out == {"tenants.datakey", "batches.fileframe"}
+    assert {label for label in leading if f"account/{label.replace('.', '_')}.jsonl" in names} == (
+        leading - left_out
+    )
+    said = erasure.erase(full, now=NOW, by=BY)["statement"]
+    kept = {label for label, each in found.items() if each.kept}
+    assert said["kept"].keys() == kept | {"tenants.organization"}
+    assert all(said["kept"].values())
+    assert said["erased"]["rows"].keys() == leading - kept - {"tenants.datakey"}
+    for label in leading - kept:
+        assert not found[label].rows(full.pk).exists(), label
+    assert kept == {"tenants.auditentry"} | {
+        label
+        for label in leading
+        if label.startswith("billing.") and not label.endswith(("budget", "budgetalert", "topup"))
+    }
+
+
+def _leads(model: Any, seen: set[Any]) -> bool:
+    parents = {field.related_model for field in model._meta.concrete_fields} - {None, model}
+    if Organization in parents:
+        return True
+    return any(_leads(parent, seen | {model}) for parent in parents - seen)
+
+
+def stored(of: Organization) -> Batch:
+    """A file, a batch and one of its lines, a letter, an event."""
+    ring = datakeys.ring(of.pk)
+    files.keep(of.pk, name="in.jsonl", purpose="batch", content=[b"whole \xff", b"file"], now=NOW)
+    batch = life.make(
+        factories.caller(organization=of.pk),
+        endpoint="/v1/chat/completions",
+        input_file=None,
+        lines=[Asked("mine", b'{"prompt": "in a batch"}'), Asked("other", b'{"prompt": "x"}')],
+        now=NOW,
+        identifier=UUID(int=1_000 + of.pk),
+    )
+    life.note(batch, batch.lines.get(number=1), status=200, answer=b'{"text": "answered"}')
+    died = replace(job(organization=of.pk, schema=of.schema_name), messages=({"content": "died"},))
+    DeadLetter.objects.create(
+        request=died.id,
+        organization=of,
+        attempts=3,
+        died_at=NOW,
+        job=died.dump(),
+        asked=died.seal(ring),
+    )
+    return batch
+
+
+def test_files_batches_and_letters_are_in_it_and_open(
+    full: Organization, settings: Any, django_capture_on_commit_callbacks: Any
+) -> None:
+    batch = stored(full)
+    archived = written(full)
+    found = files_of(archived)
+    [row] = found["account/batches_storedfile.jsonl"]
+    with zipfile.ZipFile(io.BytesIO(archived)) as whole:
+        name = f"files/file-{UUID(row['id']).hex}"
+        assert whole.read(name) == b"whole \xfffile"
+    mine, other = found["account/batches_batchline.jsonl"]
+    assert (mine["custom_id"], mine["batch_id"]) == ("mine", str(batch.pk))
+    assert (mine["asked"], mine["answered"]) == ({"prompt": "in a batch"}, None)
+    assert (other["asked"], other["answered"]) == (None, {"text": "answered"})
+    [letter] = found["account/letters_deadletter.jsonl"]
+    assert letter["asked"]["messages"] == [{"content": "died"}]
+    [path] = settings.EXPORTS_DIR.iterdir()
+    with django_capture_on_commit_callbacks(execute=True):
+        rows = erasure.erase(full, now=NOW, by=BY)["statement"]["erased"]["rows"]
+        assert path.exists(), "until it is certain"
+    assert not path.exists()
+    assert (rows["batches.batchline"], rows["batches.fileframe"], rows["batches.batch"]) == (
+        2,
+        1,
+        1,
+    )
+    assert files.stored(at=NOW + timedelta(hours=1)) == {}

@@ -17,9 +17,9 @@ from openai.types.chat import ChatCompletion
 from billing.models import Account, LedgerEntry
 from inference import batching, jobs
 from inference.batches import batch as life
-from inference.batches import files
+from inference.batches import files, results
 from inference.batches.models import Batch as Row
-from inference.batches.models import BatchLine, FileFrame
+from inference.batches.models import BatchLine, FileFrame, StoredFile
 from inference.live import Listener
 from inference.models import Request
 from inference.tasks import run_batches
@@ -352,6 +352,41 @@ async def test_prompts_in_one_body_have_each_their_outcome(
     page = (await http.get(f"{where}?limit=1&after=0", headers=said)).json()
     assert ([each["index"] for each in page["results"]], page["next"]) == ([1], 1)
     assert (await http.post(f"{where}/cancel", headers=said)).status_code == 409
+    asked = await in_schema("public", lambda: {bytes(row.asked) for row in BatchLine.objects.all()})
+    assert asked == {b""}, "prompts go when the answer is there"
+    later = timezone.now() + files.LONGEST
+    early = later - timedelta(hours=1)
+    assert await in_schema("public", lambda: life.purge(now=early)) == 0
+    assert await in_schema("public", lambda: life.purge(now=later)) == 1
+    assert await in_schema("public", BatchLine.objects.count) == 0
+    assert (await http.get(where, headers=said)).status_code == 404
+
+
+@pytest.mark.parametrize(("retention", "hours"), [("answers", 30 * 24), ("nothing", 24)])
+def test_results_of_a_batch_go_with_its_files_and_soon_where_nothing_is_kept(
+    acme: Organization, retention: str, hours: int
+) -> None:
+    Organization.objects.filter(pk=acme.pk).update(retention=retention)
+    with_files, without = (
+        life.make(
+            factories.caller(organization=acme.pk),
+            endpoint=CHAT,
+            input_file=file,
+            lines=[life.Asked("a", b"{}")],
+            now=NOW,
+            identifier=uuid4(),
+        )
+        for file in (uuid4(), None)
+    )
+    for each in (with_files, without):
+        life.note(each, each.lines.get(), status=200, answer=b"{}")
+        assert results.finalize(each, "completed", now=NOW)
+    end = NOW + timedelta(hours=hours)
+    assert {each.expires_at for each in StoredFile.objects.for_org(acme)} == {end}
+    assert life.purge(now=end - timedelta(seconds=1)) == 0
+    assert life.purge(now=end) == 2
+    assert not StoredFile.objects.for_org(acme).exists()
+    assert BatchLine.objects.count() == FileFrame.objects.count() == 0
 
 
 async def test_files_and_batches_of_others_do_not_exist(

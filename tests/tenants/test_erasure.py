@@ -58,14 +58,14 @@ def test_the_certificate_says_what_and_is_signed(doomed: Organization) -> None:
     said = certificate["statement"]
     assert said["organization"] == {"id": doomed.pk, "slug": "doomed", "name": "Doomed"}
     assert said["erased"]["tables"] == {"inference_request": 2}
-    assert len(said["erased"]["api_keys"]) == said["erased"]["memberships"] == 1
+    assert len(said["erased"]["api_keys"]) == said["erased"]["rows"]["tenants.membership"] == 1
     assert said["erased_at"] == "2026-11-24T12:00:00.000000+00:00"
     assert said["by"] == {"id": "user:1", "name": "alice@example.com"}
     assert head is not None
     assert said["audit_head"] == {"sequence": head.sequence, "hash": head.hash}
     key = certificates.public_key()
     assert certificates.is_genuine(json.loads(json.dumps(certificate)), key=key)
-    certificate["statement"]["erased"]["memberships"] = 0
+    certificate["statement"]["erased"]["rows"]["tenants.membership"] = 0
     assert not certificates.is_genuine(certificate, key=key)
 
 

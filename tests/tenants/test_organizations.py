@@ -13,7 +13,7 @@ from django_tenants.utils import schema_exists
 
 from billing.models import Account
 from kit.errors import Invalid
-from tenants import organizations, schemas, tasks
+from tenants import erasure, organizations, schemas, tasks
 from tenants.audit import Actor
 from tenants.models import Membership, Organization, Role, User
 from tenants.organizations import NotLeaving, SlugTaken, TooManyOrganizations
@@ -135,6 +135,39 @@ def test_after_the_grace_period_its_data_is_erased(wood: Organization, charlie: 
     assert client.get("/o/wood/").status_code == 404
     with pytest.raises(SlugTaken):
         organizations.found(slug="wood", name="Wood", owner=charlie, now=NOW)
+
+
+@pytest.fixture
+def bad(wood: Organization, charlie: User) -> Any:
+    """Older than wood, with a schema that nobody can make anything of."""
+    found = organizations.found(slug="bad", name="Bad", owner=charlie, now=NOW)
+    Organization.objects.filter(pk=found.pk).update(created_at=NOW - timedelta(days=60))
+    with connection.cursor() as cursor:
+        cursor.execute("CREATE SCHEMA org_bad CREATE TABLE django_migrations (nothing int)")
+    yield found
+    with connection.cursor() as cursor:
+        cursor.execute("DROP SCHEMA IF EXISTS org_bad CASCADE")
+
+
+def test_one_that_cannot_be_made_or_erased_stops_no_other(
+    bad: Organization, wood: Organization, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert tasks.make_schemas() == 1
+    wood.refresh_from_db()
+    assert wood.ready_at is not None
+    for each, days in ((bad, 40), (wood, 31)):
+        organizations.ask_deletion(each, now=NOW - timedelta(days=days), by=BY)
+    real = erasure.erase
+
+    def erase(organization: Organization, **more: Any) -> Any:
+        if organization.pk == bad.pk:
+            raise OSError("its key is out of reach")
+        return real(organization, **more)
+
+    monkeypatch.setattr(erasure, "erase", erase)
+    assert tasks.erase_organizations() == 1
+    assert not schema_exists("org_wood")
+    assert [each.pk for each in organizations.due(now=NOW)] == [bad.pk]
 
 
 def test_the_command_founds_as_the_portal_does(charlie: User) -> None:

@@ -34,6 +34,9 @@ from tenants.models import (
     User,
 )
 from tenants.tokens import NotLoggedIn
+from tenants.webhooks import hooks
+from tenants.webhooks.events import Kind as Happening
+from tenants.webhooks.models import Webhook
 from tests import factories
 from tests.factories import PASSWORD
 from tests.tenants.test_accounts import ANN, SECRET, code, log_in
@@ -41,6 +44,8 @@ from tests.tenants.test_logins import NOW
 
 ALICE, OPERATOR = "alice@example.com", "op@example.com"
 NEW = "ann@new.example"
+HERE, ELSEWHERE = "https://acme.example/told", "https://mallory.example/told"
+HOOK = {"url": HERE, "kinds": ["batch.finished", "key.leaked"], "enabled": True}
 
 pytestmark = [pytest.mark.usefixtures("redis"), pytest.mark.django_db]
 
@@ -213,6 +218,26 @@ def _two_factors(world: World) -> None:
     organizations.require_two_factors(world.acme, required=True, is_set=True, now=NOW, by=world.by)
 
 
+def _hook(world: World) -> Webhook:
+    kinds = [Happening.KEY_LEAKED, Happening.BATCH_FINISHED]
+    return hooks.make(world.acme.pk, url=HERE, kinds=kinds, by=world.by, now=NOW)[0]
+
+
+def _redirected(world: World) -> None:
+    made = _hook(world)
+    for _ in range(2):
+        fields = {"url": ELSEWHERE, "enabled": True}
+        hooks.change(world.acme.pk, made.pk, fields, by=world.by, now=NOW)
+
+
+def _hook_removed(world: World) -> None:
+    hooks.remove(world.acme.pk, _hook(world).pk, by=world.by, now=NOW)
+
+
+def _hook_rotated(world: World) -> None:
+    hooks.rotate(world.acme.pk, _hook(world).pk, by=world.by, now=NOW)
+
+
 @dataclass(frozen=True)
 class Kind:
     """What is done, its action, what is told of before and after, and by whom."""
@@ -281,6 +306,10 @@ KINDS = (
         ...,
         ALICE,
     ),
+    Kind(_hook, "webhook.made", {}, HOOK, ALICE),
+    Kind(_redirected, "webhook.changed", {"url": HERE}, {"url": ELSEWHERE}, ALICE),
+    Kind(_hook_rotated, "webhook.rotated", {}, ..., ALICE),
+    Kind(_hook_removed, "webhook.removed", HOOK, {}, ALICE),
     Kind(
         lambda w: organizations.rename(w.acme, name="Acme 2", now=NOW, by=w.by),
         "organization.renamed",

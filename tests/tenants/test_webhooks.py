@@ -186,6 +186,18 @@ def test_addresses_of_the_inside_are_not_called(
     assert "not a public address" in Delivery.objects.get().error
 
 
+def test_an_address_that_nobody_can_make_sense_of_keeps_nobody_from_being_told(
+    acme: Organization, globex: Organization, receiver: Receiver
+) -> None:
+    for each in (acme, globex):
+        hook(each, receiver.url)
+        leaked(each)
+    Webhook.objects.for_org(acme).update(url=f"https://{'a' * 64}.example/")
+    assert sent() == 1
+    refused = Delivery.objects.get(webhook__organization=acme)
+    assert "no name of a host" in refused.error
+
+
 @pytest.mark.parametrize(
     "url",
     [
@@ -195,6 +207,8 @@ def test_addresses_of_the_inside_are_not_called(
         "x",
         "http://169.254.169.254/latest",
         "https://[::ffff:10.0.0.1]/",
+        f"https://{'a' * 64}.example/",
+        "https://a..example/",
     ],
 )
 def test_what_is_no_address_is_refused(url: str, acme: Organization) -> None:
