@@ -10,8 +10,8 @@ from django.utils import timezone
 from unfold.admin import ModelAdmin
 from unfold.contrib.filters.admin import AutocompleteSelectFilter
 
-from billing import collecting, credit, events, grants
-from billing.admin_rows import Everyones, ReadOnly, money_field
+from billing import budgets, collecting, credit, events, grants
+from billing.admin_rows import Everyones, ReadOnly, money_field, shown_units
 from billing.allowances import AutoTopUp, Budget, Grant
 from billing.invoicing import shown
 from billing.models import Account
@@ -161,11 +161,12 @@ class BudgetForm(forms.ModelForm):  # type: ignore[type-arg]
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         if self.instance.pk:
-            self.initial["worth"] = f"{self.instance.amount // NANOS}"
+            self.initial["worth"] = shown_units(self.instance.amount)
 
     def clean(self) -> dict[str, Any]:
-        """The amount in nanos."""
+        """The amount in nanos, the subject as requests name it."""
         given = super().clean() or {}
+        given["subject"] = budgets.counted_as(given.get("scope", ""), given.get("subject", ""))
         if given.get("worth") is not None:
             self.instance.amount = int(given["worth"] * NANOS)
         return given

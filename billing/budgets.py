@@ -8,6 +8,7 @@ from django.db import transaction
 from billing import credit
 from billing.allowances import Budget
 from billing.models import LARGEST, Account
+from kit import origin
 from kit.edge import NotFound
 from kit.errors import Invalid, Refused
 from tenants import audit
@@ -52,6 +53,7 @@ def create(
 ) -> Set:
     """Set one; the counters learn of it at once. Raises `Invalid` and `BudgetTaken`."""
     account = _account(organization)
+    subject = counted_as(scope, subject)
     _require_subject(organization, scope, subject)
     _require_amount(amount)
     row = Budget(
@@ -94,6 +96,11 @@ def remove(*, organization: int, budget: int, now: datetime, by: Actor) -> None:
         row = _locked(organization, budget)
         _record(row, "budget.deleted", by, now)
         row.delete()
+
+
+def counted_as(scope: str, subject: str) -> str:
+    """A subject as requests name it: projects' names are cleaned at the door."""
+    return origin.project(subject) if scope == Budget.Scope.PROJECT else subject
 
 
 def _record(row: Budget, action: str, by: Actor, now: datetime) -> None:

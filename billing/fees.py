@@ -4,6 +4,7 @@ Rows of the ledger, named after what they are for: written again, they change no
 """
 
 from datetime import UTC, datetime, timedelta
+from fractions import Fraction
 
 from billing import adjustments, grants
 from billing.adjustments import Adjustment
@@ -34,10 +35,31 @@ def in_force(plan: int, currency: str, at: datetime) -> PlanTerms | None:
 
 def prorated(row: Subscription, terms: PlanTerms, seats: int, now: datetime) -> int:
     """What the rest of the period costs, by the second."""
+    left = _left(row, now, since=row.period_start)
+    return money.share(terms.cost(seats), left.numerator, left.denominator)
+
+
+def allow_more(row: Subscription, now: datetime) -> None:
+    """What the plan that holds from `now` on allows for the rest of the period, beyond what is had.
+
+    Each grant of the period counts for the time from its making to the period's end, evenly: so
+    whoever changes to and fro never has more than the largest plan allows for a period. Rounded
+    down.
+    """
+    made = Grant.objects.for_org(row.organization_id).filter(
+        kind=Grant.Kind.PLAN, expires_at=row.period_end
+    )
+    had = sum(each.amount * _left(row, now, since=each.created_at) for each in made)
+    more = row.terms.allowance * _left(row, now, since=row.period_start) - had
+    if more >= 1:
+        allow(row, int(more), f"change-{row.changes}", now)
+
+
+def _left(row: Subscription, now: datetime, *, since: datetime) -> Fraction:
+    """How much of the time from `since` to the period's end is yet to come, by the second."""
     second = timedelta(seconds=1)
-    whole = max(1, (row.period_end - row.period_start) // second)
-    left = max(0, min(whole, (row.period_end - now) // second))
-    return money.share(terms.cost(seats), left, whole)
+    whole = max(1, (row.period_end - since) // second)
+    return Fraction(max(0, min(whole, (row.period_end - now) // second)), whole)
 
 
 def charge(row: Subscription) -> None:

@@ -24,6 +24,9 @@ from billing.remote import (
     RemotePayment,
     Unanswered,
 )
+from billing.stripe_amounts import chargeable as chargeable
+from billing.stripe_amounts import is_too_small as is_too_small
+from billing.stripe_amounts import ours, theirs
 
 logging.getLogger("stripe").setLevel(logging.WARNING)
 
@@ -32,24 +35,11 @@ _SECONDS = 20
 _PAGE = 100
 TOLERANCE = 300
 """How many seconds old a webhook's signature may be."""
-LEAST = {"EUR": 50, "USD": 50, "GBP": 30, "JPY": 50, "KWD": 150}
-"""The least that Stripe charges, in minor units; of other currencies 50."""
-_THREE_DECIMALS = frozenset({"BHD", "JOD", "KWD", "OMR", "TND"})
 
 
 def enabled() -> bool:
     """Whether there is a key; without one invoices are paid by transfer and marked by hand."""
     return bool(settings.STRIPE_KEY)
-
-
-def chargeable(minor: int, currency: str) -> int:
-    """What of an amount can be charged: the last digit of three decimals has to be 0."""
-    return minor - minor % 10 if currency in _THREE_DECIMALS else minor
-
-
-def is_too_small(minor: int, currency: str) -> bool:
-    """Whether Stripe would not charge it."""
-    return minor < LEAST.get(currency, 50)
 
 
 def create_customer(*, organization: int, name: str, email: str, country: str, key: str) -> str:
@@ -99,7 +89,7 @@ def open_top_up(
     """A page where a person pays for credit; the card is saved."""
     price = {
         "currency": currency.lower(),
-        "unit_amount": minor,
+        "unit_amount": theirs(minor, currency),
         "product_data": {"name": "Prepaid credit"},
     }
     params: Any = {
@@ -151,7 +141,7 @@ def add_item(
     params: Any = {
         "customer": customer,
         "invoice": invoice,
-        "amount": minor,
+        "amount": theirs(minor, currency),
         "currency": currency.lower(),
         "description": description,
         "metadata": {"line": line},
@@ -227,7 +217,7 @@ def charge(
 ) -> RemotePayment:
     """Charge a saved card at once, its holder away; raises `Declined`."""
     params: Any = {
-        "amount": minor,
+        "amount": theirs(minor, currency),
         "currency": currency.lower(),
         "customer": customer,
         "payment_method": method,
@@ -238,16 +228,19 @@ def charge(
     return _payment(_ask(lambda: _v1().payment_intents.create(params, _once(key))))
 
 
-def refund(*, intent: str, minor: int, key: str) -> None:
+def refund(*, intent: str, minor: int, currency: str, key: str) -> None:
     """Give back some of what a payment brought."""
-    params: Any = {"payment_intent": intent, "amount": minor}
+    params: Any = {"payment_intent": intent, "amount": theirs(minor, currency)}
     _ask(lambda: _v1().refunds.create(params, _once(key)))
 
 
-def credit_note(*, invoice: str, minor: int, how: str, note: str, memo: str, key: str) -> str:
+def credit_note(
+    *, invoice: str, minor: int, currency: str, how: str, note: str, memo: str, key: str
+) -> str:
     """A credit note on an invoice; `how` of a paid one: `refund_amount`, `out_of_band_amount`."""
-    params: Any = {"invoice": invoice, "amount": minor, "metadata": {"note": note}}
-    params |= ({how: minor} if how else {}) | ({"memo": memo} if memo else {})
+    amount = theirs(minor, currency)
+    params: Any = {"invoice": invoice, "amount": amount, "metadata": {"note": note}}
+    params |= ({how: amount} if how else {}) | ({"memo": memo} if memo else {})
     return str(_ask(lambda: _v1().credit_notes.create(params, _once(key))).id)
 
 
@@ -339,7 +332,7 @@ def _checkout(found: Any) -> RemoteCheckout:
         url=found.url or "",
         status=found.status or "",
         paid=found.payment_status == "paid",
-        amount=found.amount_total or 0,
+        amount=ours(found.amount_total or 0, found.currency) if found.currency else 0,
         payment_intent=_id(found.payment_intent),
         setup_intent=_id(found.setup_intent),
         checkout=_plain(found.metadata).get("checkout", ""),
@@ -350,8 +343,8 @@ def _invoice(found: Any, lines: frozenset[str] = frozenset()) -> RemoteInvoice:
     return RemoteInvoice(
         id=found.id,
         status=found.status or "",
-        total=found.total,
-        remaining=found.amount_remaining,
+        total=ours(found.total, found.currency),
+        remaining=ours(found.amount_remaining, found.currency),
         number=found.number or "",
         invoice=_plain(found.metadata).get("invoice", ""),
         currency=found.currency.upper(),
@@ -366,8 +359,8 @@ def _payment(found: Any) -> RemotePayment:
     return RemotePayment(
         id=found.id,
         status=found.status,
-        amount=found.amount,
-        refunded=charge.amount_refunded if is_whole else 0,
+        amount=ours(found.amount, found.currency),
+        refunded=ours(charge.amount_refunded, found.currency) if is_whole else 0,
         disputed=charge.disputed if is_whole else False,
         method=_id(found.payment_method),
         payment=_plain(found.metadata).get("payment", ""),

@@ -51,6 +51,7 @@ def note(document: Invoice, remote: RemoteInvoice, *, round: int) -> None:  # no
     made = gateway.credit_note_of(remote.id, str(document.pk)) or gateway.credit_note(
         invoice=remote.id,
         minor=minor,
+        currency=document.currency,
         how=_how(document, remote),
         note=str(document.pk),
         memo=document.note,
@@ -152,4 +153,9 @@ def _give_back(document: Invoice, remote: RemoteInvoice, key: str) -> None:
         return
     paid = gateway.payment(intent)
     if paid.amount > paid.refunded and not paid.disputed:
-        gateway.refund(intent=intent, minor=paid.amount - paid.refunded, key=f"{key}-refund")
+        gateway.refund(
+            intent=intent,
+            minor=paid.amount - paid.refunded,
+            currency=document.currency,
+            key=f"{key}-refund",
+        )

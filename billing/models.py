@@ -5,7 +5,6 @@ from django.db import models
 from django.db.models import Q
 from django.utils import timezone
 
-from billing.prices import CURRENCY as CURRENCY
 from billing.prices import IN_BATCHES as IN_BATCHES
 from billing.prices import LARGEST as LARGEST
 from billing.prices import PART_OF as PART_OF
@@ -15,6 +14,7 @@ from billing.prices import Fee as Fee
 from billing.prices import Meter as Meter
 from billing.prices import PriceVersion as PriceVersion
 from billing.prices import apart as apart
+from billing.prices import known_currency as known_currency
 from billing.prices import tokens as tokens
 from kit import money
 from tenants.models import Organization
@@ -29,7 +29,7 @@ class Account(models.Model):
     organization = models.OneToOneField(
         Organization, on_delete=models.PROTECT, related_name="account"
     )
-    currency = models.CharField(max_length=3, validators=[CURRENCY])
+    currency = models.CharField(max_length=3, validators=[known_currency])
     credit_limit = models.BigIntegerField(
         help_text="The most that may be owed at once, in nanos (10⁻⁹ units)."
     )
@@ -104,7 +104,7 @@ class LedgerEntry(models.Model):
     units = models.JSONField()
     amounts = models.JSONField()
     amount = models.BigIntegerField()
-    currency = models.CharField(max_length=3, validators=[CURRENCY])
+    currency = models.CharField(max_length=3, validators=[known_currency])
     price_version = models.ForeignKey(
         PriceVersion, on_delete=models.PROTECT, related_name="+", null=True, db_index=False
     )
@@ -208,7 +208,7 @@ class Invoice(models.Model):
         Organization, on_delete=models.PROTECT, related_name="invoices"
     )
     month = models.DateField()
-    currency = models.CharField(max_length=3, validators=[CURRENCY])
+    currency = models.CharField(max_length=3, validators=[known_currency])
     subtotal = models.BigIntegerField(help_text="In nanos: exactly the sum of the ledger rows.")
     total_minor = models.BigIntegerField(help_text="In the currency's minor unit, rounded once.")
     status = models.CharField(max_length=13, choices=Status.choices, default=Status.DRAFT)

@@ -3,7 +3,7 @@
 from django.db import models
 from django.db.models import F, Q
 
-from billing.prices import CURRENCY, LARGEST
+from billing.prices import LARGEST, known_currency
 from tenants.models import Organization, Plan
 from tenants.scoping import OwnedQuerySet
 
@@ -12,7 +12,7 @@ class PlanTerms(models.Model):
     """What a plan costs in a currency from a moment on; a period keeps those it began under."""
 
     plan = models.ForeignKey(Plan, on_delete=models.PROTECT, related_name="terms")
-    currency = models.CharField(max_length=3, validators=[CURRENCY])
+    currency = models.CharField(max_length=3, validators=[known_currency])
     effective_from = models.DateTimeField()
     fee = models.BigIntegerField(default=0, help_text="In nanos, for a month from its anniversary.")
     seat_fee = models.BigIntegerField(default=0, help_text="In nanos, for each seat past those.")

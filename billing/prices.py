@@ -5,16 +5,23 @@ from datetime import datetime
 from enum import StrEnum
 
 from django.core.exceptions import ValidationError
-from django.core.validators import RegexValidator
 from django.db import models
 from django.db.models import Q
 
 from billing import tiers
+from kit.money import UnknownCurrency, minor_exponent
 from tenants.models import Organization, Plan
 
 LARGEST = 2**53 - 1
 """The largest amount that Lua counts exactly, in nanos: nine million currency units."""
-CURRENCY = RegexValidator(r"^[A-Z]{3}\Z", "An ISO 4217 code in capitals, like EUR.")
+
+
+def known_currency(value: str) -> None:
+    """Refuse what is no currency of ISO 4217's."""
+    try:
+        minor_exponent(value if value.isupper() else "")
+    except UnknownCurrency as error:
+        raise ValidationError("An ISO 4217 code in capitals, like EUR.") from error
 
 
 class Meter(StrEnum):
@@ -87,7 +94,7 @@ class PriceVersion(models.Model):
     """
 
     model = models.CharField(max_length=64)
-    currency = models.CharField(max_length=3, validators=[CURRENCY])
+    currency = models.CharField(max_length=3, validators=[known_currency])
     organization = models.ForeignKey(
         Organization,
         on_delete=models.PROTECT,

@@ -5,7 +5,7 @@ from uuid import uuid4
 from django.db import models
 from django.db.models import Q
 
-from billing.models import CURRENCY, Invoice
+from billing.models import Invoice, known_currency
 from tenants.models import Organization
 from tenants.scoping import OwnedQuerySet
 
@@ -97,7 +97,7 @@ class Payment(models.Model):
     )
     attempt = models.PositiveIntegerField(default=1)
     amount_minor = models.BigIntegerField()
-    currency = models.CharField(max_length=3, validators=[CURRENCY])
+    currency = models.CharField(max_length=3, validators=[known_currency])
     status = models.CharField(max_length=9, choices=Status.choices, default=Status.PENDING)
     reference = models.CharField(max_length=64, null=True, blank=True, unique=True)
     failure = models.CharField(max_length=300, blank=True)

@@ -276,8 +276,7 @@ def _change(row: Subscription, terms: PlanTerms, seats: int, now: datetime) -> N
         before, row.terms, row.seats = row.terms, then, seats
         if before.plan != then.plan:
             _settle_on(row, now)
-            more = max(0, then.allowance - before.allowance)
-            fees.allow(row, more, f"change-{row.changes}", now)
+            fees.allow_more(row, now)
     row.save()
 
 

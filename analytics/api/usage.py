@@ -11,7 +11,7 @@ from django.utils import timezone
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from pydantic import BaseModel, Field
 
-from billing.grouping import By, Group, grouped
+from billing.grouping import MOST, OTHERS, By, Group, grouped
 from billing.models import READ, WRITTEN, tokens
 from billing.months import month_of, parse_month
 from billing.usage import Row, Summary, Use, recent, summary
@@ -71,6 +71,10 @@ class UsageReport(BaseModel):
     totals: Totals
     models: list[ModelTotals]
     groups: list[UsageGroup] | None = Field(None, description="With `group_by`.")
+    groups_truncated: bool = Field(
+        False,
+        description=f"Whether the groups past the first {MOST:,} are summed in one, `{OTHERS}`.",
+    )
     recent: list[UsageEntry] = Field(description="The last 20 requests.")
 
 
@@ -106,15 +110,16 @@ class Usage(Endpoint):
         used, rows, groups = await asyncio.to_thread(_read, organization, month, by)
         report = _report(self.caller.slug, used, rows)
         if by:
-            report.groups = [_group(each) for each in groups]
+            found, report.groups_truncated = groups
+            report.groups = [_group(each) for each in found]
         return Json(report.model_dump())
 
 
 def _read(
     organization: int, month: date, by: list[By]
-) -> tuple[Summary, tuple[Row, ...], list[Group]]:
+) -> tuple[Summary, tuple[Row, ...], tuple[list[Group], bool]]:
     try:
-        groups = grouped(organization, month, by) if by else []
+        groups = grouped(organization, month, by) if by else ([], False)
         return summary(organization, month), recent(organization, month, most=_RECENT), groups
     finally:
         close_old_connections()
@@ -167,6 +172,7 @@ def _report(organization: str, used: Summary, rows: tuple[Row, ...]) -> UsageRep
         ),
         models=[_model(use) for use in used.models],
         groups=None,
+        groups_truncated=False,
         recent=[_entry(row) for row in rows],
     )
 

@@ -8,8 +8,26 @@ PRICE_UNIT = 1_000_000
 """A price is nanos for so many units."""
 
 _AMOUNT = re.compile(r"(\d{1,9})(?:\.(\d{1,9}))?", re.ASCII)
-_EXPONENTS = {"JPY": 0, "KRW": 0, "KWD": 3, "BHD": 3, "OMR": 3, "TND": 3}
-"""ISO 4217 minor-unit exponents that are not 2."""
+_CODES = {
+    0: "BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX UYI VND VUV XAF XOF XPF",
+    2: (
+        "AED AFN ALL AMD ANG AOA ARS AUD AWG AZN BAM BBD BDT BGN BMD BND BOB BOV BRL BSD BTN BWP "
+        "BYN BZD CAD CDF CHE CHF CHW CNY COP COU CRC CUP CVE CZK DKK DOP DZD EGP ERN ETB EUR FJD "
+        "FKP GBP GEL GHS GIP GMD GTQ GYD HKD HNL HTG HUF IDR ILS INR IRR JMD KES KGS KHR KPW KYD "
+        "KZT LAK LBP LKR LRD LSL MAD MDL MGA MKD MMK MNT MOP MRU MUR MVR MWK MXN MXV MYR MZN NAD "
+        "NGN NIO NOK NPR NZD PAB PEN PGK PHP PKR PLN QAR RON RSD RUB SAR SBD SCR SDG SEK SGD SHP "
+        "SLE SOS SRD SSP STN SVC SYP SZL THB TJS TMT TOP TRY TTD TWD TZS UAH USD USN UYU UZS VED "
+        "VES WST XCD XCG YER ZAR ZMW ZWG"
+    ),
+    3: "BHD IQD JOD KWD LYD OMR TND",
+    4: "CLF UYW",
+}
+_EXPONENTS = {code: exponent for exponent, codes in _CODES.items() for code in codes.split()}
+"""ISO 4217's minor units (its list one), with ANG and BGN, which it has dropped since 2025."""
+
+
+class UnknownCurrency(ValueError):
+    """No code of ISO 4217's: how many decimals it has would be anyone's guess."""
 
 
 def amount(units: int, nanos_per_million: int) -> int:
@@ -28,8 +46,16 @@ def share(nanos: int, part: int, whole: int) -> int:
 
 
 def minor_exponent(currency: str) -> int:
-    """How many decimals the currency's minor unit has (EUR 2, JPY 0, KWD 3)."""
-    return _EXPONENTS.get(currency.upper(), 2)
+    """How many decimals the currency's minor unit has (EUR 2, JPY 0, KWD 3).
+
+    Raises `UnknownCurrency`.
+    """
+    try:
+        return _EXPONENTS[currency.upper()]
+    except KeyError:
+        raise UnknownCurrency(
+            f"{currency!r} is no currency of ISO 4217; write it like EUR."
+        ) from None
 
 
 def to_minor(nanos: Sequence[int], currency: str) -> list[int]:
@@ -64,7 +90,7 @@ def show(nanos: int, currency: str) -> str:
     """An amount for people, exact: `EUR 0.000012300` loses its trailing zeros past the cents."""
     sign = "-" if nanos < 0 else ""
     whole, fraction = divmod(abs(nanos), NANOS)
-    keep = minor_exponent(currency)
+    keep = _EXPONENTS.get(currency, 2)
     digits = f"{fraction:09d}"
     shown = digits[:keep] + digits[keep:].rstrip("0")
     return f"{currency} {sign}{whole:,}" + (f".{shown}" if shown else "")

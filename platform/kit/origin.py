@@ -151,8 +151,12 @@ def _target(raw: bytes | None, path: str, query: str) -> str:
 
 
 def project(name: str) -> str:
-    """A project's name as it is counted by: short, and without what separates names."""
-    return "".join(c for c in name[:_LONGEST_NAME].strip() if c.isprintable()).replace("|", "/")
+    """A project's name as it is counted by: short, and without what separates names.
+
+    What is so already stays as it is.
+    """
+    kept = "".join(c for c in name[:_LONGEST_NAME] if c.isprintable())
+    return kept.replace("|", "/").strip()
 
 
 def _origin(peer: str, forwarded: str, agent: str, organization: str, named: str) -> Origin:
@@ -160,8 +164,16 @@ def _origin(peer: str, forwarded: str, agent: str, organization: str, named: str
         _client(peer, forwarded),
         "".join(c for c in agent[:_LONGEST_AGENT] if c.isprintable()),
         organization[:_LONGEST_NAME],
-        project(named),
+        project(_utf8(named)),
     )
+
+
+def _utf8(header: str) -> str:
+    """A header that was sent as UTF-8, as every program does, and read as Latin-1 on the way."""
+    try:
+        return header.encode("latin1").decode()
+    except UnicodeError:
+        return header
 
 
 def _client(peer: str, forwarded: str) -> Address | None:

@@ -14,6 +14,7 @@ from billing import credit, grants, subscriptions
 from billing.allowances import AutoTopUp, Budget
 from billing.models import Account, Invoice
 from billing.receivables import Collection, Payment, ProviderEvent
+from kit import origin
 from kit.money import NANOS
 from tenants.models import AuditEntry, User
 from tests import factories
@@ -105,6 +106,7 @@ def test_automatic_top_ups_are_decided_stopped_and_decided_again(acme: Account, 
         ({"scope": "organization", "amount": "much"}, "amount"),
         ({"scope": "organization", "amount": "999999999"}, "amount"),
         ({"scope": "team", "amount": "1"}, "scope"),
+        ({"scope": "project", "subject": "\u200b ", "amount": "1"}, "subject"),
     ],
 )
 @pytest.mark.django_db(transaction=True)
@@ -113,6 +115,16 @@ def test_what_is_no_budget_is_refused(
 ) -> None:
     status, said = call("POST", "budgets", alice, form)
     assert (status, said["param"]) == (400, param)
+
+
+@pytest.mark.parametrize("name", ["a|b", " site", "café", "x" * 64])
+@pytest.mark.django_db(transaction=True)
+def test_a_projects_budget_binds_whoever_names_it_so(acme: Account, alice: str, name: str) -> None:
+    status, made = call(
+        "POST", "budgets", alice, {"scope": "project", "subject": name, "amount": "1"}
+    )
+    sent = name.encode().decode("latin1")
+    assert (status, made["subject"]) == (201, origin.of_meta({"HTTP_X_PROJECT": sent}).project)
 
 
 @pytest.mark.django_db(transaction=True)
@@ -140,6 +152,22 @@ def test_an_operator_gives_credit_with_a_reason(operator: Client, account: Accou
     assert grants.left(account.organization_id, now=NOW) == 25 * NANOS
     entry_ = AuditEntry.objects.for_org(account.organization_id).get()
     assert (entry_.action, entry_.after["reason"]) == ("credit.given", "an outage")
+
+
+def test_an_operator_sees_a_budget_as_it_is_and_names_its_project_as_requests_do(
+    operator: Client, account: Account
+) -> None:
+    form = {
+        "organization": account.organization_id,
+        "scope": "project",
+        "subject": " a|b",
+        "worth": "12.50",
+    }
+    assert operator.post("/admin/billing/budget/add/", form).status_code == 302
+    row = Budget.objects.for_org(account.organization_id).get()
+    assert (row.subject, row.amount) == ("a/b", 12_500_000_000)
+    page = operator.get(f"/admin/billing/budget/{row.pk}/change/").content.decode()
+    assert 'value="12.5"' in page
 
 
 def test_an_operator_has_a_webhook_handled_again(

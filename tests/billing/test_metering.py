@@ -55,9 +55,9 @@ def test_it_stands_in_the_usage_on_the_invoice_and_in_its_proof(priced: Account)
     booked(entry(mine))
     for hours in range(3):
         book(priced, GIGABYTE, HOUR - timedelta(hours=hours))
-    by_meter = {each.of["meter"]: each for each in grouped(mine, NOVEMBER, [By.METER])}
+    by_meter = {each.of["meter"]: each for each in grouped(mine, NOVEMBER, [By.METER])[0]}
     assert by_meter["storage_byte_hours"].amount == 3 * 137_000
-    assert sum(each.requests for each in grouped(mine, NOVEMBER, [By.MODEL])) == 1
+    assert sum(each.requests for each in grouped(mine, NOVEMBER, [By.MODEL])[0]) == 1
     assert days.differing(mine, NOVEMBER) == []
     invoice = close(priced)
     assert invoice.subtotal == 3 * 137_000 + 4_500

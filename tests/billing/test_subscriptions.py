@@ -172,6 +172,33 @@ def test_a_trial_is_free_comes_once_and_then_the_plan_is_paid(account: Account) 
     assert choose(account, "Trial", NEXT + timedelta(days=20)).state == State.ACTIVE
 
 
+def allowed(account: Account) -> list[int]:
+    """What plans have granted, in their order."""
+    grants = Grant.objects.for_org(account.organization_id).filter(kind="plan")
+    return list(grants.order_by("pk").values_list("amount", flat=True))
+
+
+def test_changing_to_and_fro_in_a_trial_gives_no_more_than_the_larger_plan_allows(
+    account: Account,
+) -> None:
+    terms("Tried", fee=30 * NANOS, allowance=20 * NANOS, trial_days=14)
+    choose(account, "Tried")
+    for turn in range(6):
+        choose(account, ("Free", "Tried")[turn % 2], START + timedelta(days=2 * turn + 1))
+    assert allowed(account) == [20 * NANOS]
+
+
+def test_what_a_plan_allows_is_prorated_as_its_fee_is(account: Account) -> None:
+    choose(account, "Free")
+    choose(account, "Team", HALF)
+    assert allowed(account) == [NANOS, (5 - 1) * NANOS // 2]
+    other = rows.account("globex")
+    choose(other, "Free")
+    choose(other, "Team", NEXT - timedelta(minutes=1))
+    assert len(fees(other)) == 1
+    assert sum(allowed(other)) < NANOS + NANOS // 1000
+
+
 def test_who_joins_has_a_seat_from_then_on(account: Account) -> None:
     choose(account, "Team", seats=2)
     for name in ("alice", "bob", "charlie"):

@@ -26,6 +26,30 @@ def test_a_half_goes_to_the_even_nano(units: int, price: int, nanos: int) -> Non
     assert money.amount(units, price) == nanos
 
 
+@pytest.mark.parametrize(
+    ("currency", "decimals"),
+    [
+        ("EUR", 2),
+        ("JPY", 0),
+        ("VND", 0),
+        ("CLP", 0),
+        ("KWD", 3),
+        ("JOD", 3),
+        ("IQD", 3),
+        ("CLF", 4),
+    ],
+)
+def test_a_currency_has_the_decimals_that_iso_4217_gives_it(currency: str, decimals: int) -> None:
+    assert money.minor_exponent(currency) == decimals
+    assert money.from_minor(10**decimals, currency) == money.NANOS
+
+
+@pytest.mark.parametrize("currency", ["XYZ", "", "EURO", "XAU"])
+def test_what_is_no_currency_is_refused(currency: str) -> None:
+    with pytest.raises(money.UnknownCurrency):
+        money.to_minor([1], currency)
+
+
 @given(st.lists(NANOS, max_size=20), CURRENCY)
 def test_an_invoices_lines_add_up_to_its_rounded_total(lines: list[int], currency: str) -> None:
     unit = 10 ** (9 - money.minor_exponent(currency))
