@@ -1,12 +1,10 @@
 """The operators' view of money. Only accounts and prices to come can be changed here."""
 
-from functools import partial
 from typing import Any
 from uuid import UUID
 
 from django import forms
 from django.contrib import admin
-from django.db import transaction
 from django.db.models import Q, QuerySet
 from django.http import HttpRequest
 from unfold.contrib.filters.admin import AutocompleteSelectFilter
@@ -78,7 +76,7 @@ class AccountAdmin(Audited, Everyones):
     def save_model(self, request: HttpRequest, obj: Account, form: Any, change: bool) -> None:
         """Save, and let Redis know."""
         super().save_model(request, obj, form, change)
-        transaction.on_commit(partial(credit.renew, obj.organization_id))
+        credit.renew_on_commit(obj.organization_id)
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """An account outlives everything that was booked to it."""

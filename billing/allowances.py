@@ -4,6 +4,7 @@ from typing import TypeVar
 
 from django.db import models
 from django.db.models import F, Q
+from django.db.models.functions import Now
 
 from billing.days import UsageDay
 from billing.models import LARGEST, LedgerEntry
@@ -172,6 +173,21 @@ class Budget(models.Model):
         if self.scope == Budget.Scope.ORGANIZATION:
             return found
         return found.filter(**{self.scope: self.subject})
+
+
+class Renewal(models.Model):
+    """What Redis has yet to learn of an organization's credit: written with the change itself.
+
+    As many rows as changes, so that nobody waits for another; gone once Redis has learned.
+    """
+
+    organization = models.ForeignKey(Organization, on_delete=models.CASCADE, related_name="+")
+    at = models.DateTimeField(db_default=Now())
+
+    objects = OwnedQuerySet["Renewal"].as_manager()
+
+    def __str__(self) -> str:
+        return f"{self.organization_id} · {self.at}"
 
 
 class BudgetAlert(models.Model):

@@ -1,8 +1,11 @@
 """Money: prices, ledger, credit, invoices, payments."""
 
 from importlib import import_module
+from typing import Any
 
 from django.apps import AppConfig
+from django.conf import settings
+from django.core.checks import Error, Tags, register
 
 
 class BillingConfig(AppConfig):
@@ -14,6 +17,10 @@ class BillingConfig(AppConfig):
     kept_when_erased = "tax law, and what is still to be paid"
     """Of each model that does not say otherwise; see `tenants.owned`."""
 
+    def ready(self) -> None:
+        """Have `check --deploy` look at how the payment provider is set up."""
+        register(webhooks_are_signed, Tags.security, deploy=True)
+
     def import_models(self) -> None:
         """Those of `models`, and of the modules beside it."""
         super().import_models()
@@ -21,3 +28,12 @@ class BillingConfig(AppConfig):
         import_module("billing.allowances")
         import_module("billing.offers")
         import_module("billing.days")
+
+
+def webhooks_are_signed(**_: Any) -> list[Error]:
+    """Whether the provider's webhooks can be told from forged ones, where it is used at all."""
+    if settings.STRIPE_KEY and not settings.STRIPE_WEBHOOK_SECRET:
+        said = "STRIPE_KEY is set and STRIPE_WEBHOOK_SECRET is not: every webhook is refused."
+        hint = "Give the signing secret of the webhook's endpoint (whsec_…)."
+        return [Error(said, hint=hint, id="billing.E001")]
+    return []

@@ -1,6 +1,6 @@
 """Pages at the provider that members ask for: to save a card, to pay for credit, the portal."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import NAMESPACE_URL, UUID, uuid4, uuid5
 
 import structlog
@@ -8,7 +8,7 @@ import structlog
 from billing import gateway, profiles, topups
 from billing.models import Account
 from billing.receivables import Checkout
-from billing.remote import Failed, Rejected, RemoteCheckout
+from billing.remote import Failed, Rejected, RemoteCheckout, RemotePayment
 from kit.errors import Invalid, Refused
 from kit.idempotency import KeyReused
 from kit.money import to_minor
@@ -17,6 +17,9 @@ from tenants.models import Organization
 log = structlog.get_logger()
 
 Kind, Status = Checkout.Kind, Checkout.Status
+
+_FIRST_LOOK = timedelta(minutes=5)
+"""How long a webhook has to tell of a page; then we ask, and again after as long as it is old."""
 
 
 class NoProvider(Refused):
@@ -52,7 +55,7 @@ def ask(
     return row
 
 
-def open_page(checkout: UUID) -> None:
+def open_page(checkout: UUID, *, now: datetime) -> None:
     """Ask the provider for a page that is wanted; again changes nothing."""
     row = Checkout.objects.across_organizations().select_related("organization").get(pk=checkout)
     if row.status != Status.PENDING:
@@ -60,10 +63,11 @@ def open_page(checkout: UUID) -> None:
     try:
         row.remote, row.url = _opened(row)
         row.status = Status.READY
+        row.next_at = now + _FIRST_LOOK if row.remote else None
     except (Failed, Rejected) as error:
         log.error("a page could not be opened", checkout=str(checkout), error=str(error))
         row.status, row.error = Status.FAILED, str(error)[:300]
-    row.save(update_fields=["status", "remote", "url", "error"])
+    row.save(update_fields=["status", "remote", "url", "error", "next_at"])
 
 
 def waiting() -> list[UUID]:
@@ -72,32 +76,66 @@ def waiting() -> list[UUID]:
     return list(rows.values_list("pk", flat=True)[:100])
 
 
+def unheard(*, now: datetime) -> list[str]:
+    """The sessions of open pages that no webhook has told of for a while."""
+    rows = Checkout.objects.across_organizations().filter(status=Status.READY, next_at__lte=now)
+    return [str(each) for each in rows.values_list("remote", flat=True)[:100]]
+
+
 def complete(session: str, *, now: datetime) -> None:
-    """A person has been through a page: take over the card, or the credit that was paid."""
-    row = Checkout.objects.across_organizations().filter(remote=session).first()
-    found = gateway.checkout(session)
-    if row is None or found.status != "complete" or row.status == Status.DONE:
+    """See how far a person is on a page: take over the card, or the credit that was paid.
+
+    Nothing is over before the provider says that it is paid, or that it never will be.
+    """
+    rows = Checkout.objects.across_organizations().filter(remote=session, status=Status.READY)
+    row = rows.select_related("organization").first()
+    if row is None:
         return
-    _take_over(row, found, now)
-    row.status = Status.DONE
-    row.save(update_fields=["status"])
+    found = gateway.checkout(session)
+    row.next_at = now + max(_FIRST_LOOK, now - row.created_at)
+    if found.status == "complete":
+        _take_over(row, found, now)
+    elif found.status == "expired":
+        row.status, row.error = Status.FAILED, "The page was left open, and is over."
+    if row.status != Status.READY:
+        row.next_at = None
+    row.save(update_fields=["status", "error", "next_at"])
 
 
 def _take_over(row: Checkout, found: RemoteCheckout, now: datetime) -> None:
-    profile = profiles.ensure(row.organization)
-    key = f"checkout-{row.pk}-card-{now:%H%M%S}"
-    method = gateway.payment(found.payment_intent).method if found.payment_intent else ""
-    card = gateway.save_card(
-        customer=str(profile.customer), setup_intent=found.setup_intent, method=method, key=key
-    )
-    profiles.keep(profile, card, now=now)
-    if row.kind == Kind.TOP_UP and found.paid:
+    intent = gateway.payment(found.payment_intent) if found.payment_intent else None
+    if row.kind == Kind.TOP_UP and intent is not None:
+        if intent.status == "processing":
+            return
+        if intent.status != "succeeded":
+            row.status, row.error = Status.FAILED, "It was not paid."
+            return
         topups.paid(
             organization=row.organization_id,
-            found=found,
+            payment=intent,
             reference=f"checkout-{row.pk}",
             now=now,
         )
+    row.status = Status.DONE
+    try:
+        _save_card(row, found, intent, now)
+    except Rejected as error:
+        log.warning("a card could not be saved", checkout=str(row.pk), error=str(error))
+        row.error = str(error)[:300]
+        row.status = Status.DONE if row.kind == Kind.TOP_UP else Status.FAILED
+
+
+def _save_card(
+    row: Checkout, found: RemoteCheckout, intent: RemotePayment | None, now: datetime
+) -> None:
+    profile = profiles.ensure(row.organization)
+    card = gateway.save_card(
+        customer=str(profile.customer),
+        setup_intent=found.setup_intent,
+        method=intent.method if intent else "",
+        key=f"checkout-{row.pk}-card-{now:%H%M%S}",
+    )
+    profiles.keep(profile, card, now=now)
 
 
 def _opened(row: Checkout) -> tuple[str | None, str]:
@@ -105,12 +143,12 @@ def _opened(row: Checkout) -> tuple[str | None, str]:
     key = f"checkout-{row.pk}"
     if row.kind == Kind.PORTAL:
         return None, gateway.portal(customer=customer, back=row.return_url, key=key)
-    currency = _currency(row.organization)
     page = {"customer": customer, "checkout": str(row.pk), "back": row.return_url, "key": key}
     if row.kind == Kind.TOP_UP:
+        currency = _currency(row.organization)
         found = gateway.open_top_up(currency=currency, minor=row.amount_minor, **page)
     else:
-        found = gateway.open_setup(currency=currency, **page)
+        found = gateway.open_setup(**page)
     return found.id, found.url
 
 

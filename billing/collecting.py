@@ -25,6 +25,7 @@ log = structlog.get_logger()
 Stage, Status = Collection.Stage, Invoice.Status
 _LEASE = timedelta(minutes=5)
 _SOON, _LATER = timedelta(minutes=1), timedelta(days=1)
+_CLEARING = timedelta(hours=1)
 _SETTLED = (Status.PAID, Status.VOID)
 
 
@@ -116,6 +117,8 @@ def _attempt(
     row: Collection, profile: PaymentProfile, remote: RemoteInvoice, now: datetime
 ) -> datetime | None:
     payment = _pending(row.invoice, remote.remaining, now)
+    if payment.created_at < now and gateway.is_processing(remote.id):
+        return now + _CLEARING
     try:
         remote = gateway.pay(remote.id, method=profile.method, key=f"payment-{payment.pk}")
     except Declined as error:
@@ -124,6 +127,8 @@ def _attempt(
     except (Failed, Rejected) as error:
         _fail(payment, str(error), now)
         raise
+    if remote.status != "paid":
+        return now + _CLEARING
     _settle(row, remote, now)
     _close(row, now)
     return None

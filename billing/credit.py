@@ -9,22 +9,27 @@ where the account has moved on since, booking sees to its hold (`hold_again`) or
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, time
+from datetime import UTC, datetime, time, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import structlog
 from django.db import close_old_connections, connection, transaction
 from django.db.models import Q, Sum
 
-from billing.allowances import Budget, Grant, GrantUse
+from billing.allowances import Budget, Grant, GrantUse, Renewal
 from billing.models import LARGEST, Account, Invoice, LedgerEntry
 from billing.months import month_after, month_of
 from kit.errors import Refused
 from kit.money import show
 from kit.redis import Argument, Lua, pipeline, state
 
+log = structlog.get_logger()
+
+_AT_ONCE = timedelta(seconds=10)
+"""How long whoever noted a change has to renew by itself."""
 _LUA = Path(__file__).parent / "lua"
 _reserve = Lua(_LUA / "credit_reserve.lua")
 _settle = Lua(_LUA / "credit_settle.lua")
@@ -177,12 +182,38 @@ def renew(organization: int) -> None:
 
     To be called after that change is committed.
     """
+    noted = list(Renewal.objects.for_org(organization).values_list("pk", flat=True))
     rebuild(organization, only_missing=False)
+    if noted:
+        Renewal.objects.for_org(organization).filter(pk__in=noted).delete()
 
 
 def renew_on_commit(organization: int) -> None:
-    """`renew`, once what the running transaction changes is committed."""
+    """`renew`, once what the running transaction changes is committed.
+
+    It is noted with the change: should we die in between, or Redis be away, `renew_noted` does it.
+    """
+    Renewal.objects.create(organization_id=organization)
     transaction.on_commit(partial(renew, organization), robust=True)
+
+
+def renew_noted(*, now: datetime) -> int:
+    """Renew for whom that was noted and has not happened since; how many they were."""
+    rows = Renewal.objects.across_organizations().filter(at__lt=now - _AT_ONCE)
+    organizations = list(rows.order_by().values_list("organization", flat=True).distinct()[:500])
+    return sum(_renewed(each) for each in organizations)
+
+
+def _renewed(organization: int) -> bool:
+    """One that fails keeps nobody else waiting."""
+    try:
+        renew(organization)
+    except NoAccount:
+        Renewal.objects.for_org(organization).delete()
+    except Exception:
+        log.exception("counters could not be renewed", organization=organization)
+        return False
+    return True
 
 
 def rebuild(organization: int, *, only_missing: bool = True) -> None:
@@ -297,6 +328,7 @@ class Counters:
     """What Redis has, read at one moment.
 
     `held` is nanos by request, `budgets` what is spent and held of each, by its primary key.
+    `refusing` are the budgets, None for the credit, that have refused what they cannot pay for.
     """
 
     limit: int
@@ -306,17 +338,18 @@ class Counters:
     currency: str
     held: Mapping[UUID, int]
     budgets: Mapping[int, tuple[int, int]] = field(default_factory=dict)
+    refusing: frozenset[int | None] = frozenset()
 
 
 def counters(organization: int) -> Counters | None:
     """The counters in use, to be compared; None where they are missing or unconfirmed."""
-    names = ("limit", "spent", "reserved", "epoch", "currency", "pending")
+    names = ("limit", "spent", "reserved", "epoch", "currency", "pending", "refusing")
     with state().pipeline(transaction=True) as pipe:
         pipe.hmget(_keys(organization)[0], names)
         pipe.hgetall(_keys(organization)[1])
         pipe.hgetall(_keys(organization)[2])
         found, held, budgets = pipe.execute()
-    limit, spent, reserved, epoch, currency, pending = found
+    limit, spent, reserved, epoch, currency, pending, refusing = found
     if limit is None or pending is not None:
         return None
     return Counters(
@@ -336,6 +369,16 @@ def counters(organization: int) -> Counters | None:
             for name, nanos in budgets.items()
             if name.endswith(b":spent") and not name.startswith(b"of:")
         },
+        refusing=frozenset(
+            [
+                *(
+                    int(name.partition(b":")[0])
+                    for name in budgets
+                    if name.endswith(b":refusing") and not name.startswith(b"of:")
+                ),
+                *([None] if refusing else []),
+            ]
+        ),
     )
 
 

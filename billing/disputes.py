@@ -10,7 +10,7 @@ import structlog
 from django.conf import settings
 from django.db import transaction
 
-from billing import gateway, mails, topups
+from billing import charges, gateway, mails, topup_rules, topups
 from billing.invoicing import shown
 from billing.receivables import Payment
 from tenants import organizations
@@ -19,17 +19,21 @@ from tenants.models import Organization
 log = structlog.get_logger()
 
 _OUTCOMES = {"won": Payment.Status.SUCCEEDED, "lost": Payment.Status.LOST}
+_DISPUTED = "A payment is disputed; once that is settled, set the top-up again."
 _REASON = "A payment was taken back through the bank. Settle it with us to be served again."
 
 
 def note(identifier: str, *, now: datetime) -> None:
-    """Learn from the provider how a dispute stands, and do what follows once."""
+    """Learn from the provider how a dispute stands, and do what follows once.
+
+    Raises `charges.Unwritten` where its payment is not written down here yet.
+    """
     intent, status = gateway.dispute_of(identifier)
+    if not charges.is_written(intent):
+        return
     with transaction.atomic():
         payments = Payment.objects.across_organizations().select_for_update()
-        payment = payments.filter(reference=intent).first()
-        if payment is None:
-            return
+        payment = payments.get(reference=intent)
         before, payment.status = payment.status, _OUTCOMES.get(status, Payment.Status.DISPUTED)
         payment.save(update_fields=["status"])
         if payment.status != before:
@@ -37,6 +41,8 @@ def note(identifier: str, *, now: datetime) -> None:
             if owed:
                 log.error("credit of a lost payment is owed", payment=payment.pk, nanos=owed)
         log.error("a payment is disputed", payment=payment.pk, status=payment.status)
+        if payment.status != Payment.Status.SUCCEEDED:
+            topup_rules.stop(organization=payment.organization_id, why=_DISPUTED)
         if payment.status == Payment.Status.DISPUTED:
             _write(payment, f"dispute-{identifier}", "disputed", now)
         elif payment.status == Payment.Status.LOST:

@@ -67,7 +67,7 @@ def _free(now: datetime) -> Q:
 def _follow(kind: str, subject: dict[str, Any], now: datetime) -> None:
     if kind.startswith("invoice."):
         collecting.wake(now=now, remote=subject["id"])
-    elif kind == "checkout.session.completed":
+    elif kind.startswith("checkout.session."):
         checkouts.complete(subject["id"], now=now)
     elif kind == "customer.updated":
         profiles.refresh(subject["id"], now=now)

@@ -11,6 +11,7 @@ from functools import lru_cache
 from typing import Any, TypeVar
 
 import stripe
+import structlog
 from django.conf import settings
 
 from billing.remote import (
@@ -30,9 +31,13 @@ from billing.stripe_amounts import ours, theirs
 
 logging.getLogger("stripe").setLevel(logging.WARNING)
 
+log = structlog.get_logger()
+
 T = TypeVar("T")
 _SECONDS = 20
 _PAGE = 100
+_NOT_NOW = (401, 403, 409)
+"""A wrong key of ours, or one in flight: nothing is said of the request itself."""
 TOLERANCE = 300
 """How many seconds old a webhook's signature may be."""
 
@@ -76,11 +81,9 @@ def save_card(*, customer: str, setup_intent: str = "", method: str = "", key: s
     return _card(method)
 
 
-def open_setup(
-    *, customer: str, currency: str, checkout: str, back: str, key: str
-) -> RemoteCheckout:
+def open_setup(*, customer: str, checkout: str, back: str, key: str) -> RemoteCheckout:
     """A page where a person saves a card."""
-    return _open({"mode": "setup", "currency": currency.lower()}, customer, checkout, back, key)
+    return _open({"mode": "setup"}, customer, checkout, back, key)
 
 
 def open_top_up(
@@ -199,6 +202,14 @@ def payment_of(invoice: str) -> str:
     return next((_id(row.payment.payment_intent) for row in rows), "")
 
 
+def is_processing(invoice: str) -> bool:
+    """Whether money for an invoice is on its way: a debit takes days."""
+    params: Any = {"invoice": invoice, "status": "open", "limit": _PAGE}
+    rows = _ask(lambda: list(_v1().invoice_payments.list(params).data))
+    intents = [_id(row.payment.payment_intent) for row in rows]
+    return any(payment(each).status == "processing" for each in intents if each)
+
+
 def payment(intent: str) -> RemotePayment:
     """As it stands now."""
     params: Any = {"expand": ["latest_charge"]}
@@ -207,7 +218,7 @@ def payment(intent: str) -> RemotePayment:
 
 def payments(*, customer: str) -> Iterator[RemotePayment]:
     """All of a customer's."""
-    params: Any = {"customer": customer, "limit": _PAGE}
+    params: Any = {"customer": customer, "limit": _PAGE, "expand": ["data.latest_charge"]}
     for each in _ask(lambda: list(_v1().payment_intents.list(params).auto_paging_iter())):
         yield _payment(each)
 
@@ -259,6 +270,8 @@ def dispute_of(identifier: str) -> tuple[str, str]:
 
 def verify(body: bytes, signature: str) -> dict[str, Any]:
     """A webhook's event, if Stripe signed it within the last five minutes; raises `Forged`."""
+    if not settings.STRIPE_WEBHOOK_SECRET:
+        raise Forged("No webhook can be told from a forged one without STRIPE_WEBHOOK_SECRET.")
     try:
         stripe.WebhookSignature.verify_header(
             body, signature, settings.STRIPE_WEBHOOK_SECRET, TOLERANCE
@@ -278,7 +291,11 @@ def _ask(call: Callable[[], T]) -> T:
     except (stripe.APIConnectionError, stripe.RateLimitError) as error:
         raise Unanswered(str(error)) from error
     except stripe.StripeError as error:
-        if (error.http_status or 500) >= 500:
+        status = error.http_status or 500
+        if status in _NOT_NOW:
+            log.error("the payment provider does not serve us now", status=status)
+            raise Unanswered(str(error)) from error
+        if status >= 500 or isinstance(error, stripe.IdempotencyError):
             raise Failed(str(error)) from error
         raise Rejected(str(error)) from error
 
@@ -312,12 +329,14 @@ def _plain(metadata: Any) -> dict[str, str]:
 
 def _card(method: str) -> Card:
     found = _ask(lambda: _v1().payment_methods.retrieve(method))
-    shown = f"{found.card.brand} •••• {found.card.last4}" if found.card else str(found.type)
+    card = getattr(found, "card", None)
+    shown = f"{card.brand} •••• {card.last4}" if card else str(found.type)
     return Card(found.id, shown)
 
 
 def _open(params: Any, customer: str, checkout: str, back: str, key: str) -> RemoteCheckout:
     params |= {
+        "allowed_payment_method_types": ["card"],
         "customer": customer,
         "success_url": back,
         "cancel_url": back,
@@ -364,4 +383,6 @@ def _payment(found: Any) -> RemotePayment:
         disputed=charge.disputed if is_whole else False,
         method=_id(found.payment_method),
         payment=_plain(found.metadata).get("payment", ""),
+        customer=_id(found.customer),
+        created=found.created,
     )

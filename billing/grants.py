@@ -4,7 +4,6 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from functools import partial
 from uuid import UUID
 
 from django.db import connection, transaction
@@ -78,7 +77,7 @@ def give(
         else:
             Grant.objects.bulk_create([grant], ignore_conflicts=True)
             grant = Grant.objects.for_org(organization).get(reference=reference)
-        transaction.on_commit(partial(credit.renew, organization), robust=True)
+        credit.renew_on_commit(organization)
     return grant
 
 
@@ -104,7 +103,7 @@ def consume(costs: Iterable[Cost], *, now: datetime) -> None:
         cursor.execute(_USE, list(map(list, zip(*uses, strict=True))))
     ended = {row[0] for row in usable if row[3] is not None and row[3] <= now}
     for organization in {use[1] for use in uses if use[0] in ended}:
-        transaction.on_commit(partial(credit.renew, organization), robust=True)
+        credit.renew_on_commit(organization)
 
 
 def used(organization: int, month: date) -> int:

@@ -6,7 +6,6 @@ open → uncollectible → paid
 """
 
 from datetime import datetime, timedelta
-from functools import partial
 from typing import Any
 
 from django.conf import settings
@@ -82,8 +81,7 @@ def move(*, invoice: int, to: str, now: datetime, note: str = "", by: str = "") 
             )
         if row.status in (Status.PAID, Status.VOID):
             _look_again(row, now)
-            renewal = partial(credit.renew, row.organization_id)
-            transaction.on_commit(renewal, robust=True)
+            credit.renew_on_commit(row.organization_id)
     return row
 
 
@@ -115,8 +113,7 @@ def credit_note(
             _step(corrected, Status.PAID, now, f"{CREDITED} {note}.", by)
         Collection.objects.create(invoice=note, organization_id=note.organization_id, next_at=now)
         _look_again(corrected, now)
-        renewal = partial(credit.renew, corrected.organization_id)
-        transaction.on_commit(renewal, robust=True)
+        credit.renew_on_commit(corrected.organization_id)
     return note
 
 

@@ -109,6 +109,8 @@ class Payment(models.Model):
         related_name="payments",
         help_text="The credit that it bought.",
     )
+    refunded_minor = models.BigIntegerField(default=0, db_default=0)
+    leased_until = models.DateTimeField(null=True, blank=True, editable=False)
     created_at = models.DateTimeField()
     settled_at = models.DateTimeField(null=True, blank=True)
 
@@ -157,6 +159,9 @@ class Checkout(models.Model):
     url = models.TextField(blank=True)
     error = models.CharField(max_length=300, blank=True)
     created_at = models.DateTimeField()
+    next_at = models.DateTimeField(
+        null=True, blank=True, help_text="When to look how far it is, should nothing be heard."
+    )
 
     objects = OwnedQuerySet["Checkout"].as_manager()
 

@@ -4,11 +4,12 @@ from dataclasses import dataclass
 
 
 class Unanswered(Exception):
-    """No answer came: it may be done or not. Ask again with the same key."""
+    """No answer came, or "not now": it may be done or not. Ask again later with the same key."""
 
 
 class Failed(Exception):
-    """Stripe failed (5xx): look whether it is done, and ask again with another key."""
+    """Stripe failed (5xx), or the key had stood for something else: look whether it is done, and
+    ask again with another key."""
 
 
 class Declined(Exception):
@@ -61,6 +62,8 @@ class RemotePayment:
     disputed: bool
     method: str
     payment: str
+    customer: str
+    created: int
 
 
 @dataclass(frozen=True, slots=True)

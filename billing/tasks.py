@@ -11,6 +11,7 @@ from billing import (
     checkouts,
     closing,
     collecting,
+    credit,
     events,
     ledger,
     mails,
@@ -42,7 +43,10 @@ def collect() -> int:
         _guarded("a page could not be opened", open_checkout, str(checkout))
     for event in events.due(now=timezone.now()):
         events.handle(event, now=timezone.now())
+    for session in checkouts.unheard(now=timezone.now()):
+        _guarded("a page could not be looked at", look_at_checkout, session)
     done = _advance_due()
+    credit.renew_noted(now=timezone.now())
     subscriptions.watch(now=timezone.now())
     topups.watch(now=timezone.now())
     alerts.watch(now=timezone.now())
@@ -53,7 +57,7 @@ def collect() -> int:
 @shared_task(name="billing.open_checkout", ignore_result=True)
 def open_checkout(checkout: str) -> None:
     """Ask the provider for a page."""
-    checkouts.open_page(UUID(checkout))
+    checkouts.open_page(UUID(checkout), now=timezone.now())
 
 
 @shared_task(name="billing.handle_event", ignore_result=True)
@@ -61,6 +65,11 @@ def handle_event(event: str) -> None:
     """Handle one webhook, and go on with what it woke."""
     if events.handle(event, now=timezone.now()):
         _advance_due()
+
+
+def look_at_checkout(session: str) -> None:
+    """How far a page is that no webhook told of."""
+    checkouts.complete(session, now=timezone.now())
 
 
 def _advance_due() -> int:

@@ -1,25 +1,27 @@
 """Credit that is paid for before it is used: by hand, or by itself when little is left."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
 from datetime import datetime, timedelta
+from typing import TypeVar
 
 import structlog
 from django.db import transaction
+from django.db.models import F, Q
 
-from billing import credit, gateway, grants, mails
+from billing import credit, gateway, grants, mails, topup_rules
 from billing.allowances import AutoTopUp, Grant
-from billing.models import LARGEST, Account
+from billing.models import Account
 from billing.receivables import Payment, PaymentProfile
-from billing.remote import Declined, Failed, Rejected, RemoteCheckout, Unanswered
-from kit.errors import Invalid
-from kit.money import from_minor, to_minor
-from tenants import audit
-from tenants.audit import Actor, Change
+from billing.remote import Declined, Failed, Rejected, RemotePayment, Unanswered
+from kit.money import from_minor
 
 log = structlog.get_logger()
 
+Subject = TypeVar("Subject")
+Status = Payment.Status
 _PAUSE = timedelta(minutes=5)
 """Between two top-ups of an organization, so that a wrong rule doesn't empty an account."""
+_LEASE = timedelta(minutes=5)
 
 
 def credited(*, organization: int, minor: int, reference: str, now: datetime) -> Grant:
@@ -35,21 +37,21 @@ def credited(*, organization: int, minor: int, reference: str, now: datetime) ->
     )
 
 
-def paid(*, organization: int, found: RemoteCheckout, reference: str, now: datetime) -> None:
+def paid(*, organization: int, payment: RemotePayment, reference: str, now: datetime) -> None:
     """Write down the payment that a person made on the provider's page, and its credit, once."""
     currency = Account.objects.for_org(organization).values_list("currency", flat=True).get()
-    payment, _ = Payment.objects.for_org(organization).get_or_create(
-        reference=found.payment_intent,
+    row, _ = Payment.objects.for_org(organization).get_or_create(
+        reference=payment.id,
         defaults={
             "organization_id": organization,
-            "amount_minor": found.amount,
+            "amount_minor": payment.amount,
             "currency": currency,
-            "status": Payment.Status.SUCCEEDED,
+            "status": _status(payment),
             "created_at": now,
             "settled_at": now,
         },
     )
-    _credit(payment, reference, now)
+    _credit(row, reference, now)
 
 
 def follow(payment: Payment, *, now: datetime) -> int:
@@ -60,82 +62,154 @@ def follow(payment: Payment, *, now: datetime) -> int:
     """
     if payment.grant_id is None:
         return 0
-    if payment.status == Payment.Status.LOST:
+    if payment.status == Status.LOST:
         return grants.take_back(payment.grant_id, now=now)
-    if payment.status == Payment.Status.DISPUTED:
+    if payment.status == Status.DISPUTED:
         grants.halt(payment.grant_id, now=now)
-    elif payment.status == Payment.Status.SUCCEEDED:
+    elif payment.status == Status.SUCCEEDED:
         grants.resume(payment.grant_id)
     return 0
 
 
 def watch(*, now: datetime) -> int:
-    """Buy credit for those who want it whenever little is left; how many got some."""
-    rows = AutoTopUp.objects.across_organizations().filter(stopped="")
-    return sum(_top_up(row, now) for row in rows.select_related("organization"))
+    """Finish what was begun, then buy credit for whoever has little left; how many got some.
+
+    One that fails keeps nobody else waiting.
+    """
+    if not gateway.enabled():
+        return 0
+    begun = Payment.objects.across_organizations().filter(_free(now))
+    done = sum(_guarded(_go_on, each, now) for each in begun.values_list("pk", flat=True))
+    rules = AutoTopUp.objects.across_organizations().filter(stopped="")
+    return done + sum(_guarded(_buy, row, now) for row in rules.select_related("organization"))
 
 
-def _top_up(row: AutoTopUp, now: datetime) -> bool:
-    profile = PaymentProfile.objects.for_org(row.organization).exclude(method="").first()
-    if profile is None or not gateway.enabled():
+def _guarded(do: Callable[[Subject, datetime], bool], subject: Subject, now: datetime) -> bool:
+    try:
+        return do(subject, now)
+    except Exception:
+        log.exception("a top-up could not be looked at", subject=str(subject))
         return False
-    payment = _wanted(row, now)
-    if payment is None:
+
+
+def _free(now: datetime) -> Q:
+    """Begun, and in nobody's hands."""
+    free = Q(leased_until=None) | Q(leased_until__lte=now)
+    return Q(invoice=None, status=Status.PENDING) & free
+
+
+def _go_on(payment: int, now: datetime) -> bool:
+    """One that was begun: whether it was charged is looked up before anything is sent again."""
+    rows = Payment.objects.across_organizations().filter(pk=payment)
+    if not rows.filter(_free(now)).update(leased_until=now + _LEASE):
+        return False
+    row = rows.select_related("organization").get()
+    return _alone(row, lambda: _learned(row, now) or _charge(row, now), now)
+
+
+def _buy(rule: AutoTopUp, now: datetime) -> bool:
+    """A new one, where too little is left."""
+    if not PaymentProfile.objects.for_org(rule.organization).exclude(method="").exists():
+        return False
+    payment = _wanted(rule, now)
+    return payment is not None and _alone(payment, lambda: _charge(payment, now), now)
+
+
+def _alone(payment: Payment, step: Callable[[], bool | None], now: datetime) -> bool:
+    try:
+        return bool(step())
+    except Unanswered as error:
+        log.warning("a top-up got no answer; it is looked up", error=str(error))
+        return False
+    finally:
+        Payment.objects.for_org(payment.organization_id).filter(pk=payment.pk).update(
+            leased_until=None
+        )
+
+
+def _wanted(rule: AutoTopUp, now: datetime) -> Payment | None:
+    """A payment to be made, leased to us; None while another is under way or was made just now."""
+    with transaction.atomic():
+        account = Account.objects.for_org(rule.organization).select_for_update().get()
+        payments = Payment.objects.for_org(rule.organization).filter(invoice=None)
+        if payments.filter(Q(status=Status.PENDING) | Q(created_at__gt=now - _PAUSE)).exists():
+            return None
+        limit, spent = credit.sums(account, now=now)
+        if limit - spent >= rule.below:
+            return None
+        return Payment.objects.create(
+            organization=rule.organization,
+            amount_minor=rule.amount_minor,
+            currency=account.currency,
+            created_at=now,
+            leased_until=now + _LEASE,
+        )
+
+
+def _charge(payment: Payment, now: datetime) -> bool | None:
+    """Ask for it, under a key of this attempt's own; nothing was charged for it before."""
+    rules = AutoTopUp.objects.for_org(payment.organization_id).filter(stopped="")
+    profile = _profile(payment)
+    if profile is None or not profile.method or not rules.exists():
+        if payment.created_at <= now - _PAUSE:
+            _fail(payment, "Nothing was charged: no card, or no top-ups any more.", now)
         return False
     try:
-        done = gateway.charge(
+        found = gateway.charge(
             customer=str(profile.customer),
             method=profile.method,
             minor=payment.amount_minor,
             currency=payment.currency,
             payment=str(payment.pk),
-            key=f"payment-{payment.pk}",
+            key=f"payment-{payment.pk}-{payment.attempt}",
         )
-    except Unanswered as error:
-        log.warning("a top-up got no answer; it is asked for again", error=str(error))
-        return False
-    except Failed:
-        return _look(row, profile, payment, now)
-    except (Declined, Rejected) as error:
-        _stop(row, payment, str(error), now)
-        return False
-    return _book(payment, done.id, now)
-
-
-def _wanted(row: AutoTopUp, now: datetime) -> Payment | None:
-    """The payment that a crash left open, or a new one where too little is left."""
-    with transaction.atomic():
-        account = Account.objects.for_org(row.organization).select_for_update().get()
-        payments = Payment.objects.for_org(row.organization).filter(invoice=None)
-        last = payments.order_by("-pk").first()
-        if last is not None and last.status == Payment.Status.PENDING:
-            return last
-        limit, spent = credit.sums(account, now=now)
-        if limit - spent >= row.below or (last and last.created_at > now - _PAUSE):
-            return None
-        return Payment.objects.create(
-            organization=row.organization,
-            amount_minor=row.amount_minor,
-            currency=account.currency,
-            created_at=now,
+    except Failed as error:
+        log.warning("a top-up failed; it is looked up", error=str(error))
+        Payment.objects.for_org(payment.organization_id).filter(pk=payment.pk).update(
+            attempt=F("attempt") + 1
         )
+        return _learned(payment, now)
+    except Rejected as error:
+        learned = _learned(payment, now)
+        return _stop(payment, str(error), now) if learned is None else learned
+    except Declined as error:
+        return _stop(payment, str(error), now)
+    return _outcome(payment, found, now)
 
 
-def _look(row: AutoTopUp, profile: PaymentProfile, payment: Payment, now: datetime) -> bool:
-    """After a definite failure: whether it was charged all the same."""
+def _learned(payment: Payment, now: datetime) -> bool | None:
+    """What the provider says became of it; None where it knows of no charge."""
+    profile = _profile(payment)
+    if profile is None:
+        return None
+    ours = str(payment.pk)
     for each in gateway.payments(customer=str(profile.customer)):
-        if each.payment == str(payment.pk) and each.status == "succeeded":
-            return _book(payment, each.id, now)
-    payment.status, payment.settled_at = Payment.Status.FAILED, now
-    payment.failure = "The payment provider failed."
-    payment.save(update_fields=["status", "failure", "settled_at"])
+        if each.payment == ours:
+            return _outcome(payment, each, now)
+    return None
+
+
+def _outcome(payment: Payment, found: RemotePayment, now: datetime) -> bool:
+    """Credit for what succeeded alone; a debit may be under way for days."""
+    if found.status == "succeeded":
+        return _book(payment, found, now)
+    if found.status != "processing":
+        _stop(payment, "The card was declined.", now)
     return False
 
 
-def _book(payment: Payment, intent: str, now: datetime) -> bool:
+def _profile(payment: Payment) -> PaymentProfile | None:
+    rows = PaymentProfile.objects.for_org(payment.organization_id)
+    return rows.exclude(customer=None).first()
+
+
+def _status(found: RemotePayment) -> str:
+    return Status.DISPUTED if found.disputed else Status.SUCCEEDED
+
+
+def _book(payment: Payment, found: RemotePayment, now: datetime) -> bool:
     with transaction.atomic():
-        payment.status, payment.reference = Payment.Status.SUCCEEDED, intent
-        payment.settled_at = now
+        payment.status, payment.reference, payment.settled_at = _status(found), found.id, now
         payment.save(update_fields=["status", "reference", "settled_at"])
         _credit(payment, f"payment-{payment.pk}", now)
     return True
@@ -151,84 +225,25 @@ def _credit(payment: Payment, reference: str, now: datetime) -> None:
             now=now,
         )
         payment.save(update_fields=["grant"])
-        if payment.status != Payment.Status.SUCCEEDED:
+        if payment.status != Status.SUCCEEDED:
             follow(payment, now=now)
 
 
-def _stop(row: AutoTopUp, payment: Payment, why: str, now: datetime) -> None:
+def _fail(payment: Payment, why: str, now: datetime) -> None:
+    payment.status, payment.failure, payment.settled_at = Status.FAILED, why[:300], now
+    payment.save(update_fields=["status", "failure", "settled_at"])
+
+
+def _stop(payment: Payment, why: str, now: datetime) -> bool:
+    """It was refused: nothing more is bought, and that is told."""
     with transaction.atomic():
-        payment.status, payment.failure = Payment.Status.FAILED, why[:300]
-        payment.settled_at = now
-        payment.save(update_fields=["status", "failure", "settled_at"])
-        row.stopped = why[:300]
-        row.save(update_fields=["stopped"])
-        mails.write(
-            key=f"top-up-{payment.pk}-failed",
-            letter="top_up_failed",
-            organization=row.organization,
-            now=now,
-            why=why,
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Rule:
-    """When credit is bought by itself, in nanos; why it is not done any more, if so."""
-
-    below: int
-    amount: int
-    currency: str
-    stopped: str
-
-
-def rule(organization: int) -> Rule | None:
-    """An organization's; None where nothing is bought by itself."""
-    row = AutoTopUp.objects.for_org(organization).first()
-    if row is None:
-        return None
-    currency = _currency(organization)
-    return Rule(row.below, from_minor(row.amount_minor, currency), currency, row.stopped)
-
-
-def decide(*, organization: int, below: int, amount: int, now: datetime, by: Actor) -> Rule:
-    """Buy credit of `amount` nanos whenever less than `below` is left; one that stopped goes on.
-
-    Raises `NoAccount`, and `Invalid` for amounts that cannot be charged.
-    """
-    currency = _currency(organization)
-    (minor,) = to_minor([amount], currency)
-    if from_minor(minor, currency) != amount or not 0 < amount <= LARGEST:
-        raise Invalid("amount: more than nothing, in the currency's smallest unit.", param="amount")
-    if not 0 < below <= LARGEST:
-        raise Invalid("below: more than nothing.", param="below")
-    with transaction.atomic():
-        AutoTopUp.objects.for_org(organization).update_or_create(
-            organization_id=organization,
-            defaults={"below": below, "amount_minor": minor, "stopped": ""},
-        )
-        _record(
-            "auto_top_up.changed", {"below": below, "amount_minor": minor}, organization, by, now
-        )
-    return Rule(below, amount, currency, "")
-
-
-def give_up(*, organization: int, now: datetime, by: Actor) -> None:
-    """Nothing is bought by itself any more; again changes nothing."""
-    with transaction.atomic():
-        gone, _ = AutoTopUp.objects.for_org(organization).delete()
-        if gone:
-            _record("auto_top_up.deleted", {}, organization, by, now)
-
-
-def _record(
-    action: str, after: dict[str, int], organization: int, by: Actor, now: datetime
-) -> None:
-    change = Change(action, "auto_top_up", after=after)
-    audit.record(change, by=by, organization=organization, now=now)
-
-
-def _currency(organization: int) -> str:
-    found = Account.objects.for_org(organization).values_list("currency", flat=True).first()
-    if found is None:
-        raise credit.NoAccount("Your organization has no billing account yet. Ask the operator.")
-    return found
+        _fail(payment, why, now)
+        if topup_rules.stop(organization=payment.organization_id, why=why):
+            mails.write(
+                key=f"top-up-{payment.pk}-failed",
+                letter="top_up_failed",
+                organization=payment.organization,
+                now=now,
+                why=why,
+            )
+    return False

@@ -5,9 +5,9 @@ from django.utils import timezone
 from drf_spectacular.utils import OpenApiExample, extend_schema
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from billing import topups
+from billing import topup_rules
 from billing.api.access import AccountEndpoint
-from billing.topups import Rule
+from billing.topup_rules import Rule
 from kit import money
 from kit.edge import Json, NotFound, body
 from kit.threads import in_thread
@@ -49,7 +49,7 @@ class AutoTopUps(AccountEndpoint):
     )
     async def get(self, request: HttpRequest) -> HttpResponseBase:
         """404 where nothing is."""
-        found = await in_thread(lambda: topups.rule(self.caller.organization))
+        found = await in_thread(lambda: topup_rules.rule(self.caller.organization))
         if found is None:
             raise NotFound("No credit is bought by itself.")
         return Json(_shown(found).model_dump())
@@ -68,7 +68,7 @@ class AutoTopUps(AccountEndpoint):
         """With the saved card, at most once in five minutes; one that stopped goes on."""
         wanted, now = await body(request, WantedRule), timezone.now()
         found = await in_thread(
-            lambda: topups.decide(
+            lambda: topup_rules.decide(
                 organization=self.caller.organization,
                 below=money.parse(wanted.below),
                 amount=money.parse(wanted.amount),
@@ -87,7 +87,9 @@ class AutoTopUps(AccountEndpoint):
     async def delete(self, request: HttpRequest) -> HttpResponseBase:
         """Again changes nothing."""
         now, organization = timezone.now(), self.caller.organization
-        await in_thread(lambda: topups.give_up(organization=organization, now=now, by=self.actor))
+        await in_thread(
+            lambda: topup_rules.give_up(organization=organization, now=now, by=self.actor)
+        )
         return HttpResponse(status=204)
 
 

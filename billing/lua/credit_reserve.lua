@@ -7,6 +7,7 @@
 --       {"insufficient", amount, spent, limit, currency}: what is left can't pay.
 --       {"reserved", amount, spent, limit, currency}: it could, but others' holds stand in the way.
 --       {"over", …, name} and {"crowded", …, name}: the same of a hard budget.
+--       What is half spent and refuses is marked once, for alerts to tell of.
 --       {"ok"}: held; so it is when it was held before. The ticket then says in which epoch.
 
 local AGE = 6 * 3600 * 1000   -- no request lives so long: its hold was left by a crash
@@ -63,6 +64,9 @@ if redis.call('HEXISTS', KEYS[3], ARGV[1]) == 0 then
     return {'missing'}
   end
   if amount > 0 and spent + amount > limit then
+    if 2 * spent >= limit then
+      redis.call('HSETNX', KEYS[2], 'refusing', '1')
+    end
     return {'insufficient', ARGV[2], credit[2], credit[1], credit[4]}
   end
   local mine = budgets(ARGV[3], ARGV[4])
@@ -76,6 +80,9 @@ if redis.call('HEXISTS', KEYS[3], ARGV[1]) == 0 then
       if of[4] == '1' then
         local total = tonumber(of[2]) + amount
         if total > tonumber(of[1]) then
+          if 2 * tonumber(of[2]) >= tonumber(of[1]) then
+            redis.call('HSETNX', KEYS[4], id .. ':refusing', '1')
+          end
           return {'over', ARGV[2], of[2], of[1], credit[4], of[5]}
         elseif total + tonumber(of[3]) > tonumber(of[1]) then
           return {'crowded', ARGV[2], of[2], of[1], credit[4], of[5]}

@@ -24,8 +24,8 @@ from tests.billing.rows import entry
 from tests.billing.test_credit import reserve, settle
 from tests.billing.test_invoicing import close
 from tests.billing.test_ledger import NOVEMBER, booked
-from tests.billing.test_payments import DECLINED, DISPUTED, GOOD, receive, save_card
-from tests.stripe.payments import close_dispute
+from tests.billing.test_payments import DECLINED, GOOD, receive, save_card
+from tests.stripe.payments import close_dispute, dispute
 from tests.stripe.server import Double
 
 
@@ -253,7 +253,7 @@ def bought(double: Double, account: Account, card: str) -> None:
         amount=25 * NANOS,
         now=now(),
     )
-    checkouts.open_page(wanted.pk)
+    checkouts.open_page(wanted.pk, now=wanted.created_at)
     wanted.refresh_from_db()
     double.give_card(str(wanted.remote), card)
     for _ in range(3):
@@ -278,14 +278,14 @@ def test_a_top_up_that_is_disputed_stands_still_and_once_lost_is_taken_back(
 ) -> None:
     mine = account.organization_id
     factories.member(factories.user("alice"), account.organization)
-    bought(double, account, DISPUTED)
+    bought(double, account, GOOD)
     spend(account, 10 * NANOS)
     assert grants.left(mine, now=now()) == 15 * NANOS
+    dispute(double.state, double.of("charge")[0])
     hear(double)
     assert grants.left(mine, now=now()) == 0
     assert credit.owed(mine) == 0
-    [dispute] = double.state.of("dispute")
-    close_dispute(double.state, dispute, outcome)
+    close_dispute(double.state, double.of("dispute")[0], outcome)
     hear(double)
     assert grants.left(mine, now=now()) == left * NANOS
     assert credit.owed(mine) == owed * NANOS
@@ -328,3 +328,53 @@ def test_an_automatic_top_up_that_is_declined_stops(double: Double, account: Acc
     assert [each["status"] for each in double.of("charge")] == ["failed"]
     assert Payment.objects.for_org(account.organization_id).get().status == "failed"
     assert Mail.objects.for_org(account.organization_id).get().subject.startswith("Your credit")
+
+
+@pytest.mark.parametrize("of", ["budget", "credit"])
+def test_what_refuses_for_want_of_money_is_told_of_once_though_a_rest_is_left(
+    account: Account, of: str
+) -> None:
+    factories.member(factories.user("alice"), account.organization)
+    if of == "budget":
+        budget(account, "project", "site", 1_000, hard=True)
+    else:
+        Account.objects.for_org(account.organization_id).update(credit_limit=1_000)
+        credit.renew(account.organization_id)
+    spend(account, 100, project="site")
+    with pytest.raises((OverBudget, OutOfCredit)):
+        spend(account, 950, project="site")
+    assert alerts.watch(now=now()) == 0, "one request was too large: hardly anything is spent"
+    spend(account, 870, project="site")
+    told = [alerts.watch(now=now())]
+    for _ in range(3):
+        with pytest.raises((OverBudget, OutOfCredit)):
+            spend(account, 50, project="site")
+        told.append(alerts.watch(now=now()))
+    assert told == [1, 1, 0, 0]
+    found = BudgetAlert.objects.for_org(account.organization_id)
+    assert sorted(found.values_list("percent", flat=True)) == [80, 100]
+    letter = Mail.objects.for_org(account.organization_id).latest("pk")
+    assert "Requests can cost more than the EUR 0.00000003 that is left." in letter.text
+
+
+def test_whoever_dies_after_a_commit_leaves_word_that_redis_has_to_learn(account: Account) -> None:
+    """In this test's transaction nothing that waits for its commit is ever called."""
+    spend(account, 1)
+    before = figures(account)
+    grants.give(organization=account.organization_id, amount=NANOS, reason="paid", now=now())
+    assert figures(account) == before
+    assert credit.renew_noted(now=now()) == 0, "whoever noted it is given time"
+    soon = now() + timedelta(minutes=1)
+    assert credit.renew_noted(now=soon) == 1
+    assert figures(account) == (before[0] + NANOS, before[1])
+    assert credit.renew_noted(now=soon) == 0
+
+
+def test_alerts_of_one_organization_that_fail_stop_no_others(
+    account: Account, other: Account, redis: Redis
+) -> None:
+    budget(other, "project", "site", 100)
+    spend(other, 50, project="site")
+    spend(account, 1)
+    redis.hset(f"credit:{account.organization_id}", "limit", "nonsense")
+    assert alerts.watch(now=now()) == 1

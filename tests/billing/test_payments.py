@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from asgiref.sync import async_to_sync
 from django.core import mail
+from django.core.checks import run_checks
 from django.db import connection
 from django.test import AsyncClient
 from redis import Redis
@@ -22,7 +23,7 @@ from billing.receivables import (
     PaymentProfile,
     ProviderEvent,
 )
-from billing.remote import Failed, Unanswered
+from billing.remote import Failed, Forged, Unanswered
 from kit.money import NANOS
 from tenants.models import Organization
 from tests import factories
@@ -31,9 +32,9 @@ from tests.billing.rows import NOW, entry
 from tests.billing.test_invoicing import AFTER, close
 from tests.billing.test_ledger import booked
 from tests.stripe import invoices as double_invoices
-from tests.stripe.payments import close_dispute
+from tests.stripe.payments import clear, close_dispute
 from tests.stripe.server import Double
-from tests.stripe.state import Failure
+from tests.stripe.state import CARDS, Failure
 
 GOOD, DECLINED, DISPUTED = "4242424242424242", "4000000000000341", "4000000000000259"
 DAY = timedelta(days=1)
@@ -64,7 +65,7 @@ def save_card(double: Double, account: Account, number: str, now: datetime = AFT
     wanted = checkouts.ask(
         organization=account.organization_id, kind="card", back="https://x.example", now=now
     )
-    checkouts.open_page(wanted.pk)
+    checkouts.open_page(wanted.pk, now=wanted.created_at)
     wanted.refresh_from_db()
     double.give_card(str(wanted.remote), number)
     checkouts.complete(str(wanted.remote), now=now)
@@ -588,3 +589,37 @@ def test_only_what_stripe_signed_lately_is_kept(
 def _customer(double: Double) -> dict[str, Any]:
     gateway.create_customer(organization=1, name="x", email="", country="", key="x")
     return double.of("customer")[0]
+
+
+def test_without_a_secret_no_webhook_is_believed(double: Double, settings: Any) -> None:
+    """An empty one anybody can sign with."""
+    settings.STRIPE_WEBHOOK_SECRET = ""
+    body, signature = double.signed(
+        double.state.tell("customer.created", _customer(double)), secret=""
+    )
+    with pytest.raises(Forged, match="STRIPE_WEBHOOK_SECRET"):
+        gateway.verify(body, signature)
+    [error] = [
+        each
+        for each in run_checks(tags=["security"], include_deployment_checks=True)
+        if each.id == "billing.E001"
+    ]
+    assert "STRIPE_WEBHOOK_SECRET" in error.msg
+
+
+def test_a_debit_in_processing_is_no_payment_and_is_not_asked_for_again(
+    double: Double, account: Account, invoice: Invoice
+) -> None:
+    save_card(double, account, GOOD)
+    for card in double.state.cards:
+        double.state.cards[card] = CARDS["DE89370400440532013000"]
+    for hours in (0, 2, 30):
+        collecting.wake(now=AFTER, invoice=invoice)
+        collect(AFTER + timedelta(hours=hours))
+    assert (status(invoice), charged(double), letters()) == ("open", [], ["issued-0"])
+    [intent] = double.of("payment_intent")
+    clear(double.state, intent)
+    double_invoices.clear(double.state, double.of("invoice")[0])
+    collect(AFTER + 2 * DAY)
+    assert (status(invoice), charged(double)) == ("paid", [11_900])
+    assert [each["status"] for each in double.of("invoice_payment")] == ["paid"]

@@ -63,7 +63,7 @@ def test_a_card_is_saved_by_way_of_a_page_at_the_provider(
     waiting = answer["Location"]
     assert "being opened" in alice.get(waiting).content.decode()
     row = Checkout.objects.for_org(account.organization_id).get()
-    checkouts.open_page(row.pk)
+    checkouts.open_page(row.pk, now=row.created_at)
     row.refresh_from_db()
     assert alice.get(waiting)["Location"] == row.url
     double.give_card(str(row.remote), GOOD)

@@ -3,7 +3,7 @@
 from typing import Any
 
 from tests.stripe import payments
-from tests.stripe.state import CARDS, Failure, State, require_chargeable
+from tests.stripe.state import CARDS, Card, Failure, State, require_chargeable
 
 _NO_ADDRESS = dict.fromkeys(("city", "country", "line1", "line2", "postal_code", "state"))
 
@@ -81,8 +81,8 @@ def create_session(state: State, form: dict[str, Any], base: str) -> dict[str, A
         raise Failure("This double serves the modes setup and payment.", param="mode")
     if not form.get("success_url"):
         raise Failure("You must provide success_url.", param="success_url")
-    if mode == "setup" and not (form.get("currency") or form.get("payment_method_types")):
-        raise Failure("In setup mode say currency or payment_method_types.", param="currency")
+    if mode == "setup" and not (form.get("currency") or form.get("allowed_payment_method_types")):
+        raise Failure("In setup mode say currency or which types.", param="currency")
     customer = state.get("customer", form.get("customer"))
     total, currency = _total(form) if mode == "payment" else (None, form.get("currency"))
     made = state.make(
@@ -103,7 +103,7 @@ def create_session(state: State, form: dict[str, Any], base: str) -> dict[str, A
         metadata=form.get("metadata", {}),
         mode=mode,
         payment_intent=None,
-        payment_method_types=["card"],
+        payment_method_types=form.get("allowed_payment_method_types") or ["card", "sepa_debit"],
         payment_status="no_payment_required" if mode == "setup" else "unpaid",
         setup_intent=None,
         shipping_options=[],
@@ -137,7 +137,7 @@ def _setup_intent(state: State, customer: str) -> dict[str, Any]:
         customer=customer,
         metadata={},
         payment_method=None,
-        payment_method_types=["card"],
+        payment_method_types=["card", "sepa_debit"],
         status="requires_payment_method",
         usage="off_session",
     )
@@ -148,6 +148,8 @@ def complete(state: State, session: dict[str, Any], number: str) -> None:
     if session["status"] != "open":
         raise Failure("The session is over.")
     card = CARDS[number]
+    if card.kind not in session["payment_method_types"]:
+        raise Failure(f"{card.kind} is not offered on this page.")
     if card.refuses_setup:
         raise Failure(
             "Your card was declined.", status=402, kind="card_error", code="card_declined"
@@ -164,21 +166,32 @@ def complete(state: State, session: dict[str, Any], number: str) -> None:
         },
         customer=session["customer"],
         metadata={},
-        type="card",
-        card={
-            "brand": "visa",
-            "checks": None,
-            "country": "US",
-            "exp_month": 12,
-            "exp_year": 2034,
-            "funding": "credit",
-            "last4": number[-4:],
-            "networks": None,
-            "three_d_secure_usage": None,
-            "wallet": None,
-        },
+        type=card.kind,
+        **{card.kind: _shown(card)},
     )
     state.cards[method["id"]] = card
+    _finish(state, session, method)
+
+
+def _shown(card: Card) -> dict[str, Any]:
+    if card.kind != "card":
+        names = ("bank_code", "branch_code", "country", "fingerprint", "generated_from")
+        return {**dict.fromkeys(names), "last4": card.number[-4:]}
+    return {
+        "brand": "visa",
+        "checks": None,
+        "country": "US",
+        "exp_month": 12,
+        "exp_year": 2034,
+        "funding": "credit",
+        "last4": card.number[-4:],
+        "networks": None,
+        "three_d_secure_usage": None,
+        "wallet": None,
+    }
+
+
+def _finish(state: State, session: dict[str, Any], method: dict[str, Any]) -> None:
     if session["mode"] == "setup":
         intent = state.get("setup_intent", session["setup_intent"])
         intent["status"], intent["payment_method"] = "succeeded", method["id"]
@@ -189,10 +202,19 @@ def complete(state: State, session: dict[str, Any], number: str) -> None:
         )
         session["payment_intent"] = intent["id"]
         payments.confirm(state, intent, method["id"], present=True)
-        session["payment_status"] = "paid"
+        if intent["status"] == "succeeded":
+            session["payment_status"] = "paid"
     session["status"], session["url"] = "complete", None
     state.tell("payment_method.attached", method)
     state.tell("checkout.session.completed", session)
+
+
+def look(state: State, session: dict[str, Any]) -> dict[str, Any]:
+    """GET /v1/checkout/sessions/{id}: one that nobody finished is over after a day."""
+    if session["status"] == "open" and state.now() >= session["expires_at"]:
+        session["status"], session["url"] = "expired", None
+        state.tell("checkout.session.expired", session)
+    return session
 
 
 def create_portal(state: State, form: dict[str, Any], base: str) -> dict[str, Any]:

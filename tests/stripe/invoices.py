@@ -178,12 +178,19 @@ def pay(state: State, invoice: dict[str, Any], form: dict[str, Any]) -> dict[str
         if failure.status == 402:
             state.tell("invoice.payment_failed", invoice)
         raise
+    if intent["status"] == "succeeded":
+        clear(state, invoice)
+    return invoice
+
+
+def clear(state: State, invoice: dict[str, Any]) -> None:
+    """The money is there."""
+    [record] = state.of("invoice_payment", invoice=invoice["id"])
     invoice["amount_paid"], invoice["amount_remaining"] = invoice["amount_remaining"], 0
     record["status"], record["amount_paid"] = "paid", invoice["amount_paid"]
     record["status_transitions"]["paid_at"] = state.now()
     state.tell("invoice_payment.paid", record)
     _paid(state, invoice)
-    return invoice
 
 
 def _paid(state: State, invoice: dict[str, Any]) -> None:

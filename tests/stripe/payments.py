@@ -51,7 +51,7 @@ def new_intent(
         latest_charge=None,
         metadata=dict(metadata),
         payment_method=method,
-        payment_method_types=["card"],
+        payment_method_types=["card", "sepa_debit"],
         status="requires_confirmation" if method else "requires_payment_method",
     )
 
@@ -64,7 +64,13 @@ def confirm(
         raise Failure(
             "This PaymentIntent has already succeeded.", code="payment_intent_unexpected_state"
         )
+    if intent["status"] == "processing":
+        raise Failure("This PaymentIntent is processing.", code="payment_intent_unexpected_state")
     card = _card_of(state, intent, method)
+    if card.kind != "card":
+        intent["status"], intent["payment_method"] = "processing", method
+        state.tell("payment_intent.processing", intent)
+        return intent
     refusal = "" if present and card.decline == "authentication_required" else card.decline
     charge = _charge(state, intent, str(method), refusal)
     intent["latest_charge"], intent["payment_method"] = charge["id"], method
@@ -88,6 +94,18 @@ def confirm(
     if card.disputes:
         dispute(state, charge)
     return intent
+
+
+def clear(state: State, intent: dict[str, Any]) -> None:
+    """Days later a debit has come in; the page or the invoice it was for is paid."""
+    charge = _charge(state, intent, str(intent["payment_method"]), "")
+    intent["status"], intent["latest_charge"] = "succeeded", charge["id"]
+    intent["amount_received"] = intent["amount"]
+    state.tell("charge.succeeded", charge)
+    state.tell("payment_intent.succeeded", intent)
+    for session in list(state.of("checkout.session", payment_intent=intent["id"])):
+        session["payment_status"] = "paid"
+        state.tell("checkout.session.async_payment_succeeded", session)
 
 
 def _card_of(state: State, intent: dict[str, Any], method: str | None) -> Any:

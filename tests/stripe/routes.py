@@ -77,10 +77,20 @@ def _after(rows: Iterator[dict[str, Any]], form: dict[str, Any]) -> Iterator[dic
 
 
 def _intent(state: State, form: dict[str, Any], ids: list[str], base: str) -> dict[str, Any]:
-    intent = dict(state.get("payment_intent", ids[0]))
-    if "latest_charge" in form.get("expand", []) and intent["latest_charge"]:
-        intent["latest_charge"] = state.get("charge", intent["latest_charge"])
-    return intent
+    found = state.get("payment_intent", ids[0])
+    return _whole(state, found) if "latest_charge" in form.get("expand", []) else found
+
+
+def _intents(state: State, form: dict[str, Any], ids: list[str], base: str) -> dict[str, Any]:
+    page = _all("payment_intent", "/v1/payment_intents", "customer")(state, form, ids, base)
+    if "data.latest_charge" in form.get("expand", []):
+        page["data"] = [_whole(state, each) for each in page["data"]]
+    return page
+
+
+def _whole(state: State, intent: dict[str, Any]) -> dict[str, Any]:
+    charge = intent["latest_charge"]
+    return {**intent, "latest_charge": state.get("charge", charge)} if charge else intent
 
 
 def _lines(state: State, form: dict[str, Any], ids: list[str], base: str) -> dict[str, Any]:
@@ -126,7 +136,7 @@ ROUTES = (
         "GET",
         "/v1/checkout/sessions/{}",
         P.checkout.SessionRetrieveParams,
-        _one("checkout.session"),
+        _of("checkout.session", customers.look, form=False),
     ),
     Route(
         "POST",
@@ -184,7 +194,7 @@ ROUTES = (
         "GET",
         "/v1/payment_intents",
         P.PaymentIntentListParams,
-        _all("payment_intent", "/v1/payment_intents", "customer"),
+        _intents,
     ),
     Route("GET", "/v1/disputes/{}", P.DisputeRetrieveParams, _one("dispute")),
     Route("POST", "/v1/refunds", P.RefundCreateParams, _make(payments.create_refund)),

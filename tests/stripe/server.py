@@ -28,6 +28,7 @@ from tests.stripe.state import CARDS, Failure, State, copied
 KEY = "sk_test_double"
 SECRET = "whsec_double"
 _TRIES = 5
+_KEYS_LAST = 86_400
 _PAGE = """<!doctype html><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>Test payment</title><style>body{{font:16px/1.5 system-ui;max-width:32rem;margin:4rem auto;
 padding:0 1rem}}button{{display:block;width:100%;margin:.5rem 0;padding:.8rem;font:inherit;
@@ -39,7 +40,9 @@ class Fault:
     """What goes wrong with the next requests whose method and path match.
 
     `error` answers 500 and does nothing; `error_after` does it first. `cut` closes the connection
-    at once, `cut_after` once it is done: to the client both are a time-out.
+    at once, `cut_after` once it is done: to the client both are a time-out; so is `late`, which is
+    done when `finish` is called, its key in flight until then. A status (`401`) is answered, and
+    nothing done.
     """
 
     kind: str
@@ -56,7 +59,10 @@ class Double:
     faults: list[Fault] = field(default_factory=list)
     calls: list[str] = field(default_factory=list)
     state: State = field(init=False)
-    _answers: dict[str, tuple[str, int, bytes]] = field(default_factory=dict)
+    _answers: dict[str, tuple[int, str, int, bytes]] = field(default_factory=dict)
+    _flying: set[str] = field(default_factory=set)
+    _late: list[tuple[str, str, str, str]] = field(default_factory=list)
+    _keys: Lock = field(default_factory=Lock)
     _server: ThreadingHTTPServer | None = None
     _lock: Lock = field(default_factory=Lock)
     _due: "SimpleQueue[dict[str, Any]]" = field(default_factory=SimpleQueue)
@@ -95,6 +101,8 @@ class Double:
         """Forget everything."""
         self.state = State(self.clock)
         self._answers.clear()
+        self._flying.clear()
+        self._late.clear()
         self.faults.clear()
         self.calls.clear()
         self._told = 0
@@ -122,11 +130,28 @@ class Double:
             customers.complete(self.state, self.state.get("checkout.session", session), number)
         self._announce()
 
+    def finish(self) -> None:
+        """What was to be late is done now."""
+        with self._lock:
+            for key, method, path, raw in self._late:
+                status, body = self._do(method, path, raw)
+                self._answers[key] = self.state.now(), f"{method} {path} {raw}", status, body
+                self._flying.discard(key)
+            self._late.clear()
+        self._announce()
+
     def answer(self, method: str, path: str, raw: str, headers: Any) -> tuple[int, bytes] | None:
         """What a request gets; None: nothing, the connection is cut."""
+        key = str(headers.get("Idempotency-Key", "")) if method == "POST" else ""
+        with self._keys:
+            if key in self._flying:
+                return 409, _error(_IN_FLIGHT)
+            self._flying |= {key} - {""}
         with self._lock:
             self.calls.append(f"{method} {path}")
             found = self._answer(method, path, raw, headers)
+        with self._keys:
+            self._flying -= {key} - {late[0] for late in self._late}
         self._announce()
         return found
 
@@ -138,26 +163,30 @@ class Double:
         key, print_ = headers.get("Idempotency-Key"), f"{method} {path} {raw}"
         if method == "POST" and not key:
             return 400, _error(Failure("The platform sends an Idempotency-Key with every POST."))
-        if method == "POST" and key in self._answers:
-            before, status, body = self._answers[key]
-            if before == print_:
-                return status, body
-            reused = Failure(f"The key {key} came with other parameters.", kind="idempotency_error")
-            return 400, _error(reused)
+        if method == "POST" and (known := self._answered(key, print_)):
+            return known
         fault = self._fault(method, path)
-        if fault == "cut":
+        if fault.isdecimal():
+            return int(fault), _error(Failure("Not so.", status=int(fault)))
+        if fault == "late":
+            self._late.append((key, method, path, raw))
+        if fault in ("cut", "late"):
             return None
-        status, body = (
-            (500, _error(Failure("Something went wrong.", status=500, kind="api_error")))
-            if fault == "error"
-            else self._do(method, path, raw)
-        )
-        if fault == "error_after":
-            status = 500
-            body = _error(Failure("Something went wrong.", status=500, kind="api_error"))
+        found = self._do(method, path, raw) if fault != "error" else _WRONG
+        status, body = found if fault != "error_after" else _WRONG
         if method == "POST":
-            self._answers[key] = print_, status, body
+            self._answers[key] = self.state.now(), print_, status, body
         return None if fault == "cut_after" else (status, body)
+
+    def _answered(self, key: str, print_: str) -> tuple[int, bytes] | None:
+        """What the key was answered before, within a day."""
+        at, before, status, body = self._answers.get(key, (-_KEYS_LAST, "", 0, b""))
+        if self.state.now() - at >= _KEYS_LAST:
+            return None
+        if before == print_:
+            return status, body
+        reused = Failure(f"The key {key} had other parameters.", kind="idempotency_error")
+        return 400, _error(reused)
 
     def _do(self, method: str, path: str, raw: str) -> tuple[int, bytes]:
         before, told = copied(self.state.objects), len(self.state.events)
@@ -207,6 +236,14 @@ class Double:
                 time.sleep(2**attempt)
 
 
+_IN_FLIGHT = Failure(
+    "There is currently another in-progress request using this key.",
+    status=409,
+    kind="idempotency_error",
+    code="idempotency_key_in_use",
+)
+
+
 def _find(method: str, path: str) -> tuple[Route, list[str]]:
     for route in ROUTES:
         ids = route.matches(method, path)
@@ -231,6 +268,9 @@ def _posted(url: str, body: bytes, signature: str) -> bool:
             return True
     except (HTTPError, URLError, OSError):
         return False
+
+
+_WRONG = 500, _error(Failure("Something went wrong.", status=500, kind="api_error"))
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -277,9 +317,11 @@ class _Handler(BaseHTTPRequestHandler):
                 title="Customer portal", text="Of the double.", body=f'<a href="{back}">Back</a>'
             )
         else:
+            session = self.owner.state.get("checkout.session", path.removeprefix("/pay/"))
             buttons = "".join(
                 f'<button name="card" value="{card.number}">{card.number}: {card.about}</button>'
                 for card in CARDS.values()
+                if card.kind in session["payment_method_types"]
             )
             page = _PAGE.format(
                 title="Choose a test card",

@@ -36,13 +36,14 @@ THREE_DECIMALS = frozenset({"bhd", "jod", "kwd", "omr", "tnd"})
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """A test card: what charging it comes to ("": it succeeds)."""
+    """A test card: what charging it comes to ("": it succeeds). A debit takes days to succeed."""
 
     number: str
     about: str
     decline: str = ""
     refuses_setup: bool = False
     disputes: bool = False
+    kind: str = "card"
 
 
 CARDS = {
@@ -53,6 +54,7 @@ CARDS = {
         Card("4000000000009995", "has not the money", "insufficient_funds", refuses_setup=True),
         Card("4000002760003184", "wants its holder each time", "authentication_required"),
         Card("4000000000000259", "succeeds, then is disputed", disputes=True),
+        Card("DE89370400440532013000", "a debit, which takes days", kind="sepa_debit"),
     )
 }
 
