@@ -98,6 +98,10 @@ class Talker:
         """How many are being said."""
         return Stats(sum(map(len, self._circle)))
 
+    def unbegun(self) -> frozenset[str]:
+        """None: whatever is here is being said."""
+        return frozenset()
+
     def run(self, publish: Callable[[Sequence[Delta]], None]) -> None:
         """Once round the circle in a period, without end."""
         due = time.monotonic()

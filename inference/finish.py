@@ -6,84 +6,32 @@ nothing the second time. So whoever finds a seal without a terminal event calls 
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from typing import Any, cast
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
 from uuid import UUID
 
-from django.db import connection, transaction
+import structlog
+from django.db import InterfaceError, OperationalError, connection, transaction
 
 from billing import credit, ledger, pricing
 from billing.ledger import Booked
-from billing.models import Meter, State, apart
+from billing.models import State
 from billing.pricing import Charge
 from inference import history, journal, metrics, responses, stream, texts, undelivered
-from inference.jobs import SEALED, Job, TurnedAway
 from inference.letters.shelf import Dead, set_aside
 from inference.pace import runs
+from inference.sealed import Sealed, sealed_of
 from inference.stream import Ended
-from kit.redis import pipeline, state
+from kit.redis import pipeline
 from tenants import belonging, limits
 from tenants.webhooks import events
 from tenants.webhooks.events import Happened, Kind
 
 _LOST = "The platform lost its record of this request's credit; nothing is charged."
-_STATES = {
-    "failed": "failed",
-    TurnedAway.SHED: "failed",
-    TurnedAway.UNSERVED: "failed",
-    "cancelled": "cancelled",
-}
+_UNBOOKABLE = "The platform could not book this request; nothing is charged."
 
-
-@dataclass(frozen=True, slots=True)
-class Sealed:
-    """A request that delivered all it ever will."""
-
-    job: Job
-    reason: str
-    error: str
-    prompt_tokens: int
-    cached_tokens: int
-    completion_tokens: int
-    reasoning_tokens: int
-    attempts: int
-    created_at: datetime
-    started_at: datetime | None
-    first_token_at: datetime | None
-    sealed_at: datetime
-    credit_epoch: int
-    cache: str
-    """What had its answer, where no model made it."""
-    asked: bytes
-    """The messages, sealed for the history; empty where they are not kept."""
-    frame: bytes = b""
-    """Of a response that is stored, sealed."""
-    dead: bytes | None = None
-    """What was asked, sealed, of one that is to be set aside."""
-
-    @property
-    def state(self) -> str:
-        """finished, cancelled or failed."""
-        return _STATES.get(self.reason, "finished")
-
-    @property
-    def units(self) -> dict[str, int]:
-        """What was used, by meter."""
-        if self.cache:
-            return {Meter.RESPONSE_CACHE_TOKENS.value: self.prompt_tokens + self.completion_tokens}
-        return apart(
-            self.job.units(read=self.prompt_tokens, written=self.completion_tokens),
-            {
-                Meter.CACHED_INPUT_TOKENS: min(self.cached_tokens, self.prompt_tokens),
-                Meter.REASONING_TOKENS: self.reasoning_tokens,
-            },
-        )
-
-    @property
-    def is_free(self) -> bool:
-        """Failures cost nothing, nor does what was stopped before its first token."""
-        return self.state == "failed" or (self.state == "cancelled" and self.completion_tokens == 0)
+log = structlog.get_logger()
 
 
 def finish(requests: Sequence[UUID], *, now: datetime, remembered: bool = True) -> None:
@@ -94,9 +42,30 @@ def finish(requests: Sequence[UUID], *, now: datetime, remembered: bool = True) 
     `remembered` no history is written: of an organization that was erased meanwhile, whose schema
     is gone (`history.NoSchema`).
     """
-    found = [each for each in _read(requests) if each is not None]
-    if not found:
-        return
+    found = sealed_of(requests)
+    if found:
+        _book(found, now=now, remembered=remembered)
+
+
+def give_up(request: UUID, *, now: datetime) -> None:
+    """The end of a request that cannot be booked as it is: it fails, costs nothing, and is set
+    aside for operators. Should not even that be booked, its client is told all the same."""
+    found = [
+        replace(each, reason="failed", error=_UNBOOKABLE, cache="", dead=each.dead or b"")
+        for each in sealed_of([request])
+    ]
+    metrics.UNBOOKABLE.inc(len(found))
+    try:
+        _book(found, now=now, remembered=True)
+    except (OperationalError, InterfaceError):
+        raise
+    except Exception:
+        log.exception("ended without its books", request=str(request))
+        nothing = [Charge(amounts={}, amount=0, currency="") for _ in found]
+        _settle(found, nothing, {each.job.id: each.credit_epoch for each in found})
+
+
+def _book(found: list[Sealed], *, now: datetime, remembered: bool) -> None:
     charges = [_charge(each) for each in found]
     if remembered:
         belonging.verify((each.job.organization, each.job.schema) for each in found)
@@ -117,7 +86,7 @@ def finish(requests: Sequence[UUID], *, now: datetime, remembered: bool = True) 
             responses.write(answered)
         set_aside(_dead(each) for each in found if each.dead is not None)
         events.tell(map(_happened, found, charges), now=now)
-    lost = _settle(found, charges, booked)
+    lost = _settle(found, charges, {request: each.epoch for request, each in booked.items()})
     for each, charge in lost:
         undelivered.credit(each.job.organization, each.job.id, charge.amount, now=now)
     _measure(found, charges)
@@ -132,20 +101,6 @@ def _one_conversation() -> Iterator[None]:
     """
     with transaction.atomic(), connection.wrap_database_errors, connection.connection.pipeline():
         yield
-
-
-def overdue(*, older_than_ms: int, most: int) -> list[UUID]:
-    """Sealed requests whose finisher seems to have died."""
-    seconds, micros = state().time()
-    border = seconds * 1000 + micros // 1000 - older_than_ms
-    found = cast("list[bytes]", state().zrangebyscore(SEALED, "-inf", border, start=0, num=most))
-    return [UUID(each.decode()) for each in found]
-
-
-def put_off(request: UUID) -> None:
-    """One that could not be booked, though the database answers: others go first."""
-    seconds, micros = state().time()
-    state().zadd(SEALED, {str(request): seconds * 1000 + micros // 1000}, xx=True)
 
 
 def _texts(found: list[Sealed]) -> list[tuple[str, texts.SealedTexts]]:
@@ -189,7 +144,7 @@ def _dead(each: Sealed) -> Dead:
 
 
 def _settle(
-    found: list[Sealed], charges: list[Charge], booked: dict[UUID, Booked]
+    found: list[Sealed], charges: list[Charge], epochs: dict[UUID, int]
 ) -> list[tuple[Sealed, Charge]]:
     """Settle and end them; those that Redis has forgotten since they were read from it."""
     ends: list[int] = []
@@ -209,7 +164,7 @@ def _settle(
                 organization=job.organization,
                 request=job.id,
                 amount=charge.amount,
-                epoch=booked[job.id].epoch,
+                epoch=epochs[job.id],
             )
             ends.append(len(pipe))
             stream.end(pipe, request=job.id, event=_ended(each, charge))
@@ -217,40 +172,6 @@ def _settle(
     replies = pipeline(scripts)
     settled = zip(found, charges, ends, strict=True)
     return [(each, charge) for each, charge, at in settled if replies[at] == stream.LOST]
-
-
-def _read(requests: Sequence[UUID]) -> list[Sealed | None]:
-    def reads(pipe: Any) -> None:
-        for request in requests:
-            pipe.hgetall(f"job:{request}")
-
-    return [_sealed(fields) for fields in pipeline(reads)]
-
-
-def _sealed(fields: dict[bytes, bytes]) -> Sealed | None:
-    if fields.get(b"state") != b"sealed":
-        return None
-    job = Job.load(fields[b"spec"])
-    started = b"started" in fields
-    return Sealed(
-        job=job,
-        reason=fields[b"reason"].decode(),
-        error=fields[b"error"].decode(),
-        prompt_tokens=int(fields.get(b"prompt_tokens", job.input_tokens if started else 0)),
-        cached_tokens=int(fields.get(b"cached_tokens", 0)),
-        completion_tokens=int(fields[b"position"]),
-        reasoning_tokens=min(int(fields.get(b"reasoning_tokens", 0)), int(fields[b"position"])),
-        attempts=int(fields[b"attempt"]),
-        created_at=_moment(fields[b"created"]),
-        started_at=_moment(fields[b"started"]) if started else None,
-        first_token_at=_moment(fields[b"first"]) if b"first" in fields else None,
-        sealed_at=_moment(fields[b"sealed"]),
-        credit_epoch=int(fields.get(b"credit_epoch", 0)),
-        cache=fields.get(b"cache", b"").decode(),
-        asked=fields.get(b"asked", b""),
-        frame=fields.get(b"frame", b""),
-        dead=fields.get(b"sealed_prompt", b"") if b"dead" in fields else None,
-    )
 
 
 def _charge(each: Sealed) -> Charge:
@@ -375,7 +296,3 @@ def _measure(found: list[Sealed], charges: list[Charge]) -> None:
         if each.first_token_at:
             waited = (each.first_token_at - each.created_at).total_seconds()
             metrics.FIRST_TOKEN_SECONDS.labels(model).observe(waited)
-
-
-def _moment(milliseconds: bytes) -> datetime:
-    return datetime.fromtimestamp(int(milliseconds) / 1000, UTC)

@@ -113,9 +113,9 @@ class Pulse:
 pulse = Pulse()
 
 
-def fleet_now() -> Fleet:
-    """`fleet` for threads."""
-    models = list(published())
+def fleet_now(models: Iterable[str] | None = None) -> Fleet:
+    """`fleet` for threads; of these models, or of every published one."""
+    models = list(published() if models is None else models)
     names = _names(state().smembers("workers"))
     with state().pipeline(transaction=False) as pipe:
         _ask(pipe, names, models)

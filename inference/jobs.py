@@ -11,9 +11,9 @@ Time is Redis's own.
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 from uuid import UUID
 
 from inference.job import Job as Job
@@ -40,16 +40,31 @@ MOST_CHOICES = 8
 """Answers to a prompt that a request may ask for."""
 
 _LUA = Path(__file__).parent / "lua"
-_CLAIM, _RENEW = (Lua(_LUA / f"{n}.lua") for n in ("claim", "renew"))
-_REQUEUE, _CANCEL, _ATTACH = (Lua(_LUA / f"{n}.lua") for n in ("requeue", "cancel", "attach"))
-_TURN_AWAY, _TELL = (Lua(_LUA / f"{n}.lua") for n in ("turn_away", "tell"))
+_LINES = [_LUA / "lines.lua"]
+_CLAIM, _RENEW = (Lua(_LUA / f"{n}.lua", behind=_LINES) for n in ("claim", "renew"))
+_REQUEUE, _CANCEL = (Lua(_LUA / f"{n}.lua", behind=_LINES) for n in ("requeue", "cancel"))
+_TURN_AWAY, _EXPIRE = (Lua(_LUA / f"{n}.lua", behind=_LINES) for n in ("turn_away", "expire"))
+_REAPER = Lua(_LUA / "reaper.lua", behind=_LINES)
+_ATTACH, _TELL = (Lua(_LUA / f"{n}.lua") for n in ("attach", "tell"))
+
+_CLASS = 10**13
+CLASSES = tuple(each * _CLASS for each in range(2 * PRIORITIES))
+"""From which score on whose requests wait: by priority, and of each the patient ones last."""
+IMPATIENT = CLASSES[::2]
+"""Those for whose answers somebody waits."""
+
+
+def in_class(pipe: Any, model: str, first: int) -> None:
+    """Queue the question how many of a class wait."""
+    pipe.zcount(f"queue:{model}", first, f"({first + _CLASS}")
+
 
 TOLD_MS = 1_000
 """How long an announcement is taken to be under way; a lost one holds the next back for no more."""
 _MOST_PASSES = 8
 """How many full workers pass an announcement on."""
 
-LEASES, SEALED = "leases", "sealed"
+LEASES, SEALED, BEATS = "leases", "sealed", "reaper:beats"
 
 
 class Verdict(StrEnum):
@@ -95,6 +110,18 @@ class Claim:
     job: Job
     attempt: int
     position: int
+    suspect: bool = False
+    """Whether workers died under it: one more, before its next token, and it is set aside."""
+
+
+class Reaper(IntEnum):
+    """What a worker is to the requests of dead ones."""
+
+    OTHER = 0
+    """Another worker reaps."""
+    WAITS = 1
+    """It reaps, but must not yet: leases say nothing before Redis has answered for a whole one."""
+    REAPS = 2
 
 
 def heard(model: str) -> None:
@@ -116,17 +143,19 @@ def claim(*, model: str, worker: str, passing_over: Collection[int] = frozenset(
     found = _CLAIM([f"queue:{model}", LEASES], [worker, LEASE_MS, PRIORITIES, *passing_over])
     if not found:
         return None
-    _, attempt, position, spec, sealed = found
-    return Claim(job=Job.load(spec, sealed or b""), attempt=attempt, position=position)
+    _, attempt, position, spec, sealed, suspect = found
+    job = Job.load(spec, sealed or b"")
+    return Claim(job=job, attempt=attempt, position=position, suspect=bool(suspect))
 
 
-def renew(held: Sequence[tuple[UUID, int]]) -> list[str]:
-    """Prolong leases on (request, attempt); a `Verdict` or the reason to cancel for each."""
+def renew(held: Sequence[tuple[UUID, int, bool]]) -> list[str]:
+    """Prolong leases on (request, attempt, whether its engine has begun it); a `Verdict` or the
+    reason to cancel for each."""
     if not held:
         return []
     arguments: list[Argument] = [LEASE_MS]
-    for request, attempt in held:
-        arguments += [str(request), attempt]
+    for request, attempt, begun in held:
+        arguments += [str(request), attempt, int(begun)]
     return [reply.decode() for reply in _RENEW([LEASES], arguments)]
 
 
@@ -134,13 +163,25 @@ def unclaimed(model: str, *, older_than_ms: int) -> int:
     """How many requests have waited longer than that for a worker."""
     seconds, micros = state().time()
     border = seconds * 1000 + micros // 1000 - older_than_ms
-    return int(state().zcount(f"queue:{model}", "-inf", border))
+    with state().pipeline(transaction=False) as pipe:
+        for first in CLASSES:
+            pipe.zcount(f"queue:{model}", first, first + border)
+        return sum(pipe.execute())
+
+
+def beat(*, worker: str) -> Reaper:
+    """Redis answers this worker; whether it is the one that reaps, and may."""
+    arguments: list[Argument] = [worker, SILENT_MS, LEASE_MS, LEASE_MS // 2]
+    return Reaper(_REAPER(["reaper", BEATS], arguments))
 
 
 def requeue_expired(*, most: int = 100) -> list[str]:
-    """Put requests of dead workers back in line; the model of each."""
-    limits = [most, MOST_CRASHES, MOST_ATTEMPTS, LEASE_MS - SILENT_MS]
-    return _models(_REQUEUE([LEASES, SEALED], ["expired", *limits]))
+    """Put requests of dead workers back in line; the model of each.
+
+    None, if no worker has given a sign for half a lease: then Redis hung, and not they.
+    """
+    limits = [most, MOST_CRASHES, MOST_ATTEMPTS, LEASE_MS - SILENT_MS, LEASE_MS // 2]
+    return _models(_REQUEUE([LEASES, SEALED, BEATS], ["expired", *limits]))
 
 
 def give_back(held: Iterable[tuple[UUID, int]]) -> list[str]:
@@ -148,13 +189,18 @@ def give_back(held: Iterable[tuple[UUID, int]]) -> list[str]:
     arguments: list[Argument] = ["given"]
     for request, attempt in held:
         arguments += [str(request), attempt]
-    return _models(_REQUEUE([LEASES, SEALED], arguments)) if len(arguments) > 1 else []
+    return _models(_REQUEUE([LEASES, SEALED, BEATS], arguments)) if len(arguments) > 1 else []
 
 
 def turn_away(model: str, *, after_ms: int, unread_after_ms: int, most: int = 1000) -> int:
     """Seal requests that wait for a model which nobody serves; how many."""
     limits = [after_ms, unread_after_ms, most]
     return int(_TURN_AWAY([f"queue:{model}", SEALED], limits))
+
+
+def expire(model: str, *, most: int = 100) -> int:
+    """Seal requests whose time is over before a worker had them; how many."""
+    return int(_EXPIRE([f"queue:{model}", SEALED], [most]))
 
 
 async def exists(request: UUID) -> bool:

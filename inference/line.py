@@ -11,16 +11,20 @@ from django.conf import settings
 
 from inference.jobs import KEPT_NOTHING_SECONDS, KEPT_SECONDS, SEALED, TOLD_MS, Job
 from kit.envelope import Ring
-from kit.errors import Refused, Unavailable
+from kit.errors import Refused, Unavailable, spread
 from kit.redis import Lua
 from tenants.models import Retention
 
 MOST_WAITING = 10_000
-"""Waiting requests a model, whatever its pace; see `inference.pace`."""
+"""Waiting requests a model, whatever its pace; see `inference.pace`. As many patient ones."""
+MOST_PATIENT = 2_500
+"""Of them, of one organization: in background and in batches."""
 MOST_UNBOOKED = 20_000
 """Sealed requests that wait for PostgreSQL; beyond them, admission refuses."""
 
-_SUBMIT = Lua(Path(__file__).parent / "lua" / "submit.lua")
+_LUA = Path(__file__).parent / "lua"
+_SUBMIT = Lua(_LUA / "submit.lua", behind=[_LUA / "lines.lua"])
+_FULL_RETRY_SECONDS = 5.0
 _BOOKS_RETRY_SECONDS = 10.0
 
 
@@ -28,6 +32,13 @@ class QueueFull(Refused):
     """The model has more waiting requests than it may; nothing was charged."""
 
     status, code = 503, "queue_full"
+
+
+class ShareFull(Refused):
+    """The organization has as many requests waiting in the background as it may; nothing was
+    charged."""
+
+    status, code = 429, "background_full"
 
 
 class BooksBehind(Refused):
@@ -73,6 +84,8 @@ def submit(
             settings.QUEUE_SECONDS * 2000,
             TOLD_MS,
             frame,
+            round(job.timeout * 1000),
+            MOST_PATIENT,
         ],
     )
 
@@ -81,12 +94,25 @@ def submitted(reply: Sequence[Any]) -> bool:
     """Whether the workers are to be told, from the script's reply; it is not needed while an
     announcement is under way, since whoever gets that looks for all that waits.
 
-    Raises `QueueFull` or `BooksBehind`, or `Unavailable` if the script did not act.
+    Raises `QueueFull`, `ShareFull` or `BooksBehind`, or `Unavailable` if the script did not act or
+    the state Redis is short of memory.
     """
     if reply[0] == b"full":
         raise QueueFull(
             f"{int(reply[1]):,} requests wait for this model already; try again shortly.",
             retry_after=max(1.0, int(reply[2]) / 1000),
+        )
+    if reply[0] == b"share":
+        raise ShareFull(
+            f"{int(reply[1]):,} requests of this organization wait in the background for this "
+            "model already, as many as may; send more as they are done.",
+            retry_after=max(1.0, int(reply[2]) / 1000),
+        )
+    if reply[0] == b"memory":
+        raise Unavailable(
+            "The platform's state is nearly full; nothing new is taken until some of it is gone. "
+            "Nothing was charged; try again later.",
+            retry_after=spread(_FULL_RETRY_SECONDS),
         )
     if reply[0] == b"behind":
         raise BooksBehind(

@@ -5,6 +5,10 @@ from prometheus_client import Counter, Histogram
 REQUESTS = Counter("inference_requests_total", "Requests booked.", ["model", "state"])
 TOKENS = Counter("inference_tokens_total", "Tokens booked.", ["model", "kind"])
 NANOS = Counter("inference_charged_nanos_total", "Amounts booked, in nanos.", ["model"])
+UNBOOKABLE = Counter(
+    "inference_unbookable_total",
+    "Requests that could not be booked however often it was tried; they failed, at nothing.",
+)
 QUEUE_SECONDS = Histogram(
     "inference_queue_seconds",
     "From admission to a worker's claim.",

@@ -5,19 +5,27 @@ time from one request's turn to the next, and bounds the line: nobody is let in 
 than QUEUE_SECONDS. Who is refused is told when there will be room.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from threading import Lock
 from typing import Any
 
+import structlog
 from django.conf import settings
 
 from inference.fleet import Fleet
-from inference.jobs import SEALED
-from kit.redis import async_state, pipeline
+from inference.jobs import IMPATIENT, SEALED, in_class
+from kit.redis import async_state, pipeline, state
 
 _WEIGHT = 1 / 8
 _KEPT_MS = 10_000
+SHORT = "memory:short"
+"""Stands in Redis while that is nearly full: submit.lua then lets nobody in."""
+_NEARLY = 0.9
+"""Of `maxmemory`, where one is set: what has been let in needs room for its answer."""
+
+
+log = structlog.get_logger()
 
 
 class Runs:
@@ -39,6 +47,19 @@ class Runs:
 
 
 runs = Runs()
+
+
+def watch_memory() -> None:
+    """Tell admission while the state Redis is nearly full: at its end every append would fail."""
+    client = state()
+    memory = client.info("memory")
+    if memory["maxmemory"] and memory["used_memory"] > _NEARLY * memory["maxmemory"]:
+        # Prolonging takes no memory, so it does not fail where setting would.
+        if not client.pexpire(SHORT, _KEPT_MS):
+            client.set(SHORT, 1, px=_KEPT_MS)
+            log.error("the state Redis is nearly full; nothing new is let in")
+    elif client.delete(SHORT):
+        log.info("the state Redis has room again")
 
 
 def publish(fleet: Fleet) -> None:
@@ -69,10 +90,13 @@ def _pace(fleet: Fleet, model: str) -> tuple[int, int] | None:
 
 async def room_in(model: str) -> float:
     """Seconds until the model's line has room for one more."""
-    client = async_state()
-    most, ms = await client.hmget(f"queue:{model}:pace", ["most", "ms"])
-    over = int(await client.zcard(f"queue:{model}")) - int(most or 0) + 1
-    return max(1.0, over * int(ms or 0) / 1000)
+    async with async_state().pipeline(transaction=False) as pipe:
+        pipe.hmget(f"queue:{model}:pace", ["most", "ms"])
+        for each in IMPATIENT:
+            in_class(pipe, model, each)
+        (most, ms), *waiting = await pipe.execute()
+    over = sum(waiting) - int(most or 0) + 1
+    return float(max(1.0, over * int(ms or 0) / 1000))
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,21 +107,26 @@ class Pressure:
     """Models whose lines let nobody in."""
     behind: float
     """How long the oldest sealed request waits to be booked, in seconds."""
+    short: bool
+    """Whether the state Redis is nearly full."""
 
 
-async def pressure(waiting: Mapping[str, int]) -> Pressure:
-    """Read it, in one round trip; `waiting` requests by model."""
+async def pressure(waiting: Iterable[str]) -> Pressure:
+    """Read it, in one round trip, of these models."""
     client = async_state()
     async with client.pipeline(transaction=False) as pipe:
         pipe.time()
         pipe.zrange(SEALED, 0, 0, withscores=True)
+        pipe.exists(SHORT)
         for model in waiting:
             pipe.hget(f"queue:{model}:pace", "most")
-        (seconds, micros), oldest, *bounds = await pipe.execute()
+            for each in IMPATIENT:
+                in_class(pipe, model, each)
+        (seconds, micros), oldest, short, *found = await pipe.execute()
     now = seconds + micros / 1e6
-    full = [
-        model
-        for (model, count), most in zip(waiting.items(), bounds, strict=True)
-        if most is not None and count >= int(most)
-    ]
-    return Pressure(tuple(full), max(0.0, now - oldest[0][1] / 1000) if oldest else 0.0)
+    size = 1 + len(IMPATIENT)
+    bounds = (found[at : at + size] for at in range(0, len(found), size))
+    each_model = zip(waiting, bounds, strict=True)
+    full = [model for model, (most, *counts) in each_model if most and sum(counts) >= int(most)]
+    behind = max(0.0, now - oldest[0][1] / 1000) if oldest else 0.0
+    return Pressure(tuple(full), behind, bool(short))

@@ -7,7 +7,8 @@ from uuid import UUID
 
 from kit.redis import Lua
 
-_PLACE = Lua(Path(__file__).parent / "lua" / "place.lua")
+_LUA = Path(__file__).parent / "lua"
+_PLACE = Lua(_LUA / "place.lua", behind=[_LUA / "lines.lua"])
 _OUTCOMES = {"cancelled": "cancelled", "failed": "failed", "shed": "failed", "unserved": "failed"}
 
 

@@ -9,13 +9,19 @@ from uuid import UUID
 from billing import grants
 from inference import history
 from inference.jobs import KEPT_SECONDS
-from kit.errors import Refused, Unavailable
+from kit.errors import Refused, Unavailable, spread
+
+_COME_BACK_SECONDS = 5.0
 
 
 class Lost(Unavailable):
     """The request's state is gone (Redis lost its data); it failed and costs nothing."""
 
     code = "request_lost"
+
+    def __init__(self, message: str) -> None:
+        # Whatever lost it has lost others' too.
+        super().__init__(message, retry_after=spread(_COME_BACK_SECONDS))
 
 
 class NotKeptAnyMore(Refused):

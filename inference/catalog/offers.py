@@ -146,6 +146,12 @@ def published() -> Mapping[str, Offer]:
     return _published.get()
 
 
+def held_offers() -> Mapping[str, Offer]:
+    """`published` as this process has read it last, for who must not wait for the database; none
+    if it never has."""
+    return _published.held or {}
+
+
 def forget() -> None:
     """Read the catalog anew at the next request of this process."""
     _published.forget()

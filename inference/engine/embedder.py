@@ -123,6 +123,10 @@ class Embedder:
             self._closed = True
             self._changed.notify()
 
+    def unbegun(self) -> frozenset[str]:
+        """See `Engine`; here all begin together."""
+        return frozenset()
+
     def stats(self) -> EngineStats:
         """What it does and has done."""
         with self._changed:

@@ -145,6 +145,12 @@ class Engine:
             steps=self._steps,
         )
 
+    def unbegun(self) -> frozenset[str]:
+        """The works of which nothing has been run yet."""
+        with self._changed:
+            arrived = [*self._arrived]
+        return frozenset(one.work.id for one in (*arrived, *self._scheduler.all()) if not one.begun)
+
     def run(self, publish: Publish) -> None:
         """Step until `stop`, handing each step's deltas to `publish` in this thread.
 

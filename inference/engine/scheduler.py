@@ -119,12 +119,14 @@ class Scheduler:
                 together = []
             if sequence.computed == 0:
                 self._cache.reuse(sequence)
+                sequence.begun = sequence.decoding
             if sequence.decoding and not self._free:
                 continue
             chunk = sequence.chunk(size)
             room -= len(chunk)
             self._turns[_kind(sequence)] = self._step
             self._served.charge(sequence.work.tenant, len(chunk) * Served.PROMPT)
+            sequence.begun = True
             together.append((sequence, chunk))
             if not self._free:
                 yield together

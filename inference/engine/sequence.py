@@ -14,9 +14,9 @@ class Sequence:
     """A work's tokens, how far its slot has computed them, and how its text ends.
 
     `computed` tokens from the front are in the slot's cache, of which `cached` were found there;
-    `number` is its place in line and `since` the scheduler's step at its arrival; what `stays`
-    gives way to no other. The text delivered is a function of the completion's tokens alone: that
-    is why replaying `work.emitted` restores it exactly.
+    `number` is its place in line and `since` the scheduler's step at its arrival; of what has
+    `begun` something was run; what `stays` gives way to no other. The text delivered is a function
+    of the completion's tokens alone: that is why replaying `work.emitted` restores it exactly.
     """
 
     def __init__(
@@ -31,6 +31,7 @@ class Sequence:
         self.slot: int | None = None
         self.number = self.since = 0
         self.stays = self._rewound = False
+        self.begun = False
         self.end: FinishReason | None = None
         self.error = ""
         self.odds = Odds(work.sampling, work.prompt, matcher)

@@ -11,8 +11,7 @@ if found[1] == 'waiting' then
   local time = redis.call('TIME')
   local now = time[1] * 1000 + math.floor(time[2] / 1000)
   local queue = 'queue:' .. found[3]
-  redis.call('ZREM', queue, ARGV[1])
-  redis.call('LREM', queue .. ':' .. found[4] .. ':' .. found[2], 1, ARGV[1])
+  step_out(queue, ARGV[1], found[4], found[2], redis.call('HGET', KEYS[1], 'patient'))
   redis.call('HSET', KEYS[1], 'state', 'sealed', 'sealed', now, 'reason', ARGV[3], 'error', '')
   redis.call('HDEL', KEYS[1], 'sealed_prompt')
   redis.call('ZADD', KEYS[2], now, ARGV[1])

@@ -1,10 +1,13 @@
--- Lease the next waiting request: by priority, then of the organization least served, then oldest.
--- The organization is charged the most the request may take; sealing gives back what it did not.
+-- Lease the next waiting request: by priority, then of the organization least served, then oldest; its
+-- patient ones after its others, but for every fourth time. The organization is charged the most the
+-- request may take; sealing gives back what it did not.
+-- Before them all goes one under which workers died (see requeue.lua): it is the only such one that a
+-- worker has before its next token, so that whom the next death is to be blamed on is known.
 -- KEYS queue, leases
 -- ARGV worker, lease in ms, priorities, then organizations to pass over
--- -> {} | {rid, attempt, position, spec, what was asked, sealed}
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
+-- -> {} | {rid, attempt, position, spec, what was asked, sealed, 1 if it is suspect}
+local now = now_ms()
+local queue = KEYS[1]
 local passed = {}
 for at = 4, #ARGV do passed[ARGV[at]] = true end
 
@@ -16,26 +19,67 @@ local function least(orgs)
   return {}
 end
 
+local function lease(rid, suspect)
+  local job = 'job:' .. rid
+  if redis.call('HGET', job, 'state') ~= 'waiting' then return end
+  local attempt = redis.call('HINCRBY', job, 'attempt', 1)
+  local found = redis.call('HMGET', job, 'position', 'spec', 'cost', 'sealed_prompt', 'deadline', 'org')
+  redis.call('HSET', job, 'state', 'running', 'worker', ARGV[1], 'from', found[1])
+  redis.call('HSETNX', job, 'started', now)
+  redis.call('ZREM', queue, rid)
+  if found[5] then redis.call('ZREM', queue .. ':deadlines', rid) end
+  redis.call('ZADD', KEYS[2], now + ARGV[2], rid)
+  return {rid, attempt, tonumber(found[1]), found[2], found[4], suspect}, found[3], found[6]
+end
+
+-- The first of an organization's line, or of its patient one; whether none is left in either.
+local function pop(orgs, org)
+  local line = orgs .. ':' .. org
+  local patients = line .. ':patient'
+  local length, others = redis.call('LLEN', line), redis.call('LLEN', patients)
+  local theirs = length == 0 or others > 0 and redis.call('HINCRBY', queue .. ':turns', org, 1) % 4 == 0
+  local rid = redis.call('LPOP', theirs and patients or line)
+  if not theirs then
+    if length > 1 then redis.call('ZADD', orgs .. ':lengths', length - 1, org)
+    else redis.call('ZREM', orgs .. ':lengths', org) end
+  end
+  return rid, length + others < 2
+end
+
+local function has_suspect()
+  local aboard = redis.call('GET', 'suspect:' .. ARGV[1])
+  if not aboard then return false end
+  local found = redis.call('HMGET', 'job:' .. aboard, 'state', 'worker', 'position', 'from')
+  return found[1] == 'running' and found[2] == ARGV[1] and found[3] == found[4]
+end
+
+if #ARGV == 3 and redis.call('EXISTS', queue .. ':suspects') == 1 and not has_suspect() then
+  while true do
+    local rid = redis.call('LPOP', queue .. ':suspects')
+    if not rid then break end
+    local leased, cost, org = lease(rid, 1)
+    if leased then
+      redis.call('SET', 'suspect:' .. ARGV[1], rid, 'EX', 3600)
+      redis.call('HINCRBY', queue .. ':served', org, cost)
+      return leased
+    end
+  end
+end
+
 for priority = 0, ARGV[3] - 1 do
-  local orgs = KEYS[1] .. ':' .. priority
+  local orgs = queue .. ':' .. priority
   local first = least(orgs)
   while first[1] do
     local org, score = first[1], tonumber(first[2])
-    local line = orgs .. ':' .. org
-    local rid = redis.call('LPOP', line)
-    if redis.call('LLEN', line) == 0 then redis.call('ZREM', orgs, org) end
-    local job = rid and 'job:' .. rid
-    if job and redis.call('HGET', job, 'state') == 'waiting' then
-      local attempt = redis.call('HINCRBY', job, 'attempt', 1)
-      local found = redis.call('HMGET', job, 'position', 'spec', 'cost', 'sealed_prompt')
-      redis.call('HSET', job, 'state', 'running', 'worker', ARGV[1], 'from', found[1])
-      redis.call('HSETNX', job, 'started', now)
-      redis.call('ZREM', KEYS[1], rid)
-      redis.call('ZADD', KEYS[2], now + ARGV[2], rid)
-      if #ARGV == 3 then redis.call('SET', KEYS[1] .. ':floor', score) end
-      redis.call('HSET', KEYS[1] .. ':served', org, score + found[3])
-      if redis.call('ZSCORE', orgs, org) then redis.call('ZADD', orgs, score + found[3], org) end
-      return {rid, attempt, tonumber(found[1]), found[2], found[4]}
+    local rid, last = pop(orgs, org)
+    if last then redis.call('ZREM', orgs, org) end
+    local leased, cost
+    if rid then leased, cost = lease(rid, 0) end
+    if leased then
+      if #ARGV == 3 then redis.call('SET', queue .. ':floor', score) end
+      redis.call('HSET', queue .. ':served', org, score + cost)
+      if not last then redis.call('ZADD', orgs, score + cost, org) end
+      return leased
     end
     first = least(orgs)
   end

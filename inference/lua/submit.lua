@@ -1,100 +1,118 @@
--- Accept a request: its job stands, waiting, in its organization's line for the model. A full line
--- makes room where that is fair: the oldest of the longest line goes, if it is longer than the
--- newcomer's own or less urgent, or else whoever has waited for too long already. Requests that
--- nobody waited for when they came (in background, in batches) are patient, and never go.
--- KEYS ticket, job, queue (zset rid -> ms), sealed
+-- Accept a request: its job stands, waiting, in its organization's line for the model. Nobody is let
+-- in to wait for too long: what is as urgent, or more, is bounded by the line's pace, and patient
+-- ones, which go when there is room, by a bound of their own and their organization's share of it. A
+-- full line makes room where that is fair: whoever cannot be reached before its deadline goes; or the
+-- oldest of the longest line, if it is less urgent, or longer than the newcomer's own; or else
+-- whoever has waited for too long already. Patient ones never go for others.
+-- KEYS ticket, job, queue (see lines.lua), sealed
 -- ARGV rid, organization, model, priority, cost (tokens at most), web, spec, most waiting,
 --      model version, seconds to keep it after its end, seconds to keep its stream,
 --      what was asked, sealed; the same for the history, or ""; ms that the books may be behind, most
 --      requests that they may be behind, ms after which a waiting request has waited too long,
 --      ms that an announcement is taken to be under way, what a stored response was asked for,
---      sealed, or ""
+--      sealed, or ""; ms from now to its deadline, or 0; most patient ones of an organization
 -- -> {"ok", 1 if the workers are to be told} | {"full", waiting, ms until there is room}
---  | {"behind", ms} | {"skipped"}
+--  | {"share", its own waiting, ms until there is room} | {"behind", ms} | {"memory"} | {"skipped"}
 if redis.call('EXISTS', KEYS[2]) == 1 then return {'ok', 1} end
 local epoch = string.match(redis.call('GET', KEYS[1]) or '', '^credit:(%d+)$')
 if not epoch then return {'skipped'} end
-local rid, org, model, priority = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local waiting = redis.call('ZCARD', KEYS[3])
+local rid, org, model, priority = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
+local queue, patient = KEYS[3], ARGV[6] == ''
+local now = now_ms()
+if redis.call('EXISTS', 'memory:short') == 1 then return {'memory'} end
 local unbooked = redis.call('ZRANGE', KEYS[4], 0, 0, 'WITHSCORES')
 if unbooked[2] and (now - unbooked[2] > tonumber(ARGV[14])
     or redis.call('ZCARD', KEYS[4]) >= tonumber(ARGV[15])) then
   return {'behind', now - unbooked[2]}
 end
 
-local function line_of(p, o) return KEYS[3] .. ':' .. p .. ':' .. o end
+local pace = redis.call('HMGET', queue .. ':pace', 'most', 'ms')
+local most = math.min(tonumber(ARGV[8]), tonumber(pace[1] or ARGV[8]))
+local turn = tonumber(pace[2] or 1000)
 
-local function shed(victim)
-  local found = redis.call('HMGET', 'job:' .. victim, 'priority', 'org')
-  redis.call('ZREM', KEYS[3], victim)
-  redis.call('LREM', line_of(found[1], found[2]), 1, victim)
-  redis.call('HSET', 'job:' .. victim, 'state', 'sealed', 'sealed', now, 'reason', 'shed', 'error', '')
-  redis.call('HDEL', 'job:' .. victim, 'sealed_prompt')
-  redis.call('ZADD', KEYS[4], now, victim)
-  redis.call('PUBLISH', 'workers', 'finish ' .. victim)
+local function refusal(why, count, bound)
+  return {why, count, math.ceil((count - bound + 1) * turn)}
 end
 
-local function longest(p)
-  local found, most = nil, 0
-  for _, each in ipairs(redis.call('ZRANGE', KEYS[3] .. ':' .. p, 0, -1)) do
-    local length = redis.call('LLEN', line_of(p, each))
-    if length > most then found, most = line_of(p, each), length end
-  end
-  return found, most
-end
-
-local function first_impatient(some)
-  for _, rid in ipairs(some) do
-    if not redis.call('HGET', 'job:' .. rid, 'patient') then return rid end
+-- Of those whose time is over first: whoever would be reached too late at the line's pace. How many
+-- go before it is the less of all that came earlier, and of all organizations' turns until its own.
+local function hopeless()
+  local soon = redis.call('ZRANGE', queue .. ':deadlines', 0, 15, 'WITHSCORES')
+  for at = 1, #soon, 2 do
+    local score = tonumber(redis.call('ZSCORE', queue, soon[at]) or -1)
+    local class = math.floor(score / CLASS)
+    if score < 0 then
+      redis.call('ZREM', queue .. ':deadlines', soon[at])
+    elseif class % 2 == 0 and class / 2 >= priority then
+      local owner = redis.call('HGET', 'job:' .. soon[at], 'org')
+      local own = owner and redis.call('LPOS', lane(queue, class / 2, owner), soon[at], 'MAXLEN', 1000) or 0
+      local ahead = math.min(own * redis.call('ZCARD', queue .. ':' .. class / 2),
+        redis.call('ZCOUNT', queue, class * CLASS, string.format('(%.0f', score)))
+      for c = 0, class - 2, 2 do ahead = ahead + in_class(queue, c) end
+      if now + (pace[2] and ahead * turn or 0) > tonumber(soon[at + 1]) then return soon[at] end
+    end
   end
 end
 
 local function unfair()
-  for p = 2, priority, -1 do
-    local line, length = longest(p)
-    if line and (p > tonumber(priority) or length > redis.call('LLEN', line_of(priority, org)) + 1) then
-      return first_impatient(redis.call('LRANGE', line, 0, 15))
+  for p = PRIORITIES - 1, priority, -1 do
+    local whose, length = longest(queue, p)
+    if whose and (p > priority or length > redis.call('LLEN', lane(queue, p, org)) + 1) then
+      return redis.call('LINDEX', lane(queue, p, whose), 0)
     end
   end
 end
 
 local function late()
-  return first_impatient(
-    redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', '(' .. now - ARGV[16], 'LIMIT', 0, 16))
+  for p = PRIORITIES - 1, 0, -1 do
+    local found = waiting_since(queue, class_of(p), now - ARGV[16], 1)
+    if found[1] then return found[1] end
+  end
 end
 
-local pace = redis.call('HMGET', KEYS[3] .. ':pace', 'most', 'ms')
-local most = math.min(tonumber(ARGV[8]), tonumber(pace[1] or ARGV[8]))
-if waiting >= most then
-  local victim = unfair() or late()
-  if not victim then
-    return {'full', waiting, math.ceil((waiting - most + 1) * tonumber(pace[2] or 1000))}
+if patient then
+  local own, all = 0, 0
+  for p = 0, PRIORITIES - 1 do
+    own = own + redis.call('LLEN', lane(queue, p, org, true))
+    all = all + in_class(queue, class_of(p, true))
   end
-  shed(victim)
+  if own >= tonumber(ARGV[20]) then return refusal('share', own, tonumber(ARGV[20])) end
+  if all >= tonumber(ARGV[8]) then return refusal('full', all, tonumber(ARGV[8])) end
+elseif redis.call('ZCARD', queue) >= most then
+  local before, all = 0, 0
+  for p = 0, PRIORITIES - 1 do
+    all = all + in_class(queue, class_of(p))
+    if p == priority then before = all end
+  end
+  local victim = all >= most and (hopeless() or unfair() or late())
+  if victim then
+    turn_away(queue, victim, KEYS[4], 'shed', now)
+  elseif before >= most then
+    return refusal('full', before, most)
+  end
 end
 redis.call('DEL', KEYS[1])
 redis.call('HSET', KEYS[2], 'state', 'waiting', 'org', org, 'model', model, 'priority', priority,
   'cost', ARGV[5], 'web', ARGV[6], 'spec', ARGV[7], 'attempt', 0, 'position', 0, 'created', now,
   'credit_epoch', epoch,
   'version', ARGV[9], 'keep', ARGV[10], 'keep_stream', ARGV[11], 'sealed_prompt', ARGV[12],
-  'readers', ARGV[6] == '' and 0 or 1)
-if ARGV[6] == '' then redis.call('HSET', KEYS[2], 'patient', 1) end
+  'readers', patient and 0 or 1)
+if patient then redis.call('HSET', KEYS[2], 'patient', 1) end
 if ARGV[13] ~= '' then redis.call('HSET', KEYS[2], 'asked', ARGV[13]) end
 if ARGV[18] ~= '' then redis.call('HSET', KEYS[2], 'frame', ARGV[18]) end
-redis.call('ZADD', KEYS[3], now, rid)
-local ahead = redis.call('RPUSH', KEYS[3] .. ':' .. priority .. ':' .. org, rid) - 1
-local orgs = KEYS[3] .. ':' .. priority
+local deadline = ARGV[19] ~= '0' and now + ARGV[19]
+if deadline then redis.call('HSET', KEYS[2], 'deadline', deadline) end
+local ahead = stand(queue, rid, 'RPUSH', priority, org, patient, deadline, now) - 1
+local orgs = queue .. ':' .. priority
 if not redis.call('ZSCORE', orgs, org) then
   -- Who comes back after a pause starts level with the least served, not with old credit.
-  local served = tonumber(redis.call('HGET', KEYS[3] .. ':served', org) or 0)
-  local floor = tonumber(redis.call('GET', KEYS[3] .. ':floor') or 0)
+  local served = tonumber(redis.call('HGET', queue .. ':served', org) or 0)
+  local floor = tonumber(redis.call('GET', queue .. ':floor') or 0)
   redis.call('ZADD', orgs, math.max(served, floor), org)
 end
 -- Nobody is told while an announcement is under way; or while every worker is full, but for the
 -- first of an organization, for which there may be room beyond the slots.
-local told = redis.call('GET', KEYS[3] .. ':told')
+local told = redis.call('GET', queue .. ':told')
 if told == 'called' or told and ahead > 0 then return {'ok', 0} end
-redis.call('SET', KEYS[3] .. ':told', 'called', 'PX', ARGV[17])
+redis.call('SET', queue .. ':told', 'called', 'PX', ARGV[17])
 return {'ok', 1}

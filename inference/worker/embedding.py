@@ -21,5 +21,5 @@ class EmbeddingStation(Station):
             prompt=job.prompt,
             lengths=job.lengths,
             sampling=_NOTHING_SAMPLED,
-            priority=job.priority,
+            priority=held.urgency,
         )

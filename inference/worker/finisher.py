@@ -10,12 +10,17 @@ from uuid import UUID
 import structlog
 from django.db import InterfaceError, OperationalError, close_old_connections, connection
 from psycopg_pool import PoolTimeout
+from redis.exceptions import RedisError
 
-from inference.finish import finish, put_off
+from inference.finish import finish, give_up
 from inference.history import NoSchema
+from inference.sealed import put_off
+from kit.postgres import patience
 
 _GATHER_SECONDS = 0.004
 _MOST_AT_ONCE = 64
+_PATIENCE = 15.0
+"""Seconds for an answer of PostgreSQL's; accounts may be locked by a month that closes."""
 _AWAY_SECONDS = 5.0
 """How long all is left to the reaper once PostgreSQL did not answer."""
 
@@ -69,7 +74,7 @@ class Finisher:
 def finish_each(requests: Sequence[UUID]) -> bool:
     """Book together; should that fail, each alone. What fails stays sealed for the reaper.
 
-    False if PostgreSQL did not answer: then there is no use in going on at once.
+    False if PostgreSQL or Redis did not answer: then there is no use in going on at once.
     """
     try:
         _finish_answered(requests)
@@ -77,15 +82,15 @@ def finish_each(requests: Sequence[UUID]) -> bool:
         close_old_connections()
         for request in requests:
             _finish_erased(request)
-    except (OperationalError, InterfaceError) as error:
-        log.warning("PostgreSQL does not answer", sealed=len(requests), error=str(error))
+    except (OperationalError, InterfaceError, RedisError) as error:
+        log.warning("the books do not answer", sealed=len(requests), error=str(error))
         close_old_connections()
         return False
     except Exception:
         log.exception("booking failed", requests=[str(request) for request in requests])
         close_old_connections()
         if len(requests) == 1:
-            put_off(requests[0])
+            _put_off(requests[0])
         elif len(requests) > 1:
             return sum(finish_each([request]) for request in requests) == len(requests)
     return True
@@ -94,12 +99,14 @@ def finish_each(requests: Sequence[UUID]) -> bool:
 def _finish_answered(requests: Sequence[UUID]) -> None:
     """`finish`; once more where a connection of the pool turned out to be dead."""
     try:
-        finish(requests, now=datetime.now(UTC))
+        with patience(_PATIENCE):
+            finish(requests, now=datetime.now(UTC))
     except (OperationalError, InterfaceError) as error:
         if isinstance(error.__cause__, PoolTimeout):
             raise
         close_old_connections()
-        finish(requests, now=datetime.now(UTC))
+        with patience(_PATIENCE):
+            finish(requests, now=datetime.now(UTC))
 
 
 def _finish_erased(request: UUID) -> None:
@@ -110,7 +117,20 @@ def _finish_erased(request: UUID) -> None:
         except NoSchema:
             log.warning("booked without history: its organization was erased", request=str(request))
             finish([request], now=datetime.now(UTC), remembered=False)
+    except RedisError as error:
+        log.warning("the books do not answer", sealed=1, error=str(error))
     except Exception:
         log.exception("booking failed", requests=[str(request)])
         close_old_connections()
-        put_off(request)
+        _put_off(request)
+
+
+def _put_off(request: UUID) -> None:
+    if put_off(request):
+        return
+    try:
+        with patience(_PATIENCE):
+            give_up(request, now=datetime.now(UTC))
+    except (OperationalError, InterfaceError) as error:
+        log.warning("PostgreSQL does not answer", sealed=1, error=str(error))
+        close_old_connections()

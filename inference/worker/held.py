@@ -16,6 +16,8 @@ from kit.envelope import Cipher, Ring, Unreadable
 from kit.keepers import KeeperFailed
 from tenants import datakeys
 
+_FIRST = -1
+
 
 class NotOpened(Exception):
     """A request whose prompt does not open."""
@@ -38,6 +40,15 @@ class Held:
         )
         self.slots = 1
         """How many of the engine's it is counted with."""
+
+    def is_begun(self, unbegun: frozenset[str]) -> bool:
+        """Whether its engine, which has begun nothing of these works, has begun it."""
+        return not unbegun.issuperset(self.choices.works)
+
+    @property
+    def urgency(self) -> int:
+        """In the engine: a suspect goes before all, so that a death there is soon known for its."""
+        return _FIRST if self.claim.suspect else self.claim.job.priority
 
     def open(self) -> None:
         """Learn what was asked, and the cipher of its stream. Raises `NotOpened`."""
@@ -97,7 +108,7 @@ class Held:
                 prompt=_prompt(job, which),
                 sampling=seeds[answer],
                 emitted=emitted(choice) if self.claim.position else (),
-                priority=job.priority,
+                priority=self.urgency,
                 group=f"{job.id}/{which}" if each > 1 else "",
                 adapter=job.model if job.model in adapters else "",
                 deadline=self.deadline,

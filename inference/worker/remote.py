@@ -92,6 +92,10 @@ class RemoteEngine:
         self._closed = True
         self._do(self._stopping.set)
 
+    def unbegun(self) -> frozenset[str]:
+        """See `Engine`; another server begins at once."""
+        return frozenset()
+
     def stats(self) -> RemoteStats:
         """What runs, and what was counted."""
         return RemoteStats(len(self._calls), self._prompt_tokens, self._cached_tokens)

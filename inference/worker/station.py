@@ -4,11 +4,15 @@ import os
 import signal
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from queue import Empty, SimpleQueue
 from threading import Lock, Thread
 from typing import Protocol
 from uuid import UUID
 
 import structlog
+from django.db import InterfaceError, OperationalError
 from redis.exceptions import RedisError
 
 from inference.catalog.offers import Offer
@@ -19,6 +23,10 @@ from inference.worker.breaker import Breaker
 from inference.worker.claimer import Claimer
 from inference.worker.held import Held, requeue
 from inference.worker.publisher import Publisher
+from kit.postgres import patience
+
+_PATIENCE = 10.0
+"""Seconds for PostgreSQL to say under which key a prompt was sealed, where that is not known."""
 
 log = structlog.get_logger()
 
@@ -48,6 +56,8 @@ class Runs(Protocol):
     def stop(self) -> None: ...
 
     def stats(self) -> Stats: ...
+
+    def unbegun(self) -> frozenset[str]: ...
 
 
 class Station:
@@ -81,6 +91,7 @@ class Station:
         self._lock = Lock()
         self.claims = Lock()
         self._held: dict[str, Held] = {}
+        self._returned: SimpleQueue[Held] = SimpleQueue()
         self._publisher = Publisher(offer.name, held=self._held, note=self._note)
         self._thread = Thread(target=self._decode, name=f"engine {offer.name}", daemon=True)
         self._claimer = Claimer(offer.name, vacant)
@@ -169,7 +180,8 @@ class Station:
         """Give a leased request to the engine; its slot is free again after its seal."""
         taken = set[str]()
         try:
-            held.open()
+            with patience(_PATIENCE):
+                held.open()
             if found := held.replay():
                 self._publisher.put(found)
                 return
@@ -179,14 +191,33 @@ class Station:
         except EngineClosed:
             requeue([held])
             self.drop(held)
-        except RedisError as error:
-            log.warning("Redis does not answer; the lease will run out", error=str(error))
+        except (RedisError, OperationalError, InterfaceError) as error:
+            log.warning("what a request needs does not answer; it goes back", error=str(error))
+            self._returned.put(held)
             self.drop(held)
         except Exception as error:
             log.exception("the engine did not take a request")
             left = [work for work in held.choices.works if work not in taken]
             self._publisher.put([held.failed(work, error) for work in left])
             self._cancel(held, FinishReason.failed)
+
+    def hand_back(self) -> list[str]:
+        """Put what could not begin back in line; the model of each. Raises what Redis raises, then
+        they wait for the next time: a lease that runs out would be taken for a crash."""
+        back: list[Held] = []
+        with suppress(Empty):
+            while True:
+                back.append(self._returned.get_nowait())
+        try:
+            return requeue(back)
+        except RedisError:
+            for held in back:
+                self._returned.put(held)
+            raise
+
+    def unbegun(self) -> frozenset[str]:
+        """The works of which the engine has run nothing yet."""
+        return self.engine.unbegun()
 
     def cancel(self, request: str, reason: str) -> None:
         """Stop a request within a step, if it is here."""
@@ -215,7 +246,7 @@ class Station:
         for work in others:
             self._held.pop(work, None)
         held.gone.set()
-        if self.free_slot(held.slots):
+        if self.free_slot(held.slots) or held.claim.suspect:
             self._claimer.wake()
         return True
 
@@ -238,7 +269,8 @@ class Station:
     def _abandon(self) -> None:
         """Let go of everything: the leases run out, and another worker goes on.
 
-        A worker without its engine is of no use; whoever supervises it starts a new one.
+        A worker without its engine is of no use; whoever supervises it starts a new one. And what
+        broke it may have been one of these requests: nothing goes back as if it had been none.
         """
         for held in self.held():
             self.drop(held)
@@ -255,5 +287,9 @@ class Station:
             self._let_go(held)
         elif verdict != Verdict.OK:
             self._cancel(held, FinishReason(verdict))
+        elif held.claim.suspect and delta.tokens:
+            # It is none any more: this worker may have the next one.
+            held.claim = replace(held.claim, suspect=False)
+            self._claimer.wake()
         elif isinstance(delta, Part) and delta.end == FinishReason.failed:
             self._cancel(held, FinishReason.failed)

@@ -10,11 +10,11 @@ from django.conf import settings
 from django.db import connection
 from redis.exceptions import RedisError
 
-from inference import finish, jobs, pace
+from inference import jobs, pace, sealed
 from inference.announce import Announcement, announce
-from inference.catalog.offers import published
+from inference.catalog.offers import held_offers, published
 from inference.fleet import Fleet, fleet_now
-from inference.jobs import Verdict
+from inference.jobs import Reaper, Verdict
 from inference.pace import runs
 from inference.worker.finisher import finish_each
 from inference.worker.replays import replays
@@ -25,17 +25,17 @@ _BEAT_SECONDS = 1.0
 _REAP_SECONDS = 0.5
 _ALIVE_MS = 5_000
 _OVERDUE_MS = 3_000
-_MOST_AT_ONCE = 64
-_REAPER_LOCK, _REAPER_MS = "reaper", jobs.SILENT_MS
-"""One that died with its worker is missed no longer than the worker is."""
+_MOST_AT_ONCE, _MOST_PASSES = 64, 64
 
 log = structlog.get_logger()
 
 
 class Watch:
-    """Three threads: one beats each second, one reaps, one listens for messages to this worker.
+    """Four threads: one beats each second, one reaps, one books what was left, one listens for
+    messages to this worker.
 
-    Reaping waits for PostgreSQL where that is away; leases must not wait with it.
+    Booking waits for PostgreSQL where that is away or hangs; leases and lines must not wait with
+    it.
     """
 
     def __init__(self, *, worker: str, stations: Stations, sealed: Callable[[UUID], None]) -> None:
@@ -43,9 +43,11 @@ class Watch:
         self._stations = stations
         self._sealed = sealed
         self._stopped = Event()
+        self._role = Reaper.OTHER
         self._threads = [
             Thread(target=self._beat, name="watch", daemon=True),
             Thread(target=self._reap, name="reaper", daemon=True),
+            Thread(target=self._book, name="overdue books", daemon=True),
             Thread(target=self._listen, name="control", daemon=True),
         ]
 
@@ -57,7 +59,7 @@ class Watch:
     def stop(self) -> None:
         """End; the worker counts as gone at once."""
         self._stopped.set()
-        for thread in self._threads[:2]:
+        for thread in self._threads[:3]:
             thread.join(5)
         kit_redis.state().delete(f"worker:{self._worker}")
         kit_redis.state().srem("workers", self._worker)
@@ -66,6 +68,7 @@ class Watch:
         while True:
             try:
                 self._renew()
+                self._hand_back()
                 self._report()
                 self._announce_again()
             except RedisError as error:
@@ -78,25 +81,51 @@ class Watch:
                 return
 
     def _reap(self) -> None:
+        """No step of it asks PostgreSQL."""
         while not self._stopped.wait(_REAP_SECONDS):
             try:
-                if self._is_reaper():
-                    reap()
+                self._role = jobs.beat(worker=self._worker)
+                if self._role is Reaper.REAPS:
+                    take_up()
+                if self._role is not Reaper.OTHER:
+                    keep_lines()
             except RedisError as error:
                 log.warning("Redis does not answer the reaper", error=str(error))
             except Exception:
                 log.exception("the reaper stumbled")
+
+    def _book(self) -> None:
+        while not self._stopped.wait(_REAP_SECONDS):
+            try:
+                if self._role is not Reaper.OTHER:
+                    published()  # keeps the catalog fresh for the reaper
+                    book_overdue()
+            except RedisError as error:
+                log.warning("Redis does not answer the books", error=str(error))
+            except Exception:
+                log.exception("the books stumbled")
             finally:
                 connection.close()
 
     def _renew(self) -> None:
         held = [(station, each) for station in self._stations.loaded() for each in station.held()]
-        verdicts = jobs.renew([(each.claim.job.id, each.claim.attempt) for _, each in held])
+        unbegun = {station: station.unbegun() for station, _ in held}
+        verdicts = jobs.renew(
+            [
+                (each.claim.job.id, each.claim.attempt, each.is_begun(unbegun[station]))
+                for station, each in held
+            ]
+        )
         for (station, each), verdict in zip(held, verdicts, strict=True):
             if verdict == Verdict.LOST:
                 station.drop(each)
             elif verdict != Verdict.OK:
                 station.cancel(str(each.claim.job.id), verdict)
+
+    def _hand_back(self) -> None:
+        for station in self._stations.loaded():
+            for model in set(station.hand_back()):
+                announce(Announcement(model, self._stations.offers[model].queue))
 
     def _report(self) -> None:
         report = {model: self._stats(model) for model in self._stations.offers}
@@ -130,16 +159,6 @@ class Watch:
             ):
                 announce(Announcement(offer.name, offer.queue))
 
-    def _is_reaper(self) -> bool:
-        """One worker at a time reaps; nobody does until Redis is up for longer than a lease."""
-        client = kit_redis.state()
-        client.set(_REAPER_LOCK, self._worker, nx=True, px=_REAPER_MS)
-        if client.get(_REAPER_LOCK) != self._worker.encode():
-            return False
-        client.pexpire(_REAPER_LOCK, _REAPER_MS)
-        uptime = client.info("server")["uptime_in_seconds"]
-        return int(uptime) * 1000 > jobs.LEASE_MS
-
     def _listen(self) -> None:
         while not self._stopped.is_set():
             try:
@@ -156,22 +175,34 @@ class Watch:
             case ["cancel", request, reason]:
                 for station in self._stations.loaded():
                     station.cancel(request, reason)
-            case ["finish", request]:
+            case ["finish", request] if sealed.take(UUID(request)):
                 self._sealed(UUID(request))
 
 
-def reap() -> None:
-    """Put dead workers' requests back in line, turn away whom nobody serves, tell how long lines
-    may be, and book what was left sealed."""
+def take_up() -> None:
+    """Put dead workers' requests back in line, and tell the others."""
+    known = held_offers()
     for model in set(jobs.requeue_expired()):
-        offer = published().get(model)
-        if offer is not None:
+        if (offer := known.get(model)) is not None:
             announce(Announcement(model, offer.queue))
-    fleet = fleet_now()
+
+
+def keep_lines() -> None:
+    """Turn away whose time is over and whom nobody serves; tell how long lines may be."""
+    pace.watch_memory()
+    fleet = fleet_now(held_offers())
     pace.publish(fleet)
+    for model, waiting in fleet.waiting.items():
+        if waiting:
+            jobs.expire(model)
     _turn_away(fleet)
-    while overdue := finish.overdue(older_than_ms=_OVERDUE_MS, most=_MOST_AT_ONCE):
-        if not finish_each(overdue) or len(overdue) < _MOST_AT_ONCE:
+
+
+def book_overdue() -> None:
+    """Book what was left sealed. What fails is put off, and never met twice in one pass."""
+    for _ in range(_MOST_PASSES):
+        overdue = sealed.overdue(older_than_ms=_OVERDUE_MS, most=_MOST_AT_ONCE)
+        if not overdue or not finish_each(overdue) or len(overdue) < _MOST_AT_ONCE:
             return
 
 

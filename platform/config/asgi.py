@@ -16,6 +16,9 @@ from config.handler import Handler  # noqa: E402
 from config.intake import Intake, counted  # noqa: E402
 from inference.consumers import InferConsumer  # noqa: E402
 from kit import origin  # noqa: E402
+from kit.postgres import Connection  # noqa: E402
+
+Connection.usual = 30.0  # a request's threads are few: one that waits for ever is missed by others
 
 sockets = [path("ws/v1/infer", InferConsumer.as_asgi())]
 application = ProtocolTypeRouter(

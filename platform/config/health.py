@@ -2,15 +2,17 @@
 
 import asyncio
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from django.conf import settings
-from django.db import close_old_connections, connection
+from django.db import DatabaseError, InterfaceError, close_old_connections, connection
 from django.http import HttpRequest, HttpResponse
 
 from inference.fleet import fleet
 from inference.pace import Pressure, pressure
 from kit.edge import Json
+from kit.postgres import patience
 from kit.redis import async_state
 
 _PATIENCE = 2.0
@@ -20,18 +22,24 @@ _BEHIND_SECONDS = 15.0
 
 
 class Database:
-    """Whether PostgreSQL answers, asked at most once a second however often we are."""
+    """Whether PostgreSQL answers, asked at most once a second however often we are, by one thread
+    of its own: others' are not to wait for one that hangs."""
 
     def __init__(self) -> None:
         self._answered = False
         self._asked_at = float("-inf")
         self._asking = asyncio.Lock()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="database probe")
+        self._probe: Future[bool] | None = None
 
     async def is_up(self) -> bool:
         """The last answer, if it is fresh."""
         async with self._asking:
             if time.monotonic() - self._asked_at > _FRESH_SECONDS:
-                self._answered = await _within(asyncio.to_thread(_ask_database)) is not None
+                if self._probe is None or self._probe.done():
+                    self._probe = self._thread.submit(_ask_database)
+                answer = asyncio.shield(asyncio.wrap_future(self._probe))
+                self._answered = await _within(answer) is True
                 self._asked_at = time.monotonic()
         return self._answered
 
@@ -63,6 +71,7 @@ async def parts() -> dict[str, Any]:
         "answer_cache_hit_rate": round(now.answer_hit_rate if now else 0.0, 4),
         "full_queues": list(pushed.full) if pushed else [],
         "books_behind_seconds": round(pushed.behind) if pushed else 0,
+        "redis_nearly_full": bool(pushed and pushed.short),
     }
 
 
@@ -70,7 +79,7 @@ def _status(*, database: bool, serving: int, pushed: Pressure | None) -> str:
     """unavailable: nothing can be served; degraded: some are refused, or bookings wait."""
     if pushed is None or not serving or pushed.behind > settings.BOOKS_BEHIND_SECONDS:
         return "unavailable"
-    well = database and not pushed.full and pushed.behind < _BEHIND_SECONDS
+    well = database and not pushed.full and not pushed.short and pushed.behind < _BEHIND_SECONDS
     return "ok" if well else "degraded"
 
 
@@ -91,8 +100,10 @@ async def _within(asked: Any) -> Any:
 
 def _ask_database() -> bool:
     try:
-        with connection.cursor() as cursor:
+        with patience(_PATIENCE), connection.cursor() as cursor:
             cursor.execute("SELECT 1")
         return True
+    except (DatabaseError, InterfaceError):
+        return False
     finally:
         close_old_connections()

@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
 
 from config.presentation import SPECTACULAR_SETTINGS, STATIC_URL, UNFOLD
+from kit.postgres import Connection
 
 __all__ = ["SPECTACULAR_SETTINGS", "STATIC_URL", "UNFOLD"]
 """How things look stands in `config.presentation`."""
@@ -51,16 +52,23 @@ def _database(url: str) -> dict[str, Any]:
         "HOST": query.pop("host", "") or unquote(parts.hostname or ""),
         "PORT": str(parts.port or query.pop("port", "")),
         "OPTIONS": {
-            # Compiling a sum over many meters takes longer than the sum: half a second.
-            "options": "-c jit=off",
+            # Compiling a sum over many meters takes longer than the sum: half a second. What nobody
+            # waits for any more is not computed to its end.
+            "options": "-c jit=off -c client_connection_check_interval=10000",
+            # A machine that left the network. One that hangs: see `kit.postgres`.
+            "connect_timeout": 5,
+            "keepalives_idle": 30,
+            "tcp_user_timeout": 20_000,
             **query,
             "pool": _pool(int(_env("DATABASE_POOL", "8"))),
         },
     }
 
 
-def _pool(size: int) -> dict[str, int] | bool:
-    return {"min_size": 0, "max_size": size, "timeout": 10} if size else False
+def _pool(size: int) -> dict[str, Any] | bool:
+    if not size:
+        return False
+    return {"min_size": 0, "max_size": size, "timeout": 10, "connection_class": Connection}
 
 
 def _mail(url: str) -> dict[str, Any]:

@@ -5,11 +5,18 @@ on /api, WebSocket messages) renders every subclass with one function.
 """
 
 from collections.abc import Mapping
+from random import random
 from typing import ClassVar
 
 _UNAVAILABLE = 503
 _SOON = 1.0
 """In seconds, where whoever refuses knows no better."""
+
+
+def spread(seconds: float) -> float:
+    """When to come back, from so many seconds on to twice as many: for what many are told at once,
+    who shall not all come at once."""
+    return seconds * (1 + random())  # noqa: S311  no secret
 
 
 class Refused(Exception):

@@ -100,13 +100,13 @@ class Lua:
     """One script, sent by its hash; Redis is given the source when it has lost it.
 
     Scripts are atomic and idempotent, so that a pipeline which met a Redis without them can be
-    sent again whole.
+    sent again whole. `behind` are files that stand before it: what several scripts share.
     """
 
     known: ClassVar[list["Lua"]] = []
 
-    def __init__(self, path: Path) -> None:
-        self.source = path.read_text()
+    def __init__(self, path: Path, *, behind: Sequence[Path] = ()) -> None:
+        self.source = "".join(each.read_text() for each in (*behind, path))
         self.sha = sha1(self.source.encode(), usedforsecurity=False).hexdigest()
         Lua.known.append(self)
 

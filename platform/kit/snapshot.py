@@ -13,7 +13,10 @@ from typing import Generic, TypeVar
 
 from django.db import InterfaceError, OperationalError, close_old_connections, connection
 
+from kit.postgres import patience
+
 T = TypeVar("T")
+_PATIENCE = 5.0
 log = logging.getLogger(__name__)
 
 
@@ -47,6 +50,11 @@ class Snapshot(Generic[T]):
             self._renewal = asyncio.create_task(self._renew_quietly())
         return self._value
 
+    @property
+    def held(self) -> T | None:
+        """What was loaded last, however old; None if nothing was."""
+        return self._value
+
     def forget(self) -> None:
         """Load anew at the next read."""
         self._value, self._loaded_at = None, float("-inf")
@@ -56,7 +64,8 @@ class Snapshot(Generic[T]):
 
     def _renew(self) -> None:
         try:
-            self._value = self._load()
+            with patience(_PATIENCE):
+                self._value = self._load()
             self._loaded_at = time.monotonic()
         finally:
             if not connection.in_atomic_block:

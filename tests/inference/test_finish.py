@@ -74,7 +74,7 @@ def sealed(caller: Caller, echo: Offer) -> Job:
 
 def flush_once_read(monkeypatch: pytest.MonkeyPatch, then: Any) -> None:
     """Redis is emptied between the reading of the seal and the booking."""
-    read = finishing._read
+    read = finishing.sealed_of
 
     def reads(requests: Any) -> Any:
         found = read(requests)
@@ -82,7 +82,7 @@ def flush_once_read(monkeypatch: pytest.MonkeyPatch, then: Any) -> None:
         then()
         return found
 
-    monkeypatch.setattr(finishing, "_read", reads)
+    monkeypatch.setattr(finishing, "sealed_of", reads)
 
 
 def booked(request: Job) -> tuple[str, int, str, int]:

@@ -115,15 +115,6 @@ def test_a_full_line_gives_way_to_who_is_more_urgent(redis: Redis) -> None:
     assert claim() is None
 
 
-def test_what_runs_in_background_is_never_sent_away_for_others(redis: Redis) -> None:
-    paced(1)
-    batch = job(priority=2)
-    submit(batch, web="")
-    with pytest.raises(QueueFull):
-        submit(job(priority=0))
-    assert fields(batch.id)["state"] == "waiting"
-
-
 def test_in_a_full_line_whoever_has_waited_too_long_goes_first(redis: Redis, settings: Any) -> None:
     paced(2)
     old, young, new = job(), job(), job()
@@ -331,7 +322,7 @@ async def test_a_waiting_request_is_sealed_when_cancelled_and_a_running_one_flag
     assert fields(waiting.id)["state"] == "sealed"
     assert claim() is None
     assert append([(running.id, 1, delta(running, 0, 5))]) == ["cancelled"]
-    assert jobs.renew([(running.id, 1)]) == ["cancelled"]
+    assert jobs.renew([(running.id, 1, True)]) == ["cancelled"]
 
 
 async def test_nobody_cancels_anothers_request(redis: Redis) -> None:

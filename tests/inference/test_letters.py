@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import cast
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 from django.test import Client
@@ -38,7 +38,7 @@ def kill(organization: Organization, retention: str = Retention.ANSWERS) -> UUID
     )
     submit(one)
     for _ in range(jobs.MOST_CRASHES):
-        assert jobs.claim(model=ECHO, worker="w") is not None
+        assert jobs.claim(model=ECHO, worker=uuid4().hex) is not None
         expire_leases()
         jobs.requeue_expired()
     finish.finish([one.id], now=NOW)

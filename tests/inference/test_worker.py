@@ -13,15 +13,18 @@ import pytest
 from django.db import DatabaseError
 from redis import Redis
 
-from billing.models import LedgerEntry
-from inference import jobs
+from billing import pricing
+from billing.models import Account, LedgerEntry, PriceVersion
+from inference import jobs, sealed, stream
 from inference.catalog.offers import Offer
 from inference.engine import Sampling
 from inference.finish import finish
 from inference.jobs import Job
+from inference.letters.models import DeadLetter
 from inference.models import Request
 from inference.worker import Host, finisher, watch
 from kit.ids import request_id
+from tenants.auth import Caller
 from tenants.models import Organization
 from tests.inference.parts import NOW, fields, job, serving, submit
 
@@ -62,8 +65,8 @@ def test_a_request_whose_finisher_died_is_booked_by_the_reaper(
     until(lambda: fields(one.id)["state"] == "sealed")
     assert list(booked()) == []
     monkeypatch.setattr(finisher, "finish", finish)
-    monkeypatch.setattr(watch, "_OVERDUE_MS", 0)
-    watch.reap()
+    monkeypatch.setattr(watch, "_OVERDUE_MS", -10_000)
+    watch.book_overdue()
     assert ended(one.id)
     assert len(list(booked())) == 1
 
@@ -136,11 +139,76 @@ def test_a_request_that_the_engine_refuses_fails_and_costs_nothing(
     assert (entry.state, entry.amount) == ("failed", 0)
 
 
+@pytest.fixture
+def unbookable(caller: Caller) -> Job:
+    """It costs more than a ledger's row can hold."""
+    price = PriceVersion.objects.create(
+        model="dear",
+        currency="EUR",
+        rates={"input_tokens": 10**30, "output_tokens": 10**30},
+        effective_from=NOW,
+    )
+    pricing.forget()
+    made = job(organization=caller.organization, schema=caller.schema, price_version=price.pk)
+    submit(made)
+    return made
+
+
+def test_what_cannot_be_booked_is_tried_again_later_and_later_and_does_not_hold_up_others(
+    unbookable: Job, host: Host, redis: Redis
+) -> None:
+    host.serve("echo")
+    until(lambda: fields(unbookable.id).get("unbooked") == "1")
+    watch.book_overdue()
+    assert fields(unbookable.id)["state"] == "sealed"
+    due = float(redis.zscore(jobs.SEALED, str(unbookable.id)) or 0)
+    assert due > float(fields(unbookable.id)["sealed"]) + 1000
+    assert sealed.put_off(unbookable.id)
+    assert float(redis.zscore(jobs.SEALED, str(unbookable.id)) or 0) > due + 1000
+
+
+def test_what_cannot_be_booked_however_often_fails_free_and_is_set_aside(
+    unbookable: Job, host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sealed, "MOST_TRIES", 1)
+    host.serve("echo")
+    until(lambda: ended(unbookable.id))
+    [entry] = booked()
+    assert (entry.state, entry.amount) == ("failed", 0)
+    assert DeadLetter.objects.across_organizations().get().request == unbookable.id
+
+
+def test_a_client_is_told_the_end_of_what_no_book_takes(
+    one: Job, host: Host, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Account.objects.across_organizations().update(currency="USD")
+    monkeypatch.setattr(sealed, "MOST_TRIES", 1)
+    host.serve("echo")
+    until(lambda: ended(one.id))
+    assert list(booked()) == []
+    last = stream.read(one.organization, one.id)[-1]
+    assert isinstance(last, stream.Ended)
+    assert (last.reason, last.amount) == ("failed", 0)
+    assert redis.zcard(jobs.SEALED) == 0
+
+
+def test_what_is_sealed_and_forgotten_does_not_stand_before_others_for_ever(redis: Redis) -> None:
+    gone = request_id(NOW)
+    redis.zadd(jobs.SEALED, {str(gone): 1})
+    finish([gone], now=NOW)
+    assert redis.zcard(jobs.SEALED) == 0
+
+
+def test_one_of_the_workers_books_what_ended_in_line() -> None:
+    ended_in_line = request_id(NOW)
+    assert [sealed.take(ended_in_line) for _ in range(3)] == [True, False, False]
+
+
 def test_failure_is_booked_at_nothing(one: Job, host: Host, redis: Redis) -> None:
     redis.hset(f"job:{one.id}", "crashes", jobs.MOST_CRASHES - 1)
     jobs.claim(model="echo", worker="dead")
     redis.zadd(jobs.LEASES, {str(one.id): 0})
-    watch.reap()
+    watch.take_up()
     finish([one.id], now=NOW)
     [entry] = booked()
     assert (entry.state, entry.amount) == ("failed", 0)

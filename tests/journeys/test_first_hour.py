@@ -96,6 +96,7 @@ def test_the_platform_says_that_it_is_well(stack: Stack) -> None:
         "cache_hit_rate": 0,
         "full_queues": [],
         "books_behind_seconds": 0,
+        "redis_nearly_full": False,
     }
 
 

@@ -1,0 +1,209 @@
+"""Who is let into a line that is nearly full, who goes for them, and who is blamed for deaths."""
+
+from typing import cast
+from uuid import UUID
+
+import pytest
+from redis import Redis
+
+from inference import jobs, line
+from inference.engine import Delta
+from inference.jobs import Claim, Job
+from inference.line import QueueFull, ShareFull
+from kit.redis import state
+from tests.inference.parts import ECHO, append, fields, job, submit
+
+
+def paced(most: int, ms: int = 1000) -> None:
+    state().hset(f"queue:{ECHO}:pace", mapping={"most": most, "ms": ms})
+
+
+def claim(worker: str = "w") -> Claim | None:
+    return jobs.claim(model=ECHO, worker=worker)
+
+
+def claimed(count: int, worker: str = "w") -> list[UUID]:
+    return [found.job.id for _ in range(count) if (found := claim(worker)) is not None]
+
+
+def states(*some: Job) -> list[str]:
+    return [fields(each.id)["state"] for each in some]
+
+
+def die(worker: str) -> None:
+    """Its leases run out, and somebody takes its requests up."""
+    for rid in cast("list[bytes]", state().zrange(jobs.LEASES, 0, -1)):
+        if state().hget(f"job:{rid.decode()}", "worker") == worker.encode():
+            state().zadd(jobs.LEASES, {rid: 0})
+    jobs.requeue_expired()
+
+
+def token(of: Job, attempt: int, position: int = 0) -> None:
+    assert append([(of.id, attempt, Delta(str(of.id), position, (7,), "x"))]) == ["ok"]
+
+
+def test_what_runs_in_background_neither_goes_for_others_nor_keeps_them_out(redis: Redis) -> None:
+    paced(1)
+    batch, background = job(priority=2, organization=1), job(organization=2)
+    submit(batch, background, web="")
+    urgent = job(organization=3)
+    submit(urgent)
+    assert states(batch, background, urgent) == ["waiting"] * 3
+    with pytest.raises(QueueFull) as refusal:
+        submit(job(organization=3))
+    assert refusal.value.retry_after == 1
+
+
+def test_a_batch_in_line_does_not_save_the_longest_line_before_it(redis: Redis) -> None:
+    paced(3)
+    batch = [job(organization=1, priority=2) for _ in range(20)]
+    submit(*batch, web="")
+    greedy = [job(organization=1) for _ in range(3)]
+    modest = job(organization=2)
+    submit(*greedy, modest)
+    assert states(*greedy, modest) == ["sealed", "waiting", "waiting", "waiting"]
+    assert set(states(*batch)) == {"waiting"}
+
+
+def test_a_newcomer_is_bounded_by_what_goes_before_it_alone(redis: Redis) -> None:
+    paced(2)
+    low = [job(organization=1, priority=2) for _ in range(2)]
+    submit(*low)
+    high = [job(organization=1, priority=0) for _ in range(2)]
+    submit(*high)
+    assert states(*low) == ["sealed", "sealed"]
+    with pytest.raises(QueueFull):
+        submit(job(organization=1, priority=0))
+
+
+def test_an_organization_has_its_share_of_the_background(
+    redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(line, "MOST_PATIENT", 2)
+    submit(job(), job(priority=2), web="")
+    with pytest.raises(ShareFull) as refusal:
+        submit(job(), web="")
+    assert refusal.value.retry_after is not None
+    submit(job(organization=2), web="")
+    submit(job())
+
+
+def test_what_is_waited_for_goes_first_but_for_every_fourth_time(redis: Redis) -> None:
+    background = [job() for _ in range(3)]
+    submit(*background, web="")
+    awaited = [job() for _ in range(6)]
+    submit(*awaited)
+    a, b = [each.id for each in awaited], [each.id for each in background]
+    assert claimed(9) == [*a[:3], b[0], *a[3:6], *b[1:]]
+    assert redis.keys(f"queue:{ECHO}:*:lengths") == []
+
+
+async def test_a_line_is_as_long_as_it_is_after_a_cancellation(redis: Redis) -> None:
+    paced(4)
+    gone = [job(organization=1) for _ in range(3)]
+    submit(*gone)
+    for each in gone:
+        await jobs.cancel(request=each.id, organization=1)
+    left, others = job(organization=1), [job(organization=2) for _ in range(3)]
+    submit(left, *others)
+    submit(job(organization=3))
+    assert states(left, *others) == ["waiting", "sealed", "waiting", "waiting"]
+
+
+def test_whose_time_is_over_leaves_the_line_though_it_is_not_its_turn(redis: Redis) -> None:
+    first, late, in_time = job(), job(timeout=0.001), job(timeout=60.0)
+    submit(first, late, in_time)
+    while jobs.expire(ECHO) == 0:
+        pass
+    assert states(first, late, in_time) == ["waiting", "sealed", "waiting"]
+    assert fields(late.id)["reason"] == "timeout"
+    assert claimed(3) == [first.id, in_time.id]
+    assert redis.zcard(f"queue:{ECHO}:deadlines") == 0
+
+
+def test_in_a_full_line_whoever_would_be_reached_too_late_goes_first(redis: Redis) -> None:
+    paced(4, ms=5000)
+    early, hopeless, calm = job(timeout=12), job(timeout=9), job(timeout=600)
+    other = job(organization=2)
+    submit(early, job(), hopeless, other)
+    redis.zincrby(f"queue:{ECHO}", 1000, str(hopeless.id))
+    submit(calm)
+    assert states(early, hopeless, other, calm) == ["waiting", "sealed", "waiting", "waiting"]
+    assert fields(hopeless.id)["reason"] == "shed"
+
+
+def test_neighbours_of_a_request_that_kills_its_workers_are_not_set_aside(redis: Redis) -> None:
+    poison, *others = all_of_them = [job(organization=each) for each in (1, 2, 3)]
+    submit(*all_of_them)
+    for worker in ("a", "b"):
+        assert len(claimed(3, worker)) == 3
+        die(worker)
+    held = claim("c")
+    assert held is not None
+    assert held.suspect
+    assert claim("c") is None, "one suspect at a time in a worker"
+    while held is not None and held.job.id != poison.id:
+        token(next(each for each in others if each.id == held.job.id), held.attempt)
+        held = claim("c")
+    assert held is not None
+    fresh = job(organization=2)
+    submit(fresh)
+    assert claimed(1, "c") == [fresh.id]
+    die("c")
+    assert (fields(poison.id)["state"], fields(poison.id)["reason"]) == ("sealed", "failed")
+    assert set(states(*others, fresh)) == {"waiting"}
+    assert "crashes" not in fields(fresh.id)
+
+
+def test_a_crash_beside_a_suspect_blames_the_suspect_alone(redis: Redis) -> None:
+    poison, fresh = job(organization=1), job(organization=2)
+    submit(poison)
+    for worker in ("a", "b"):
+        claim(worker)
+        die(worker)
+    submit(fresh)
+    assert claimed(2, "c") == [poison.id, fresh.id]
+    die("c")
+    assert fields(poison.id)["reason"] == "failed"
+    assert "crashes" not in fields(fresh.id)
+
+
+def test_what_the_engine_has_not_begun_is_not_blamed_for_a_crash(redis: Redis) -> None:
+    begun, idle, unreported = job(), job(), job()
+    submit(begun, idle)
+    claimed(2, "a")
+    assert jobs.renew([(begun.id, 1, True), (idle.id, 1, False)]) == ["ok", "ok"]
+    submit(unreported)
+    claimed(1, "a")
+    die("a")
+    found = [fields(each.id).get("crashes") for each in (begun, idle, unreported)]
+    assert found == ["1", None, "1"]
+
+
+def test_a_crash_that_always_finds_it_waiting_is_looked_at_alone_in_the_end(redis: Redis) -> None:
+    idle = job()
+    submit(idle)
+    for attempt in range(1, 5):
+        assert claimed(1, "a") == [idle.id]
+        jobs.renew([(idle.id, attempt, False)])
+        die("a")
+    held = claim("a")
+    assert held is not None
+    assert held.suspect
+    token(idle, held.attempt)
+    die("a")
+    assert "suspect" not in fields(idle.id)
+
+
+def test_nobody_reaps_before_redis_has_answered_for_a_whole_lease(redis: Redis) -> None:
+    assert jobs.beat(worker="a") is jobs.Reaper.WAITS
+    assert jobs.beat(worker="b") is jobs.Reaper.OTHER
+    redis.hincrby(jobs.BEATS, "since", -jobs.LEASE_MS)
+    assert jobs.beat(worker="a") is jobs.Reaper.REAPS
+    redis.hincrby(jobs.BEATS, "last", -jobs.LEASE_MS)
+    one = job()
+    submit(one)
+    claim("dead")
+    redis.zadd(jobs.LEASES, {str(one.id): 0})
+    assert jobs.requeue_expired() == [], "the reaper was about to when Redis hung"
+    assert jobs.beat(worker="a") is jobs.Reaper.WAITS
