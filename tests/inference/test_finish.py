@@ -19,6 +19,7 @@ from inference.catalog.offers import Offer
 from inference.engine import Delta, FinishReason, Outcome, Sampling
 from inference.jobs import Job
 from inference.models import Request
+from inference.sealed import sealed_of
 from inference.worker.finisher import finish_each
 from kit.redis import pipeline, state
 from tenants import datakeys
@@ -74,7 +75,7 @@ def sealed(caller: Caller, echo: Offer) -> Job:
 
 def flush_once_read(monkeypatch: pytest.MonkeyPatch, then: Any) -> None:
     """Redis is emptied between the reading of the seal and the booking."""
-    read = finishing.sealed_of
+    read = sealed_of
 
     def reads(requests: Any) -> Any:
         found = read(requests)

@@ -1,4 +1,4 @@
-"""Servers that hang instead of dying: what waits for them holds up nothing that does not need them."""
+"""Servers that hang instead of dying hold up nothing that does not need them."""
 
 import asyncio
 import os
