@@ -185,7 +185,12 @@ def hold(organization: int, request: Any) -> int | str:
     def scripts(pipe: Any) -> None:
         pipe.set(ticket, "limits", px=10_000)
         credit.reserve(
-            pipe, ticket=ticket, organization=organization, request=request, amount=_COST
+            pipe,
+            ticket=ticket,
+            organization=organization,
+            request=request,
+            amount=_COST,
+            currency="EUR",
         )
         pipe.get(ticket)
 

@@ -73,10 +73,6 @@ class PriceForm(forms.ModelForm):  # type: ignore[type-arg]
         rates = {m.value: given[m] for m in Meter if given.get(m) is not None}
         if not rates:
             raise ValidationError("Name a rate for at least one meter.")
-        elsewhere = PriceVersion.objects.filter(model=given.get("model", ""))
-        other = elsewhere.exclude(currency=given.get("currency", "")).first()
-        if other:
-            raise ValidationError(f"{other.model} is priced in {other.currency} already.")
         self.instance.rates = {meter: int(rate * NANOS) for meter, rate in rates.items()}
         if problem := rates_problem(self.instance.rates):
             raise ValidationError(problem)

@@ -22,7 +22,7 @@ from django.db.models import Q, Sum
 from billing.allowances import Budget, Grant, GrantUse, Renewal
 from billing.models import LARGEST, Account, Invoice, LedgerEntry
 from billing.months import month_after, month_of
-from kit.errors import Refused
+from kit.errors import Refused, Unavailable
 from kit.money import show
 from kit.redis import Argument, Lua, pipeline, state
 
@@ -70,6 +70,12 @@ class NoAccount(Refused):
     status, code = 402, "no_billing_account"
 
 
+class OtherCurrency(Unavailable):
+    """Priced in another currency than the account's: nothing could be booked."""
+
+    code = "account_currency"
+
+
 class CreditMissing(Exception):
     """Redis lacks the counters: `rebuild` them (in a thread) and send the pipeline again."""
 
@@ -81,10 +87,11 @@ def reserve(
     organization: int,
     request: UUID,
     amount: int,
+    currency: str,
     key: str = "",
     project: str = "",
 ) -> None:
-    """Queue the hold of `amount` nanos; hand its reply to `reserved`.
+    """Queue the hold of `amount` nanos of a currency; hand its reply to `reserved`.
 
     The budgets of the organization, of its API key and of its project have to pay for it too.
 
@@ -92,13 +99,14 @@ def reserve(
     ticket that credit did. Repeating it holds once.
     """
     names = [ticket, *_keys(organization)]
-    _reserve.add(pipe, names, [str(request), amount, key, _plain(project)])
+    _reserve.add(pipe, names, [str(request), amount, key, _plain(project), currency])
 
 
 def reserved(reply: list[bytes]) -> None:
     """Raise what a reservation's reply means.
 
-    `OutOfCredit`, `CreditReserved`, `OverBudget`, `BudgetReserved` or `CreditMissing`.
+    `OutOfCredit`, `CreditReserved`, `OverBudget`, `BudgetReserved`, `OtherCurrency` or
+    `CreditMissing`.
     """
     word = reply[0]
     if word in (b"ok", b"skipped"):
@@ -107,6 +115,12 @@ def reserved(reply: list[bytes]) -> None:
         raise CreditMissing
     amount, spent, limit = (int(number) for number in reply[1:4])
     currency = reply[4].decode()
+    if word == b"currency":
+        raise OtherCurrency(
+            f"Your account is in {currency}, and the model was priced in another currency. Nothing "
+            "ran and nothing is charged; try again.",
+            retry_after=5,
+        )
     cost, left = show(amount, currency), show(max(0, limit - spent), currency)
     if word in (b"over", b"crowded"):
         raise _budget_refusal(word, reply[5].decode(), cost, left, show(limit, currency))

@@ -4,10 +4,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from django.conf import settings
 from django.utils import timezone
 
 from billing import tiers
-from billing.models import IN_BATCHES, PART_OF, Meter, PriceVersion
+from billing.models import IN_BATCHES, PART_OF, Account, Meter, PriceVersion
 from billing.tiers import Tiers
 from kit import money
 from kit.errors import Unavailable
@@ -43,10 +44,19 @@ class Price:
 
 @dataclass(frozen=True, slots=True)
 class _Lists:
-    """All price lists, and the plans of the organizations that have prices by their plan."""
+    """All price lists, the plans of the organizations that have prices by their plan, and the
+    currencies of the accounts that are not in the usual one.
+    """
 
     prices: tuple[Price, ...]
     plans: Mapping[int, int]
+    currencies: Mapping[int, str]
+
+    def currency_of(self, organization: int | None) -> str | None:
+        """Its account's."""
+        if organization is None:
+            return None
+        return self.currencies.get(organization, settings.NEW_CUSTOMER_CURRENCY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,19 +73,19 @@ async def price_of(
 ) -> Price:
     """The price of `model` in force now, without waiting for the database.
 
-    An `organization`'s own price goes before its plan's, and that before the list's.
+    An `organization` has its account's currency; its own price goes before its plan's, and that
+    before the list's.
 
-    Without a `currency` the model has to be priced in one alone. Raises `NoPrice`.
+    Where neither says a `currency` the model has to be priced in one alone. Raises `NoPrice`.
     """
-    prices = _of(await _prices.aget(), organization, timezone.now())
-    return _in_force(prices, model, currency, timezone.now())
+    return _found(await _prices.aget(), model, timezone.now(), currency, organization)
 
 
 def price_for(
     model: str, at: datetime, *, currency: str | None = None, organization: int | None = None
 ) -> Price:
     """`price_of` at a moment, for threads."""
-    return _in_force(_of(_prices.get(), organization, at), model, currency, at)
+    return _found(_prices.get(), model, at, currency, organization)
 
 
 def version(number: int) -> Price:
@@ -135,7 +145,9 @@ def forget() -> None:
 def _load() -> _Lists:
     rows = PriceVersion.objects.order_by("effective_from", "pk")
     plans = Organization.objects.filter(plan__prices__isnull=False).values_list("pk", "plan_id")
-    return _Lists(tuple(map(as_price, rows)), dict(plans.distinct()))
+    others = Account.objects.across_organizations().exclude(currency=settings.NEW_CUSTOMER_CURRENCY)
+    currencies = dict(others.values_list("organization_id", "currency"))
+    return _Lists(tuple(map(as_price, rows)), dict(plans.distinct()), currencies)
 
 
 def as_price(row: PriceVersion) -> Price:
@@ -155,10 +167,15 @@ def as_price(row: PriceVersion) -> Price:
 _prices = Snapshot(_load, seconds=_SECONDS)
 
 
-def _of(lists: _Lists, organization: int | None, at: datetime) -> tuple[Price, ...]:
-    """The price lists that count for an organization: of a model the nearest that has begun."""
+def _found(
+    lists: _Lists, model: str, at: datetime, currency: str | None, organization: int | None
+) -> Price:
+    """In force of the price lists that count for an organization: of a model the nearest."""
+    currency = currency or lists.currency_of(organization)
     plan = lists.plans.get(organization) if organization is not None else None
-    return nearest(lists.prices, organization=organization, plan=plan, at=at)
+    mine = (price for price in lists.prices if currency in (None, price.currency))
+    prices = nearest(mine, organization=organization, plan=plan, at=at)
+    return _in_force(prices, model, currency, at)
 
 
 def tiered() -> list[Price]:
@@ -192,16 +209,17 @@ def _nearness(price: Price) -> int:
 
 
 def _in_force(prices: tuple[Price, ...], model: str, currency: str | None, at: datetime) -> Price:
-    begun = [
-        price
-        for price in prices
-        if price.model == model
-        and price.effective_from <= at
-        and currency in (None, price.currency)
-    ]
+    begun = [price for price in prices if price.model == model and price.effective_from <= at]
     currencies = sorted({price.currency for price in begun})
     if len(currencies) == 1:
         return begun[-1]
     if currencies:
         raise NoPrice(f"{model} is priced in {', '.join(currencies)}: one has to be named.")
-    raise NoPrice(f"{model} has no price yet{f' in {currency}' if currency else ''}.")
+    raise NoPrice(
+        f"{model} has no price yet"
+        + (
+            f" in {currency}, the account's currency; ask the operator for one."
+            if currency
+            else "."
+        )
+    )

@@ -6,17 +6,18 @@ before it has let the request pass. No PostgreSQL, but to rebuild counters that 
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 from django.conf import settings
 
 from billing import credit, pricing
 from billing.models import IN_BATCHES, Meter
+from billing.pricing import Price
 from inference import jobs, line, responses
 from inference.announce import Announcement, announce
 from inference.catalog.offers import Offer, offer
@@ -31,6 +32,7 @@ from tenants.auth import Caller
 from tenants.limits import Scope
 from tenants.models import Caching, Retention
 
+Entered = TypeVar("Entered")
 Scripts = Callable[[Any], None]
 """What queues an admission's scripts on a pipeline."""
 
@@ -132,13 +134,17 @@ async def admit(
     Raises the refusals of `tenants.limits`, `billing.credit` and `inference.line`; then nothing
     is counted or held.
     """
-    price = await pricing.price_of(wish.offer.name, organization=caller.organization)
     ring = await datakeys.aring(caller.organization)
     scopes = limits.scopes(caller, model=wish.offer.name)
-    job = _job(caller, wish, request, price.version, scopes)
-    frame = responses.sealed(wish.frame, ring, organization=job.organization, request=request)
-    submit = partial(line.submit, job=job, ring=ring, web=web, keep=keep, frame=frame)
-    standing, to_be_told = await _enter(job, price, scopes, submit)
+
+    async def enter(price: Price) -> tuple[Job, limits.Standing, bool]:
+        job = _job(caller, wish, request, price.version, scopes)
+        frame = responses.sealed(wish.frame, ring, organization=job.organization, request=request)
+        submit = partial(line.submit, job=job, ring=ring, web=web, keep=keep, frame=frame)
+        return job, *await _enter(job, price, scopes, submit)
+
+    name, organization = wish.offer.name, caller.organization
+    job, standing, to_be_told = await _priced(name, organization, enter)
     if to_be_told:
         announce(Announcement(job.model, wish.offer.queue, request=str(request)))
     return Admitted(job=job, standing=standing)
@@ -151,29 +157,47 @@ async def admit_again(job: Job, *, request: UUID) -> None:
     Raises `UnknownModel` and the refusals of `billing.credit` and `inference.line`.
     """
     model = await offer(job.model, caller=None)
-    price = await pricing.price_of(job.model, organization=job.organization)
     ring = await datakeys.aring(job.organization, needs=job.sealed_under)
-    fresh = replace(
-        job.unsealed(ring),
-        id=request,
-        model_version=model.version,
-        price_version=price.version,
-        counted=(),
-    )
-    submit = partial(line.submit, job=fresh, ring=ring, web="", keep=jobs.KEPT_LONG_SECONDS)
-    _, to_be_told = await _enter(fresh, price, (), submit)
-    if to_be_told:
+
+    async def enter(price: Price) -> bool:
+        fresh = replace(
+            job.unsealed(ring),
+            id=request,
+            model_version=model.version,
+            price_version=price.version,
+            counted=(),
+        )
+        submit = partial(line.submit, job=fresh, ring=ring, web="", keep=jobs.KEPT_LONG_SECONDS)
+        _, to_be_told = await _enter(fresh, price, (), submit)
+        return to_be_told
+
+    if await _priced(job.model, job.organization, enter):
         announce(Announcement(job.model, model.queue, request=str(request)))
 
 
+async def _priced(
+    model: str, organization: int, enter: Callable[[Price], Awaitable[Entered]]
+) -> Entered:
+    """Enter at the price in force; read anew where the account turns out to have its currency of
+    late."""
+    price = await pricing.price_of(model, organization=organization)
+    try:
+        return await enter(price)
+    except credit.OtherCurrency:
+        pricing.forget()
+    return await enter(await pricing.price_of(model, organization=organization))
+
+
 async def _enter(
-    job: Job, price: pricing.Price, scopes: Sequence[Scope], submit: Callable[..., None]
+    job: Job, price: Price, scopes: Sequence[Scope], submit: Callable[..., None]
 ) -> tuple[limits.Standing, bool]:
     """Where its caller stands then, and whether the workers are to be told."""
     most = pricing.most(price, **job.units(read=job.input_tokens, written=job.output_tokens))
     if job.caching:
         most = max(most, pricing.most(price, **{Meter.RESPONSE_CACHE_TOKENS: job.cost}))
-    scripts = partial(_scripts, scopes=scopes, job=job, most=most, submit=submit)
+    scripts = partial(
+        _scripts, scopes=scopes, job=job, most=most, currency=price.currency, submit=submit
+    )
     try:
         return await _try_until_paid(job, scopes, scripts)
     except Refused:
@@ -212,7 +236,13 @@ async def withdraw(job: Job) -> None:
 
 
 def _scripts(
-    pipe: Any, *, scopes: Sequence[Scope], job: Job, most: int, submit: Callable[..., None]
+    pipe: Any,
+    *,
+    scopes: Sequence[Scope],
+    job: Job,
+    most: int,
+    currency: str,
+    submit: Callable[..., None],
 ) -> None:
     ticket = f"ticket:{job.id}"
     limits.admit(pipe, ticket=ticket, scopes=scopes, request=job.id, tokens=job.cost)
@@ -222,6 +252,7 @@ def _scripts(
         organization=job.organization,
         request=job.id,
         amount=most,
+        currency=currency,
         key=job.key,
         project=job.project,
     )

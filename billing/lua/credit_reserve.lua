@@ -2,8 +2,10 @@
 --
 -- KEYS  1 the ticket  2 credit:{org}  3 credit:{org}:held  4 credit:{org}:budgets
 -- ARGV  1 request id  2 amount in nanos  3 its API key  4 its project, "" for none
+--       5 the currency of the amount
 -- Reply {"skipped"}: refused before. {"missing"}: the counters are not here, not yet confirmed, or
 --       of a time that is over (a grant has expired, a budget's month has ended).
+--       {"currency", amount, spent, limit, currency}: the account is in another.
 --       {"insufficient", amount, spent, limit, currency}: what is left can't pay.
 --       {"reserved", amount, spent, limit, currency}: it could, but others' holds stand in the way.
 --       {"over", …, name} and {"crowded", …, name}: the same of a hard budget.
@@ -62,6 +64,9 @@ if redis.call('HEXISTS', KEYS[3], ARGV[1]) == 0 then
   local limit, spent, amount = tonumber(credit[1]), tonumber(credit[2]), tonumber(ARGV[2])
   if not limit or credit[3] or (credit[6] and clock() >= tonumber(credit[6])) then
     return {'missing'}
+  end
+  if credit[4] ~= ARGV[5] then
+    return {'currency', ARGV[2], credit[2], credit[1], credit[4]}
   end
   if amount > 0 and spent + amount > limit then
     if 2 * spent >= limit then

@@ -169,7 +169,7 @@ def test_a_new_credit_limit_reaches_redis(
     assert int(redis.hget(f"credit:{account.organization_id}", "limit") or 0) == 5 * NANOS
 
 
-def test_a_model_keeps_its_currency(operator: Client, account: Account) -> None:
+def test_a_model_may_be_priced_in_several_currencies(operator: Client, account: Account) -> None:
     rows.price("other")
     form = {
         "model": "other",
@@ -178,12 +178,12 @@ def test_a_model_keeps_its_currency(operator: Client, account: Account) -> None:
         "effective_from_0": "2099-01-01",
         "effective_from_1": "00:00:00",
     }
-    answer = operator.post("/admin/billing/priceversion/add/", form)
-    assert "other is priced in EUR already." in answer.content.decode()
-    answer = operator.post("/admin/billing/priceversion/add/", {**form, "input_tokens": "-1"})
-    assert answer.status_code == 200
-    answer = operator.post("/admin/billing/priceversion/add/", {**form, "currency": "EUR"})
-    assert answer.status_code == 302
+    for wrong in ({"input_tokens": "-1"}, {"currency": "XYZ"}):
+        answer = operator.post("/admin/billing/priceversion/add/", {**form, **wrong})
+        assert answer.status_code == 200
+    for currency in ("USD", "EUR"):
+        answer = operator.post("/admin/billing/priceversion/add/", {**form, "currency": currency})
+        assert answer.status_code == 302
     added = PriceVersion.objects.filter(model="other").order_by("effective_from").last()
     assert added is not None
     assert added.rates == {"input_tokens": 150_000_000}

@@ -64,6 +64,7 @@ def reserve(
             organization=organization,
             request=request,
             amount=amount,
+            currency="EUR",
             key=key,
             project=project,
         )

@@ -45,6 +45,7 @@ def admit(request: Job, amount: int) -> bytes:
             organization=request.organization,
             request=request.id,
             amount=amount,
+            currency="EUR",
         )
         ring = datakeys.ring(request.organization)
         line.submit(pipe, ticket=ticket, job=request, ring=ring, web="web")

@@ -141,6 +141,8 @@ def test_a_model_is_added_priced_published_and_retired(
         command("publish", "small")
     with pytest.raises(CommandError, match="teapots"):
         command("price", "small", "EUR", "teapots=1")
+    with pytest.raises(CommandError, match="ISO 4217"):
+        command("price", "small", "XYZ", "input_tokens=0.05")
     command("price", "small", "EUR", "input_tokens=0.05", "output_tokens=0.20")
     command("publish", "small")
     assert "small" in offers.published()

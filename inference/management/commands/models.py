@@ -4,6 +4,7 @@ from argparse import RawDescriptionHelpFormatter
 from datetime import datetime
 from typing import Any
 
+from django.core.exceptions import ValidationError
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.utils import timezone
@@ -118,8 +119,13 @@ class Command(BaseCommand):
         price = PriceVersion(
             model=row.name, currency=options["currency"], rates=rates, effective_from=now
         )
+        try:
+            price.full_clean()
+        except ValidationError as error:
+            raise CommandError(" ".join(error.messages)) from error
         price.save()
-        change = Change("price.added", f"model:{row.name}", after={"rates": rates})
+        facts = {"currency": price.currency, "rates": rates}
+        change = Change("price.added", f"model:{row.name}", after=facts)
         record(change, by=SYSTEM, organization=None, now=now)
         self.stdout.write(f"{row.name} costs that from now on.")
 
