@@ -288,7 +288,7 @@ async def _read(organization: int, request: UUID, *, after: str) -> list[Event]:
         return []
     ring = await datakeys.aring(organization, needs=newest(found))
     try:
-        return opened(found, ring.cipher(place(organization, request)))
+        return opened(found, ring.cipher(place(organization, request)), after=after)
     except Unreadable as error:
         raise NotKeptAnyMore(
             f"The answer of the request {request} cannot be read any more."

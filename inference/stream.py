@@ -5,8 +5,10 @@ live over one pub/sub channel a web process. Both are written by one script a st
 sealed under the organization's data key; a live message is never kept (docs/adr/0008).
 """
 
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -20,9 +22,14 @@ from kit.redis import Argument, Lua, state
 from tenants import datakeys
 
 _LUA = Path(__file__).parent / "lua"
+_ALL, _LEVEL = b"all", 1
+"""The field of an entry that has all pieces, and how hard it is pressed."""
 LOST = b"lost"
 """What `end` replies where there is no such request any more."""
-_APPEND, _END = Lua(_LUA / "append.lua"), Lua(_LUA / "end.lua")
+LONG = 96
+"""Entries from which on a stream is made one entry when it is whole. Redis sets 4 KiB aside for the
+smallest one, so fewer would take as much."""
+_APPEND, _END, _COMPACT = (Lua(_LUA / f"{name}.lua") for name in ("append", "end", "compact"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +129,20 @@ def read(organization: int, request: UUID) -> list[Event]:
     return opened(found, ring.cipher(place(organization, request)))
 
 
+def compact(request: UUID, cipher: Cipher) -> bool:
+    """Keep the pieces of a sealed request's answer as one entry; whether that was done.
+
+    It expands to what they were, under their ids: who reads on from any of them misses nothing.
+    """
+    found = entries(state().xrange(f"stream:{request}"))
+    pieces = [each for each in opened(found, cipher) if isinstance(each, Piece)]
+    if len(pieces) < LONG:
+        return False
+    sealed = cipher.seal(zlib.compress(packed(pieces), _LEVEL))
+    keys = [f"job:{request}", f"stream:{request}"]
+    return bool(_COMPACT(keys, [len(pieces), pieces[-1].entry, sealed]))
+
+
 def texts_of(events: Sequence[Event], *, count: int = 1) -> list[str]:
     """The text of each answer so far, of at least `count`."""
     texts = [""] * count
@@ -151,13 +172,21 @@ def unpacked(stored: bytes) -> list[Piece]:
 
 def newest(found: Entries) -> int:
     """The version of the data key that these entries need."""
-    sealed = [fields[b"d"] for _, fields in found if not _is_clear(fields[b"d"])]
-    return max(map(sealed_under, sealed), default=0)
+    stored = chain.from_iterable(fields.values() for _, fields in found)
+    return max((sealed_under(each) for each in stored if not _is_clear(each)), default=0)
 
 
-def opened(found: Entries, cipher: Cipher) -> list[Event]:
-    """Entries of a durable stream as what they say."""
-    return [decode(entry.decode(), _open(fields[b"d"], cipher)) for entry, fields in found]
+def opened(found: Entries, cipher: Cipher, *, after: str = "0-0") -> list[Event]:
+    """Entries of a durable stream behind one of its pieces, as what they say."""
+    events: list[Event] = []
+    for entry, fields in found:
+        if _ALL in fields:
+            pieces = unpacked(zlib.decompress(cipher.unseal(fields[_ALL])))
+            read = entry_order(after)
+            events += (piece for piece in pieces if entry_order(piece.entry) > read)
+        else:
+            events.append(decode(entry.decode(), _open(fields[b"d"], cipher)))
+    return events
 
 
 def _open(stored: bytes, cipher: Cipher) -> bytes:

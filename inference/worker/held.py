@@ -38,6 +38,8 @@ class Held:
         self.choices = Choices(
             work=f"{claim.job.id}/{claim.attempt}", count=claim.job.n, position=claim.position
         )
+        self.entries = claim.position
+        """Of its stream, at most."""
         self.slots = 1
         """How many of the engine's it is counted with."""
 

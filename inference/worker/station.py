@@ -1,4 +1,4 @@
-"""One model at work: an engine in its own thread, a publisher and a claimer beside it."""
+"""One model at work: an engine in its own thread; a publisher, a claimer, a compactor beside it."""
 
 import os
 import signal
@@ -21,6 +21,7 @@ from inference.jobs import Claim, Verdict
 from inference.stream import Part
 from inference.worker.breaker import Breaker
 from inference.worker.claimer import Claimer
+from inference.worker.compactor import Compactor
 from inference.worker.held import Held, requeue
 from inference.worker.publisher import Publisher
 from kit.postgres import patience
@@ -95,11 +96,13 @@ class Station:
         self._publisher = Publisher(offer.name, held=self._held, note=self._note)
         self._thread = Thread(target=self._decode, name=f"engine {offer.name}", daemon=True)
         self._claimer = Claimer(offer.name, vacant)
+        self._compactor = Compactor(offer.name)
 
     def start(self) -> None:
         """Begin."""
         self._thread.start()
         self._publisher.start()
+        self._compactor.start()
         self._claimer.start()
 
     def stop(self) -> None:
@@ -107,6 +110,7 @@ class Station:
         self.engine.stop()
         self._thread.join(10)
         self._publisher.stop()
+        self._compactor.stop()
         self._claimer.stop()
 
     def is_well(self) -> bool:
@@ -277,12 +281,14 @@ class Station:
         os.kill(os.getpid(), signal.SIGTERM)
 
     def _note(self, held: Held, delta: Delta, verdict: str) -> None:
+        held.entries += 1
         if verdict == Verdict.LOST:
             self.drop(held)
         elif delta.outcome is not None:
             self._judge(delta.outcome)
             if verdict == Verdict.OK:
                 held.keep()
+                self._compactor.put(held)
             self._sealed(held.claim.job.id)
             self._let_go(held)
         elif verdict != Verdict.OK:

@@ -4,14 +4,15 @@ from typing import cast
 from uuid import UUID
 
 import pytest
+from asgiref.sync import async_to_sync
 from redis import Redis
 
-from inference import jobs, line
-from inference.engine import Delta
+from inference import jobs, line, live, stream
+from inference.engine import Delta, FinishReason, Outcome
 from inference.jobs import Claim, Job
 from inference.line import QueueFull, ShareFull
-from kit.redis import state
-from tests.inference.parts import ECHO, append, fields, job, submit
+from kit.redis import pipeline, state
+from tests.inference.parts import ECHO, RING, append, fields, job, submit
 
 
 def paced(most: int, ms: int = 1000) -> None:
@@ -193,6 +194,36 @@ def test_a_crash_that_always_finds_it_waiting_is_looked_at_alone_in_the_end(redi
     token(idle, held.attempt)
     die("a")
     assert "suspect" not in fields(idle.id)
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_a_whole_stream_is_one_entry_from_which_one_reads_on_behind_any_piece(
+    redis: Redis, ended: bool
+) -> None:
+    one = job()
+    submit(one)
+    claim()
+    for position in range(200):
+        token(one, 1, position)
+    cipher = RING.cipher(stream.place(1, one.id))
+    assert not stream.compact(one.id, cipher), "more may come"
+    stop = Outcome(FinishReason.stop, 2, 0, 200)
+    append([(one.id, 1, Delta(str(one.id), 200, (), "", stop))])
+    if ended:
+        end = stream.Ended("", "stop", 2, 0, 200, 4000, "EUR", "")
+        pipeline(lambda pipe: stream.end(pipe, request=one.id, event=end))
+    before, size = stream.read(1, one.id), redis.memory_usage(f"stream:{one.id}")
+    assert stream.compact(one.id, cipher)
+    assert redis.xlen(f"stream:{one.id}") == 1 + ended
+    assert redis.memory_usage(f"stream:{one.id}") < size / 3
+    assert (redis.ttl(f"stream:{one.id}") > 0) == ended
+    assert stream.read(1, one.id) == before
+
+    async def behind(after: str) -> list[stream.Event]:
+        return await live._read(1, one.id, after=after)
+
+    for at, each in list(enumerate(before))[::20]:
+        assert async_to_sync(behind)(each.entry) == before[at + 1 :]
 
 
 def test_nobody_reaps_before_redis_has_answered_for_a_whole_lease(redis: Redis) -> None:
