@@ -212,10 +212,10 @@ def test_a_whole_stream_is_one_entry_from_which_one_reads_on_behind_any_piece(
     if ended:
         end = stream.Ended("", "stop", 2, 0, 200, 4000, "EUR", "")
         pipeline(lambda pipe: stream.end(pipe, request=one.id, event=end))
-    before, size = stream.read(1, one.id), redis.memory_usage(f"stream:{one.id}")
+    before, size = stream.read(1, one.id), redis.memory_usage(f"stream:{one.id}") or 0
     assert stream.compact(one.id, cipher)
     assert redis.xlen(f"stream:{one.id}") == 1 + ended
-    assert redis.memory_usage(f"stream:{one.id}") < size / 3
+    assert (redis.memory_usage(f"stream:{one.id}") or 0) < size / 3
     assert (redis.ttl(f"stream:{one.id}") > 0) == ended
     assert stream.read(1, one.id) == before
 
