@@ -13,7 +13,7 @@ from redis.exceptions import RedisError
 
 from kit import connections, origin
 from kit.errors import Invalid, Refused, Unavailable
-from tenants import keys, signatures, uses
+from tenants import guesses, keys, signatures, uses
 from tenants.keys import Unauthenticated
 from tenants.known import (
     KEYS,
@@ -201,7 +201,8 @@ async def _member(token: str) -> Caller:
         )
     try:
         login = await LOGINS.get(claims.login)
-        member = await MEMBERS.get(Membership.remembered_as(claims.user, slug))
+        place = Membership.remembered_as(claims.user, slug)
+        member = await MEMBERS.get(place, gate=guesses.bounded)
         organization = await ORGANIZATIONS.get(str(member.organization)) if member else None
     except (RedisError, DatabaseError) as error:
         raise Unavailable("Log-ins cannot be checked right now; try again.") from error
@@ -218,7 +219,7 @@ async def _program(text: str, *, again: bool) -> Caller:
     """A program, by its key."""
     presented = keys.parse(text)
     try:
-        key = _living(await KEYS.get(presented.id), presented)
+        key = _living(await KEYS.get(presented.id, gate=guesses.bounded), presented)
         _refuse_elsewhere(key)
         if key.signing_key and not again:
             await signatures.check(presented.id, key.signing_key)

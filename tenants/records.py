@@ -9,18 +9,22 @@ is read as it is. A change is therefore everywhere within a second, whatever cra
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 import orjson
 from django.db import InterfaceError, OperationalError, close_old_connections, transaction
 
+from kit.errors import Refused
 from kit.redis import async_state, state
 
 T = TypeVar("T")
 Fields = dict[str, Any]
+Gate = Callable[[Callable[[], Awaitable[bytes]]], Awaitable[bytes]]
+"""What looks for a row that may well not be there, or refuses to."""
 
 HELD_SECONDS = 0.5
 KEPT_MS = 300_000
@@ -30,9 +34,11 @@ _FILL_SECONDS = 5.0
 """A row read longer ago than this is not kept: it must reach Redis well before a mark runs out."""
 _MOST_HELD = 10_000
 _MARK = b""
+UNKNOWN = b"null"
+"""What is kept where there is no such row."""
 
 _fillers = ThreadPoolExecutor(4, "records")
-"""Few: a flood of unknown keys must not take every database connection."""
+"""Few, so as not to take every database connection. `tenants.guesses` bounds who may crowd them."""
 
 
 @contextmanager
@@ -61,42 +67,55 @@ class Records(Generic[T]):
         self._flights: dict[str, asyncio.Task[T | None]] = {}
         self._out_of_reach: set[str] = set()
 
-    async def get(self, identifier: str) -> T | None:
-        """The record, at most half a second behind; None where there is no such row."""
-        until, value = self._held.get(identifier, (0.0, None))
-        if until > time.monotonic():
-            return value
-        flight = self._flight(identifier)
-        if identifier in self._out_of_reach:
-            return value
-        return await asyncio.shield(flight)
+    async def get(self, identifier: str, *, gate: Gate | None = None) -> T | None:
+        """The record, at most half a second behind; None where there is no such row.
+
+        `gate` stands before the database where neither this process nor Redis knows of it. Raises
+        what it raises.
+        """
+        while True:
+            until, value = self._held.get(identifier, (0.0, None))
+            if until > time.monotonic():
+                return value
+            flight, is_anothers = self._flight(identifier, gate)
+            if identifier in self._out_of_reach:
+                return value
+            try:
+                return await asyncio.shield(flight)
+            except Refused:
+                if not is_anothers:
+                    raise
 
     def forget(self) -> None:
         """Drop what this process holds."""
         self._held.clear()
         self._out_of_reach.clear()
 
-    def _flight(self, identifier: str) -> asyncio.Task[T | None]:
-        """One fetch for all who wait for the same record."""
+    def _flight(self, identifier: str, gate: Gate | None) -> tuple[asyncio.Task[T | None], bool]:
+        """One fetch for all who wait for the same record, and whether another began it."""
         flight = self._flights.get(identifier)
-        if flight is None or flight.get_loop() is not asyncio.get_running_loop():
-            flight = asyncio.create_task(self._fetch(identifier))
-            self._flights[identifier] = flight
-            flight.add_done_callback(lambda done: self._landed(identifier, done))
-        return flight
+        if flight is not None and flight.get_loop() is asyncio.get_running_loop():
+            return flight, True
+        flight = asyncio.create_task(self._fetch(identifier, gate))
+        self._flights[identifier] = flight
+        flight.add_done_callback(lambda done: self._landed(identifier, done))
+        return flight, False
 
     def _landed(self, identifier: str, flight: asyncio.Task[T | None]) -> None:
-        self._flights.pop(identifier, None)
+        if self._flights.get(identifier) is flight:
+            del self._flights[identifier]
         if not flight.cancelled() and flight.exception() is not None:
             self._out_of_reach.discard(identifier)
 
-    async def _fetch(self, identifier: str) -> T | None:
+    async def _fetch(self, identifier: str, gate: Gate | None) -> T | None:
         started = time.monotonic()
         raw = await async_state().get(_name(self._kind, identifier))
         if not raw:
             loop = asyncio.get_running_loop()
+            look = partial(loop.run_in_executor, _fillers, self._fill, identifier)
+            is_strange = raw is None and self._held.get(identifier, (0, None))[1] is None
             try:
-                raw = await loop.run_in_executor(_fillers, self._fill, identifier)
+                raw = await (gate(look) if gate and is_strange else look())
             except (OperationalError, InterfaceError):
                 if raw == _MARK or identifier not in self._held:
                     raise
@@ -105,10 +124,17 @@ class Records(Generic[T]):
         self._out_of_reach.discard(identifier)
         fields = orjson.loads(raw)
         value = None if fields is None else self._shape(fields)
-        if len(self._held) >= _MOST_HELD:
-            self.forget()
-        self._held[identifier] = (started + HELD_SECONDS, value)
+        self._hold(identifier, started + HELD_SECONDS, value)
         return value
+
+    def _hold(self, identifier: str, until: float, value: T | None) -> None:
+        """Instead of what was not asked for the longest."""
+        self._held.pop(identifier, None)
+        if len(self._held) >= _MOST_HELD:
+            oldest = next(iter(self._held))
+            del self._held[oldest]
+            self._out_of_reach.discard(oldest)
+        self._held[identifier] = (until, value)
 
     def _fill(self, identifier: str) -> bytes:
         started = time.monotonic()

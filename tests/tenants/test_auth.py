@@ -10,10 +10,13 @@ from django.db import connection, connections, transaction
 from django.db.models import F
 from redis import Redis
 
+from kit import origin
 from kit.errors import Refused, Unavailable
+from kit.origin import Origin
 from kit.redis import async_state
-from tenants import auth, keys, known, organizations, records
+from tenants import auth, guesses, keys, known, organizations, records
 from tenants.auth import Caller, Forbidden, Limits, Suspended, Unauthenticated
+from tenants.guesses import TooManyGuesses
 from tenants.models import ApiKey, Membership, ModelLimit, Organization, Plan, User
 from tenants.records import Fields, Records
 from tests import factories
@@ -156,6 +159,66 @@ def test_an_unknown_key_is_looked_up_once_in_a_while(monkeypatch: pytest.MonkeyP
         with pytest.raises(Unauthenticated):
             caller_of(keys._spell("live", "unknown00000", "0" * 32))
     assert loads == ["unknown00000"]
+
+
+def test_made_up_keys_do_not_stand_in_the_way_of_a_genuine_one(
+    acme: Organization, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load, loads = known.KEYS._load, list[str]()
+
+    def slowly(identifier: str) -> Fields | None:
+        loads.append(identifier)
+        time.sleep(0.02)
+        return load(identifier)
+
+    async def come(text: str, address: str) -> Caller | Refused:
+        origin.begin(Origin(origin.address(address)))
+        try:
+            return await auth.authenticate(f"Bearer {text}")
+        except Refused as refusal:
+            return refusal
+
+    async def run() -> tuple[list[Caller | Refused], Caller | Refused]:
+        crowd = [
+            asyncio.create_task(come(keys._spell("live", f"{n:012}", "0" * 32), f"2001:db8::{n:x}"))
+            for n in range(1_000)
+        ]
+        genuine = await come(text, "192.0.2.1")
+        refused = await asyncio.gather(*crowd)
+        for n in range(1_000, 1_200):
+            refused.append(await come(keys._spell("live", f"{n:012}", "0" * 32), "2001:db8::1"))
+        again = await come(text, "2001:db8::1")
+        assert isinstance(again, Caller), "what is known is not guessed"
+        await async_state().aclose()
+        return refused, genuine
+
+    _, text = factories.api_key(acme)
+    monkeypatch.setattr(known.KEYS, "_load", slowly)
+    refused, genuine = asyncio.run(run())
+    assert isinstance(genuine, Caller)
+    assert loads.index(genuine.key) <= guesses.AT_ONCE
+    assert guesses.MISSES <= len(loads) <= guesses.MISSES + guesses.AT_ONCE
+    [last] = refused[-1:]
+    assert isinstance(last, TooManyGuesses)
+    assert (last.status, 0 < (last.retry_after or 0) <= 60) == (429, True)
+
+
+def test_a_full_process_forgets_what_was_not_asked_for_the_longest(
+    acme: Organization, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(records, "_MOST_HELD", 3)
+    known.KEYS.forget()
+    texts = [factories.api_key(acme)[1] for _ in range(4)]
+    first, *rest = texts
+    authenticate(f"Bearer {first}")
+    for text in rest[:2]:
+        authenticate(f"Bearer {text}")
+    _, value = known.KEYS._held[keys.parse(first).id]
+    known.KEYS._held[keys.parse(first).id] = (0.0, value)
+    authenticate(f"Bearer {first}")
+    authenticate(f"Bearer {rest[2]}")
+    ids = [keys.parse(text).id for text in texts]
+    assert list(known.KEYS._held) == [ids[2], ids[0], ids[3]]
 
 
 def test_a_key_made_after_it_was_asked_for_works(acme: Organization) -> None:
