@@ -1,6 +1,5 @@
 """Texts to be embedded: read into tokens, and what their vectors come to."""
 
-import asyncio
 from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from inference.admission import ContextOverflow, Wish
 from inference.catalog.offers import Offer
 from inference.engine import Sampling, Vectors, WordPieceText
 from kit.errors import Invalid
+from kit.threads import reading
 
 MOST_TEXTS = 2_048
 MOST_TOKENS = 300_000
@@ -33,7 +33,7 @@ async def embedding_wish(
 ) -> Wish:
     """What a sentence encoder is asked. Raises `Invalid` or `ContextOverflow`, naming the text."""
     if sum(len(each.content) for each in texts) > _LONG:
-        rows = await asyncio.to_thread(_read_all, model, texts)
+        rows = await reading(_read_all, model, texts)
     else:
         rows = _read_all(model, texts)
     return Wish(

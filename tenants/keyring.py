@@ -11,17 +11,20 @@ from typing import Any
 from django.core.mail import send_mail
 from django.db import transaction
 from django.db.models import Q
+from django.db.models.functions import Now
 
 from kit.errors import Refused
 from kit.origin import network
 from tenants import audit, keys, roles
 from tenants.audit import Actor, Change
 from tenants.auth import Caller
-from tenants.models import ApiKey, Membership, Role
+from tenants.models import ApiKey, Membership, Organization, Role
 from tenants.roles import Action
 from tenants.webhooks import events
 from tenants.webhooks.events import Happened, Kind
 
+MOST = 1_000
+"""Living keys of an organization."""
 _LIMITS = ("requests_per_minute", "tokens_per_minute", "concurrent_requests")
 _COPIED = (
     "name", "environment", "scopes", "models", "networks", "expires_at", "signing_key", "person_id",
@@ -51,6 +54,12 @@ class MoreThanYours(Refused):
     """The key would be able to do what its maker cannot."""
 
     status, code = 403, "more_than_yours"
+
+
+class TooManyKeys(Refused):
+    """Living ones of one organization."""
+
+    status, code = 409, "too_many_keys"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +92,7 @@ def found(organization: int, identifier: str) -> ApiKey:
 def make(
     by: Manager, fields: Mapping[str, Any], *, service_account: bool = False
 ) -> tuple[ApiKey, str]:
-    """A new key, and its text to show once; raises `MoreThanYours`, `NotYours`.
+    """A new key, and its text to show once; raises `MoreThanYours`, `NotYours`, `TooManyKeys`.
 
     It is the caller's own, unless it is to be a service account's: that one is nobody's, and
     stays when its maker leaves.
@@ -101,7 +110,9 @@ def make(
         **fields,
     )
     _refuse_more(caller, key)
-    return key, keys.issue(key, by=by.actor)
+    with transaction.atomic():
+        _refuse_crowd(caller.organization, MOST)
+        return key, keys.issue(key, by=by.actor)
 
 
 def change(by: Manager, identifier: str, fields: Mapping[str, Any], *, now: datetime) -> ApiKey:
@@ -119,7 +130,7 @@ def change(by: Manager, identifier: str, fields: Mapping[str, Any], *, now: date
 def rotate(by: Manager, identifier: str, *, grace: timedelta, now: datetime) -> tuple[ApiKey, str]:
     """A key like it, and its text to show once; the old one ends after `grace`, or when it would.
 
-    Raises `NotYours`, `DeadKey`, `MoreThanYours`.
+    Raises `NotYours`, `DeadKey`, `MoreThanYours`, `TooManyKeys`.
     """
     with transaction.atomic():
         old = _to_manage(by.caller, identifier, now)
@@ -130,6 +141,7 @@ def rotate(by: Manager, identifier: str, *, grace: timedelta, now: datetime) -> 
             **{name: getattr(old, name) for name in _COPIED},
         )
         _refuse_more(by.caller, new)
+        _refuse_crowd(old.organization_id, 2 * MOST)
         text = keys.issue(new, by=by.actor)
         was = {"expires_at": old.expires_at}
         old.expires_at = min(old.expires_at or now + grace, now + grace)
@@ -242,3 +254,14 @@ def _inside(networks: Sequence[str], bounds: Sequence[str]) -> bool:
         any(inner.version == each.version and inner.subnet_of(each) for each in outer)  # type: ignore[arg-type]
         for inner in map(network, networks)
     )
+
+
+def _refuse_crowd(organization: int, most: int) -> None:
+    """Under a lock, so that two at once are not both the last. A rotated key lives beside its
+    successor for a while."""
+    Organization.objects.select_for_update().get(pk=organization)
+    living = ApiKey.objects.for_org(organization).filter(revoked_at=None)
+    if living.exclude(expires_at__lte=Now()).count() >= most:
+        raise TooManyKeys(
+            f"Your organization has {most:,} API keys, the most it may; revoke some first."
+        )

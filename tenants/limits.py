@@ -17,6 +17,7 @@ from kit.redis import Argument, Lua
 from tenants.auth import Caller, Limits
 
 WINDOW_SECONDS = 60
+LOST_MS = 3_600_000
 
 _LUA = Path(__file__).parent / "lua"
 _admit = Lua(_LUA / "limits_admit.lua")
@@ -121,12 +122,20 @@ def scopes(caller: Caller, *, model: str = "") -> tuple[Scope, ...]:
 
 
 def admit(
-    pipe: Any, *, ticket: str, scopes: Sequence[Scope], request: UUID, tokens: int, at_ms: int = 0
+    pipe: Any,
+    *,
+    ticket: str,
+    scopes: Sequence[Scope],
+    request: UUID,
+    tokens: int,
+    at_ms: int = 0,
+    lost_ms: int = LOST_MS,
 ) -> None:
     """Queue the admission of `request`, which takes at most `tokens`, and stamp its ticket.
 
     Counts in all scopes or in none; the same request again changes nothing. `at_ms` is the time
-    in Unix milliseconds, 0 for the Redis server's own.
+    in Unix milliseconds, 0 for the Redis server's own. Who has not settled in `lost_ms` is taken
+    for lost, and runs no more.
     """
     arguments: list[Argument] = [at_ms, str(request), tokens]
     for scope in scopes:
@@ -135,6 +144,7 @@ def admit(
             scope.limits.tokens_per_minute,
             scope.limits.concurrent_requests,
         ]
+    arguments.append(lost_ms)
     _admit.add(pipe, [ticket, *_names(scope.name for scope in scopes)], arguments)
 
 

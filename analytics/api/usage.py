@@ -1,24 +1,23 @@
 """GET /api/v1/usage: what an organization used in a month, and what it comes to."""
 
-import asyncio
 from collections.abc import Mapping
 from datetime import date, datetime
 from uuid import UUID
 
-from django.db import close_old_connections
 from django.http import HttpRequest
 from django.utils import timezone
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from pydantic import BaseModel, Field
 
+from billing.api.access import BillingEndpoint
 from billing.grouping import MOST, OTHERS, By, Group, grouped
 from billing.models import READ, WRITTEN, tokens
 from billing.months import month_of, parse_month
 from billing.usage import Row, Summary, Use, recent, summary
-from kit.edge import Endpoint, Json
+from kit.edge import Json
 from kit.errors import Invalid
 from kit.money import NANOS
-from tenants.auth import Caller, authenticate
+from kit.threads import in_thread
 
 _RECENT = 20
 
@@ -78,15 +77,8 @@ class UsageReport(BaseModel):
     recent: list[UsageEntry] = Field(description="The last 20 requests.")
 
 
-class Usage(Endpoint):
+class Usage(BillingEndpoint):
     """The caller's organization's usage by calendar month (UTC)."""
-
-    caller: Caller
-
-    async def before(self, request: HttpRequest) -> None:
-        """Keys with the scope `usage`."""
-        self.caller = await authenticate(request.headers.get("Authorization"))
-        self.caller.require("usage")
 
     @extend_schema(
         operation_id="usage",
@@ -107,7 +99,7 @@ class Usage(Endpoint):
         """The month's totals, by model, and its last requests."""
         month, by = _month(request), _by(request)
         organization = self.caller.organization
-        used, rows, groups = await asyncio.to_thread(_read, organization, month, by)
+        used, rows, groups = await in_thread(_read, organization, month, by)
         report = _report(self.caller.slug, used, rows)
         if by:
             found, report.groups_truncated = groups
@@ -118,11 +110,8 @@ class Usage(Endpoint):
 def _read(
     organization: int, month: date, by: list[By]
 ) -> tuple[Summary, tuple[Row, ...], tuple[list[Group], bool]]:
-    try:
-        groups = grouped(organization, month, by) if by else ([], False)
-        return summary(organization, month), recent(organization, month, most=_RECENT), groups
-    finally:
-        close_old_connections()
+    groups = grouped(organization, month, by) if by else ([], False)
+    return summary(organization, month), recent(organization, month, most=_RECENT), groups
 
 
 def _by(request: HttpRequest) -> list[By]:

@@ -2,33 +2,31 @@
 
 from django.http import HttpRequest
 
-from kit.edge import Endpoint
+from tenants.api.access import ManagedEndpoint
 from tenants.audit import Actor
 from tenants.auth import Caller, authenticate
 from tenants.roles import Action
 
 
-class BillingEndpoint(Endpoint):
+class BillingEndpoint(ManagedEndpoint):
     """For keys with the scope `usage`; an organization sees its own documents alone."""
 
-    caller: Caller
-
-    async def before(self, request: HttpRequest) -> None:
+    async def known(self, request: HttpRequest) -> Caller:
         """Know the caller, or refuse."""
-        self.caller = await authenticate(request.headers.get("Authorization"))
-        self.caller.require("usage")
+        caller = await authenticate(request.headers.get("Authorization"))
+        caller.require("usage")
+        return caller
 
 
-class AccountEndpoint(Endpoint):
+class AccountEndpoint(ManagedEndpoint):
     """Everyone who may see usage reads; whoever may pay changes."""
 
-    caller: Caller
-
-    async def before(self, request: HttpRequest) -> None:
+    async def known(self, request: HttpRequest) -> Caller:
         """Know the caller, and that they may, or refuse."""
-        self.caller = await authenticate(request.headers.get("Authorization"))
+        caller = await authenticate(request.headers.get("Authorization"))
         reads = request.method == "GET"
-        self.caller.allow(Action.READ_USAGE if reads else Action.MANAGE_BILLING)
+        caller.allow(Action.READ_USAGE if reads else Action.MANAGE_BILLING)
+        return caller
 
     @property
     def actor(self) -> Actor:

@@ -17,6 +17,7 @@ from kit.edge import Endpoint, Json, NotFound, body
 from kit.errors import Invalid
 from kit.idempotency import HEADER, checked
 from kit.threads import in_thread
+from tenants.api.access import ManagedEndpoint
 from tenants.auth import Caller, authenticate
 from tenants.roles import Action
 
@@ -43,15 +44,18 @@ class Page(BaseModel):
     error: str
 
 
-class Checkouts(Endpoint):
+class _PayersEndpoint(ManagedEndpoint):
+    """For whoever may pay."""
+
+    async def known(self, request: HttpRequest) -> Caller:
+        """Know them, or refuse."""
+        caller = await authenticate(request.headers.get("Authorization"))
+        caller.allow(Action.MANAGE_BILLING)
+        return caller
+
+
+class Checkouts(_PayersEndpoint):
     """Ask for a page."""
-
-    caller: Caller
-
-    async def before(self, request: HttpRequest) -> None:
-        """Whoever may pay."""
-        self.caller = await authenticate(request.headers.get("Authorization"))
-        self.caller.allow(Action.MANAGE_BILLING)
 
     @extend_schema(
         operation_id="open_checkout",
@@ -83,15 +87,8 @@ class Checkouts(Endpoint):
         return Json(_page(await in_thread(ask)), status=202)
 
 
-class OneCheckout(Endpoint):
+class OneCheckout(_PayersEndpoint):
     """A page that was asked for."""
-
-    caller: Caller
-
-    async def before(self, request: HttpRequest) -> None:
-        """Whoever may pay."""
-        self.caller = await authenticate(request.headers.get("Authorization"))
-        self.caller.allow(Action.MANAGE_BILLING)
 
     @extend_schema(
         operation_id="checkout",

@@ -15,10 +15,10 @@ from inference.api import parameters
 from inference.generation import Generation, generation, start
 from inference.idempotency import Repeatable, tie
 from inference.jobs import Leaving, Reuse
-from kit.edge import Endpoint
 from kit.errors import Invalid
 from kit.idempotency import HEADER
 from kit.money import decimal
+from tenants.api.access import ManagedEndpoint
 from tenants.auth import Caller, authenticate
 
 _FALLBACK = "X-Model-Fallback"
@@ -30,15 +30,16 @@ INFERENCE = "inference"
 """The scope these endpoints need."""
 
 
-class InferenceEndpoint(Endpoint):
+class InferenceEndpoint(ManagedEndpoint):
     """An endpoint for keys that may run models."""
 
-    caller: Caller
+    runs_models = True
 
-    async def before(self, request: HttpRequest) -> None:
+    async def known(self, request: HttpRequest) -> Caller:
         """Know the caller, or refuse."""
-        self.caller = await authenticate(request.headers.get("Authorization"))
-        self.caller.require(INFERENCE)
+        caller = await authenticate(request.headers.get("Authorization"))
+        caller.require(INFERENCE)
+        return caller
 
     @asynccontextmanager
     async def generation(

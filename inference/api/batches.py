@@ -50,6 +50,8 @@ class BatchForm(Form):
 class Batches(InferenceEndpoint):
     """An organization's batches."""
 
+    runs_models = False
+
     @extend_schema(
         operation_id="batches_create",
         summary="Begin a batch (OpenAI's API)",
@@ -106,6 +108,8 @@ class Batches(InferenceEndpoint):
 class OneBatch(InferenceEndpoint):
     """How far a batch is."""
 
+    runs_models = False
+
     @extend_schema(
         operation_id="batches_retrieve",
         summary="How far a batch is (OpenAI's API)",
@@ -119,6 +123,8 @@ class OneBatch(InferenceEndpoint):
 
 class BatchCancel(InferenceEndpoint):
     """Stops a batch."""
+
+    runs_models = False
 
     @extend_schema(
         operation_id="batches_cancel",

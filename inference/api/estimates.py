@@ -46,6 +46,8 @@ class Estimate(BaseModel):
 class Estimates(InferenceEndpoint):
     """Counts and prices a chat (`messages`) or a prompt (`prompt`) that is not sent."""
 
+    runs_models = False
+
     @extend_schema(
         operation_id="estimate",
         tags=["Inference"],

@@ -38,6 +38,8 @@ _FORM = {
 class Files(InferenceEndpoint):
     """An organization's files."""
 
+    runs_models = False
+
     @extend_schema(
         operation_id="files_create",
         summary="Upload a file (OpenAI's API)",
@@ -92,6 +94,8 @@ class Files(InferenceEndpoint):
 class OneFile(InferenceEndpoint):
     """A file's description."""
 
+    runs_models = False
+
     @extend_schema(
         operation_id="files_retrieve",
         summary="Describe a file (OpenAI's API)",
@@ -116,6 +120,8 @@ class OneFile(InferenceEndpoint):
 
 class FileContent(InferenceEndpoint):
     """What is in a file."""
+
+    runs_models = False
 
     @extend_schema(
         operation_id="files_content",

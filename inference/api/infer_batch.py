@@ -37,6 +37,8 @@ class InferBatchForm(Form):
 class InferBatch(InferenceEndpoint):
     """Takes prompts."""
 
+    runs_models = False
+
     @extend_schema(
         operation_id="infer_batch",
         summary="Answer many prompts, by and by",
@@ -67,6 +69,8 @@ class InferBatch(InferenceEndpoint):
 class OneInferBatch(InferenceEndpoint):
     """Progress and results."""
 
+    runs_models = False
+
     @extend_schema(
         operation_id="infer_batch_retrieve",
         summary="Progress and results of a batch of prompts",
@@ -90,6 +94,8 @@ class OneInferBatch(InferenceEndpoint):
 
 class InferBatchCancel(InferenceEndpoint):
     """Stops it."""
+
+    runs_models = False
 
     @extend_schema(
         operation_id="infer_batch_cancel",

@@ -49,6 +49,8 @@ class JobState(BaseModel):
 class OneJob(InferenceEndpoint):
     """A request's state and place."""
 
+    runs_models = False
+
     @extend_schema(
         operation_id="jobs_retrieve",
         summary="Where a request is",

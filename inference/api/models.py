@@ -17,6 +17,8 @@ from kit.money import decimal
 class Models(InferenceEndpoint):
     """OpenAI's list of models."""
 
+    runs_models = False
+
     @extend_schema(
         operation_id="models_list",
         summary="List the models (OpenAI's API)",
@@ -34,6 +36,8 @@ class Models(InferenceEndpoint):
 class OneModel(InferenceEndpoint):
     """OpenAI's description of a model."""
 
+    runs_models = False
+
     @extend_schema(
         operation_id="models_retrieve",
         summary="Describe a model (OpenAI's API)",
@@ -47,6 +51,8 @@ class OneModel(InferenceEndpoint):
 
 class Described(InferenceEndpoint):
     """Tells of models."""
+
+    runs_models = False
 
     async def info(self, each: Offer, now: Fleet) -> dict[str, Any]:
         """A model, and what the caller's organization pays for it."""

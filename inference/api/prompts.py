@@ -1,6 +1,5 @@
 """From messages to tokens, off the event loop where the text is long."""
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -8,6 +7,7 @@ from inference.admission import EmptyPrompt
 from inference.catalog.offers import Offer
 from inference.engine import ChatRefused
 from kit.errors import Invalid
+from kit.threads import reading
 
 _LONG = 8_192
 """Characters that are tokenized in about a millisecond."""
@@ -26,7 +26,7 @@ async def tokens(
     length = sum(len(turn["content"]) for turn in turns)
     try:
         if length > _LONG:
-            return tuple(await asyncio.to_thread(offer.text.chat, turns, tools))
+            return tuple(await reading(offer.text.chat, turns, tools))
         return tuple(offer.text.chat(turns, tools))
     except ChatRefused as error:
         raise Invalid(str(error), param=param) from error
@@ -35,5 +35,5 @@ async def tokens(
 async def encoded(offer: Offer, text: str) -> tuple[int, ...]:
     """The text itself, without a template."""
     if len(text) > _LONG:
-        return tuple(await asyncio.to_thread(offer.text.encode, text))
+        return tuple(await reading(offer.text.encode, text))
     return tuple(offer.text.encode(text))

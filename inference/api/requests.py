@@ -31,6 +31,8 @@ AFTER = [
 class OneRequest(InferenceEndpoint):
     """A request and its answer so far."""
 
+    runs_models = False
+
     @extend_schema(
         operation_id="requests_retrieve",
         summary="The answer of a request, so far or whole",
@@ -85,6 +87,8 @@ class OneRequest(InferenceEndpoint):
 class RequestStream(InferenceEndpoint):
     """A request's events, from the beginning or from where a reader was."""
 
+    runs_models = False
+
     @extend_schema(
         operation_id="requests_stream",
         summary="The events of a request, from where a reader was",
@@ -104,6 +108,8 @@ class RequestStream(InferenceEndpoint):
 
 class RequestCancel(InferenceEndpoint):
     """Stops a request."""
+
+    runs_models = False
 
     @extend_schema(
         operation_id="requests_cancel",

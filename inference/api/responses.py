@@ -146,6 +146,8 @@ class Responses(_ResponseEndpoint):
 class OneResponse(_ResponseEndpoint):
     """A response that is kept."""
 
+    runs_models = False
+
     @extend_schema(
         operation_id="responses_retrieve",
         summary="A response, so far or whole (OpenAI's API)",
@@ -179,6 +181,8 @@ class OneResponse(_ResponseEndpoint):
 class ResponseCancel(_ResponseEndpoint):
     """Stops a response that runs in background."""
 
+    runs_models = False
+
     @extend_schema(
         operation_id="responses_cancel",
         summary="Stop a response in background (OpenAI's API)",
@@ -207,6 +211,8 @@ class ResponseCancel(_ResponseEndpoint):
 
 class ResponseItems(_ResponseEndpoint):
     """What a response was asked."""
+
+    runs_models = False
 
     @extend_schema(
         operation_id="responses_input_items",

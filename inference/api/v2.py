@@ -115,6 +115,8 @@ class JobsOfPrompts(InferenceEndpoint):
 class OneJobWithResult(InferenceEndpoint):
     """A job."""
 
+    runs_models = False
+
     @extend_schema(
         operation_id="v2_jobs_retrieve",
         summary="A job, and its result",

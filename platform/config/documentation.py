@@ -304,6 +304,8 @@ _OFTEN = {
     "400": "The body or a parameter is not right; the message names the field",
     "401": "No key, or not one that is valid",
     "403": "The key lacks the scope, or its organization is suspended",
+    "429": "A limit is reached; `Retry-After` says when to try again",
+    "503": "A server of ours does not answer now, or not in time",
 }
 _OF_RUNNING = {
     "402": "The organization's credit cannot pay for it",

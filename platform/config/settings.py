@@ -14,6 +14,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
 
 from config.presentation import SPECTACULAR_SETTINGS, STATIC_URL, UNFOLD
 from kit.postgres import Connection
+from kit.statements import as_lent
 
 __all__ = ["SPECTACULAR_SETTINGS", "STATIC_URL", "UNFOLD"]
 """How things look stands in `config.presentation`."""
@@ -68,7 +69,8 @@ def _database(url: str) -> dict[str, Any]:
 def _pool(size: int) -> dict[str, Any] | bool:
     if not size:
         return False
-    return {"min_size": 0, "max_size": size, "timeout": 10, "connection_class": Connection}
+    each = {"connection_class": Connection, "reset": as_lent}
+    return {"min_size": 0, "max_size": size, "timeout": 10, **each}
 
 
 def _mail(url: str) -> dict[str, Any]:
@@ -137,6 +139,11 @@ OUTBOUND_NETWORKS = [
 CONNECTIONS_PER_ADDRESS = int(_env("CONNECTIONS_PER_ADDRESS", "2000"))
 CONNECTIONS_PER_KEY = int(_env("CONNECTIONS_PER_KEY", "2000"))
 """Open at once in one web process, requests and sockets."""
+MANAGEMENT_PER_MINUTE = int(_env("MANAGEMENT_PER_MINUTE", "3000"))
+MANAGEMENT_AT_ONCE = int(_env("MANAGEMENT_AT_ONCE", "32"))
+"""What an organization may ask besides requests to models, over all processes; 0: no limit."""
+MANAGEMENT_SECONDS = int(_env("MANAGEMENT_SECONDS", "20"))
+"""How long the database works at one statement of these."""
 AUDIT_ANCHORS = Path(_env("AUDIT_ANCHORS", str(VAR_DIR / "audit" / "anchors.jsonl")))
 """Where the heads of the audit log are written down daily; best where the database's host can't."""
 EXPORTS_DIR = Path(_env("EXPORTS_DIR", str(VAR_DIR / "exports")))

@@ -3,20 +3,22 @@
 OpenAI's error body answers under /v1, problem+json (RFC 9457) elsewhere.
 """
 
-import asyncio
 import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import orjson
 import structlog
+from django.conf import settings
 from django.db import InterfaceError, OperationalError
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from psycopg.errors import QueryCanceled
 from pydantic import BaseModel, ValidationError
 from redis.exceptions import RedisError
 from rest_framework.views import APIView
 
 from kit.errors import Invalid, Refused, Unavailable
+from kit.threads import reading
 
 Body = TypeVar("Body", bound=BaseModel)
 log = structlog.get_logger()
@@ -53,6 +55,12 @@ class Broken(Refused):
     """Our own fault; the log has the reason under the request id."""
 
     status, code = 500, "internal_error"
+
+
+class QueryTimedOut(Refused):
+    """The database was stopped: others wait for it too."""
+
+    status, code = 503, "query_timed_out"
 
 
 class Json(HttpResponse):
@@ -94,6 +102,8 @@ class Endpoint(APIView):
             log.warning("Redis does not answer", error=str(error))
             return refused(request, Unavailable("The platform's state does not answer; try again."))
         except (OperationalError, InterfaceError) as error:
+            if isinstance(error.__cause__, QueryCanceled):
+                return refused(request, timed_out())
             log.warning("PostgreSQL does not answer", error=str(error))
             return refused(
                 request,
@@ -119,7 +129,7 @@ async def body(request: HttpRequest, form: type[Body]) -> Body:
     """The request's JSON as `form`, or a refusal that names the first field at fault."""
     raw = request.body
     if len(raw) > 65_536:
-        return await asyncio.to_thread(parse, raw, form)
+        return await reading(parse, raw, form)
     return parse(raw, form)
 
 
@@ -252,6 +262,15 @@ def _deeper_than(value: Any, levels: int) -> bool:
         return True
     inner = value.values() if isinstance(value, dict) else value
     return any(_deeper_than(each, levels - 1) for each in inner)
+
+
+def timed_out() -> QueryTimedOut:
+    """Of what `kit.statements` bounds."""
+    return QueryTimedOut(
+        f"The database would take longer than {settings.MANAGEMENT_SECONDS} s for this; ask for "
+        "less: a shorter time, fewer groups, a smaller page.",
+        retry_after=5.0,
+    )
 
 
 def too_large(size: int, limit: int) -> TooLarge:

@@ -2,7 +2,8 @@
 --
 -- KEYS  the ticket, then for each scope its `log`, `tokens` and `running`
 -- ARGV  now in ms ("0": this server's clock), request, its tokens, then for each scope: requests a
---       minute, tokens a minute, requests at once (0: no limit)
+--       minute, tokens a minute, requests at once (0: no limit); at last, after how many ms one
+--       that runs is taken for lost
 --
 -- log      sorted set, request → ms of its admission, for the minute after it
 -- tokens   hash, request → tokens; "total" is their sum
@@ -12,7 +13,7 @@
 -- it, ms until the windows are empty again}; or {"limited", the scope's place (from 0), the limit's
 -- name, ms until a retry can succeed (-1: never), what is left of that limit, then as with "ok"}.
 
-local WINDOW, LOST = 60000, 3600000
+local WINDOW, LOST = 60000, tonumber(ARGV[#ARGV])
 local CHUNK, WALK = 500, 1000
 
 local now = tonumber(ARGV[1])

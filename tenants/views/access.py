@@ -9,13 +9,16 @@ from typing import Any, ClassVar
 
 from django.contrib import messages
 from django.contrib.auth.views import redirect_to_login
+from django.db import OperationalError
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, HttpResponseRedirect
 from django.shortcuts import render
 from django.urls import reverse
 from django.views import View
+from psycopg.errors import QueryCanceled
 
+from kit.edge import timed_out
 from kit.errors import Refused
-from tenants import audit
+from tenants import audit, upkeep
 from tenants.accounts import acting, factors
 from tenants.audit import Actor
 from tenants.auth import Caller, Limits, Suspended, TwoFactorsRequired, two_factors_wanted
@@ -62,6 +65,10 @@ class PersonPage(View):
             return self.answer(request, *args, **kwargs)
         except Refused as refusal:
             return self.refused(request, refusal)
+        except OperationalError as error:
+            if isinstance(error.__cause__, QueryCanceled):
+                return self.refused(request, timed_out())
+            raise
 
     def answer(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         """The method's own answer."""
@@ -123,7 +130,8 @@ class OrganizationPage(PersonPage):
             )
         if self.organization.ready_at is None and self.here != "making":
             return HttpResponseRedirect(reverse("making", args=[slug]))
-        return super().answer(request, *args, **kwargs)
+        with upkeep.entered(self.organization.pk, request.id):  # type: ignore[attr-defined]
+            return super().answer(request, *args, **kwargs)
 
     def back(self) -> str:
         """The place it belongs to."""

@@ -66,6 +66,18 @@ def works(text: str, address: str = "") -> bool:
     return asyncio.run(run())
 
 
+def test_an_organization_has_so_many_living_keys(
+    boss: str, acme: Organization, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keyring, "MOST", 3)
+    factories.api_key(acme, expires_at=datetime.now(UTC) - timedelta(1))
+    made = [call(boss, "POST", "", {"name": "another"}) for _ in range(3)]
+    assert [status for status, _ in made] == [201, 201, 409]
+    assert (made[2][1]["code"], "3 API keys" in made[2][1]["detail"]) == ("too_many_keys", True)
+    assert call(boss, "POST", f"/{made[0][1]['id']}/rotate", {})[0] == 201
+    assert call(boss, "DELETE", f"/{made[1][1]['id']}")[0] == 200
+
+
 def test_a_key_is_made_and_shown_once(boss: str, acme: Organization) -> None:
     form = {
         "name": "ci",
