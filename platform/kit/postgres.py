@@ -46,8 +46,9 @@ class Connection(psycopg.Connection[TupleRow]):
             timeout = _patience.get() or self.usual
         try:
             return super().wait(gen, interval, timeout)
-        except psycopg.OperationalError:
+        except psycopg.OperationalError as error:
             # Half of an answer may be under way still: nobody can use this connection any more.
-            if self.pgconn.status == ConnStatus.OK:
+            # (What the server itself refuses, a deadlock or a statement's time, it has said whole.)
+            if error.sqlstate is None and self.pgconn.status == ConnStatus.OK:
                 self.pgconn.finish()
             raise

@@ -4,8 +4,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import psycopg
 from django.conf import settings
-from django.db import Error, connection
+from django.db import connection
 
 
 @contextmanager
@@ -24,7 +25,7 @@ def in_time() -> Iterator[None]:
 def as_lent(lent: Any) -> None:
     """A connection goes back to its pool, perhaps in the midst of `in_time`: for the next it is as
     it was."""
-    if getattr(lent, "is_hurried", False):
+    if getattr(lent, "is_hurried", False) and not lent.closed:
         lent.execute("RESET statement_timeout")
         lent.is_hurried = False
 
@@ -32,5 +33,5 @@ def as_lent(lent: Any) -> None:
 def _unhurried() -> None:
     try:
         as_lent(connection.connection)
-    except Error:
+    except psycopg.Error:
         connection.close()
