@@ -15,11 +15,13 @@ import argparse
 import asyncio
 import gc
 import os
+import re
 import signal
 import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -209,6 +211,8 @@ class Result:
     """From when a token was made to its client."""
     on_the_way: np.ndarray
     """From when it was in its stream."""
+    others: Counter[str]
+    """What was heard last by those that were not whole."""
 
 
 def prompt(number: int, length: int) -> str:
@@ -293,10 +297,11 @@ def weigh(
 ) -> Result:
     """What the clients were told, beside what was made and when."""
     made, told = noted
-    delays, on_the_way, whole = [], [], 0
+    delays, on_the_way, others = [], [], Counter[str]()
     for number, each in enumerate(all_heard):
-        text, request = "", ""
+        text, request, last = "", "", "nothing"
         for when, line in _lines(each.parts):
+            last = line.decode("utf-8", "replace").strip() or last
             if line.startswith(b"id: "):
                 at = int(line[4:].partition(b"-")[0]) - 1
                 if at < length and window.since <= made[request][at] < window.until:
@@ -306,8 +311,11 @@ def weigh(
                 data = orjson.loads(line[6:])
                 request = data.get("request_id", request)
                 text += data.get("text", "")
-                whole += data.get("finish_reason") == "stop" and text == prompt(number, length)
-    return Result(len(all_heard), whole, np.array(delays), np.array(on_the_way))
+        if '"finish_reason":"stop"' in last:
+            last = "the end, but not the text" if text != prompt(number, length) else ""
+        others[re.sub(r"[0-9a-f-]{36}", "…", last)[:160]] += 1
+    whole = others.pop("", 0)
+    return Result(len(all_heard), whole, np.array(delays), np.array(on_the_way), others)
 
 
 def _lines(parts: Sequence[tuple[float, bytes]]) -> "Iterator[tuple[float, bytes]]":
@@ -349,6 +357,7 @@ def table(result: Result, window: Window) -> str:
         ("memory of the web process, a stream", f"{window.memory:.1f} KiB", f"≤ {_MEMORY_BAR:g}"),
         ("CPU, of a core each", shares, ""),
     ]
+    rows += [(f"not whole: {last}", f"{count:,}", "none") for last, count in result.others.items()]
     lines = [f"| {what} | {much} | {bar} |" for what, much, bar in rows]
     return "\n".join(["| | | bar |", "|---|---|---|", *lines])
 

@@ -3,6 +3,7 @@
 import os
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -18,8 +19,9 @@ from redis import Redis
 from config.stack import environment
 from config.stack.layout import Layout
 from config.stack.screen import Screen
+from config.stack.servers import Servers
 from config.stack.supervisor import heal
-from kit.embedded import free_port
+from kit.embedded import LOCAL, ServerFailed, Valkey, free_port
 from tests.stack import stand_in
 
 WORKER = "worker: exec sleep 600"
@@ -170,6 +172,29 @@ def test_a_process_and_a_server_that_die_are_started_again(stack: Stack) -> None
     printed = stack.end()
     assert "worker ended with code -9; it starts again in 0.5 s" in printed
     assert "Valkey had ended; it runs again" in printed
+
+
+def test_a_server_that_cannot_start_again_is_tried_again_but_not_for_ever(tmp_path: Path) -> None:
+    server = Valkey(tmp_path, port=free_port())
+    server.start()
+    servers = Servers("", server.url, [server])
+
+    def revive_often() -> None:
+        while True:
+            assert servers.revive() == []
+
+    server.stop()
+    with socket.socket() as taken:
+        taken.bind((LOCAL, server.port))
+        assert servers.revive() == []
+    assert servers.revive() == ["Valkey"]
+    assert servers.revive() == []
+    server.stop()
+    with socket.socket() as taken:
+        taken.bind((LOCAL, server.port))
+        with pytest.raises(ServerFailed):
+            revive_often()
+    servers.stop()
 
 
 def test_quickstart_follows_the_health_of_the_stack(stack: Stack) -> None:

@@ -8,7 +8,8 @@ from uuid import uuid4
 
 import aiohttp
 
-from config.drill.client import LOST, UNAVAILABLE, Gone, Heard, check, is_lost
+from config.drill.client import UNAVAILABLE, Gone, Turned, check, is_lost
+from config.drill.heard import LOST, Heard
 
 _PAUSE = 0.5
 _ENDED = frozenset({"completed", "failed", "expired", "cancelled"})
@@ -33,8 +34,13 @@ class BatchClient:
         while not all(line.reason for line in self._lines):
             try:
                 await self._go_on()
-            except (Gone, *UNAVAILABLE):
+            except Turned as refusal:
+                for line in self._lines:
+                    line.reason = line.reason or f"a refusal: {refusal}"
+            except (Gone, *UNAVAILABLE) as error:
                 self._lines[0].breaks += 1
+                for line in self._lines:
+                    line.trouble = repr(error)[:300]
                 await asyncio.sleep(_PAUSE)
 
     async def _go_on(self) -> None:

@@ -4,103 +4,50 @@ import asyncio
 import json
 import random
 import time
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
-from enum import StrEnum
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from typing import Any
 from uuid import UUID, uuid4
 
 import aiohttp
 
+from config.drill.heard import LOST, Habit, Heard
+
 _PAUSE = 0.2
+_READS_ON_SHARE = 1.0
+"""Of the readers of requests in background."""
 _SILENCE = 0.5
 """From how long on waiting for the next token is a pause, in seconds."""
 UNAVAILABLE = (aiohttp.ClientError, asyncio.TimeoutError, ConnectionError, json.JSONDecodeError)
 """What a connection that breaks may raise."""
-LOST = "lost"
-"""How a request ended that the state Redis forgot."""
 _FORGOTTEN = frozenset(
     {"request_lost", "request_not_found", "answer_not_kept", "generation_failed"}
 )
-
-
-class Habit(StrEnum):
-    """How a client behaves."""
-
-    STREAM = "stream"
-    SOCKET = "socket"
-    WHOLE = "whole"
-    BACKGROUND = "background"
-    HANG_UP = "hang up"
-    CANCEL = "cancel"
-    TWICE = "twice"
-    """Asks the same twice at once, under one Idempotency-Key."""
-    BATCH = "batch"
-    """A line of a batch; see `config.drill.batches`."""
-    LEAVE = "leave"
-    """A plain client of OpenAI's endpoint that closes its connection and never comes back."""
-
-
-RETURNING = tuple(habit for habit in Habit if habit is not Habit.LEAVE)
-READING = frozenset({Habit.STREAM, Habit.SOCKET})
-"""Whose clients hear each token as it comes."""
-
-
-@dataclass(frozen=True, slots=True)
-class Wish:
-    """What is asked; `expected` is its answer, where that is known beforehand."""
-
-    prompt: str
-    expected: str | None
-    sampling: dict[str, Any]
-
-
-@dataclass
-class Heard:
-    """One request as its client knows it."""
-
-    habit: Habit
-    organization: str
-    wish: Wish
-    request: str = ""
-    text: str = ""
-    reason: str = ""
-    usage: dict[str, int] = field(default_factory=dict)
-    entry: str = ""
-    breaks: int = 0
-    lost: list[str] = field(default_factory=list)
-    """Requests that it was told were lost, before or in this one's place."""
-    twins: set[str] = field(default_factory=set)
-    """The requests under which the same was answered."""
-    left_at: int = 0
-    """How many tokens had come when its client left for good."""
-    pauses: list[tuple[float, float]] = field(default_factory=list)
-    """When nothing came in the middle of the answer: from, to (`time.monotonic`)."""
-
-    @property
-    def problem(self) -> str:
-        """What is wrong with what was heard, or ""."""
-        if self.reason == LOST:
-            return "was lost"
-        expected = self.wish.expected
-        if self.habit in (Habit.HANG_UP, Habit.CANCEL, Habit.LEAVE):
-            said = expected is None or expected.startswith(self.text)
-            return "" if said else "heard what was never said"
-        if self.reason not in ("stop", "length"):
-            return f"ended with {self.reason or 'nothing'}"
-        return "" if expected is None or self.text == expected else "a gap or a repeat"
+_TURNED_AWAY = frozenset({"queue_full", "model_unavailable"})
 
 
 class Gone(Exception):
     """The connection broke, or the platform said that it is away: come back."""
 
 
+class Shed(Gone):
+    """The request gave way to others in line; its message is its id. Send it again."""
+
+
 class Forgotten(Exception):
     """The platform says that it lost the request, named if its id is known."""
 
 
+class Turned(Exception):
+    """The platform refused what it should have taken: nothing to come back for."""
+
+
 class Client:
-    """One request, seen through whatever happens."""
+    """One request, seen through whatever happens.
+
+    `plain`: who leaves has no Idempotency-Key, so it cannot find its request again should the
+    connection break before it knows the id; for where nobody is killed.
+    """
 
     def __init__(
         self,
@@ -109,13 +56,16 @@ class Client:
         key: str,
         heard: Heard,
         chance: random.Random,
+        *,
+        plain: bool = False,
     ) -> None:
         self._session = session
         self._url = url
         self._heard = heard
         self._leaves_after = chance.randrange(1, 60)
+        self._reads_on = chance.random() < _READS_ON_SHARE
         self._headers = {"Authorization": f"Bearer {key}"}
-        if heard.habit is not Habit.LEAVE:
+        if heard.habit is not Habit.LEAVE or not plain:
             self._headers["Idempotency-Key"] = uuid4().hex
         self._key = key
         self._token_at: float | None = None
@@ -137,13 +87,20 @@ class Client:
                 await once[self._heard.habit]()
             except Forgotten as lost:
                 self._note_lost(str(lost))
-            except (Gone, *UNAVAILABLE):
+            except Turned as refusal:
+                self._heard.reason = f"a refusal: {refusal}"
+            except (Gone, *UNAVAILABLE) as error:
+                if isinstance(error, Shed) and not self._heard.text:
+                    self._heard.shed.append(self._heard.request or str(error))
+                    self._heard.request = self._heard.entry = ""
                 self._heard.breaks += 1
+                self._heard.trouble = repr(error)[:300]
                 await asyncio.sleep(_PAUSE)
 
     async def _stream(self) -> None:
-        async for _ in self._events():
-            pass
+        async with aclosing(self._events()) as events:
+            async for _ in events:
+                pass
 
     async def _hang_up(self) -> None:
         """Read a little and leave; then see, by its id, how it ended."""
@@ -154,15 +111,18 @@ class Client:
     async def _cancel(self) -> None:
         if not self._heard.request:
             await self._leave_early()
-        await self._json("POST", f"/api/v1/requests/{self._heard.request}/cancel")
+        said = await self._json("POST", f"/api/v1/requests/{self._heard.request}/cancel")
+        self._heard.is_cancelled |= said["cancelled"]
         await self._await_end()
 
     async def _leave_early(self) -> None:
         read = 0
-        async for _ in self._events():
-            read += 1
-            if read >= self._leaves_after:
-                return
+        async with aclosing(self._events()) as events:
+            async for _ in events:
+                read += 1
+                if read >= self._leaves_after:
+                    break
+        self._heard.left = time.monotonic()
 
     async def _leave(self) -> None:
         """Close the connection in the middle of an answer of OpenAI's endpoint."""
@@ -179,17 +139,21 @@ class Client:
         }
         async with self._session.post(url, headers=self._headers, json=body) as response:
             await check(response)
-            self._heard.request = str(UUID(response.headers["X-Request-ID"]))
             read = 0
             async for line in response.content:
                 if not line.startswith(b"data: {"):
                     continue
-                choices = json.loads(line[6:]).get("choices") or [{}]
+                data = json.loads(line[6:])
+                if "error" in data:
+                    _refuse_error(data)
+                self._heard.request = str(UUID(data["id"].rpartition("-")[2]))
+                choices = data.get("choices") or [{}]
                 self._heard.left_at += len(choices[0].get("delta", {}).get("content") or "")
                 read += 1
                 if read >= self._leaves_after:
                     break
             response.close()
+            self._heard.left = time.monotonic()
 
     async def _whole(self) -> None:
         data = await self._json("POST", "/api/v1/infer", self._body())
@@ -211,7 +175,12 @@ class Client:
         if not self._heard.request:
             data = await self._json("POST", "/api/v1/infer", {**self._body(), "background": True})
             self._heard.request = data["request_id"]
-        await self._stream()
+        if self._reads_on:
+            await self._stream()
+            return
+        if self._heard.left is None:
+            await self._leave_early()
+        await self._await_end()
 
     async def _await_end(self) -> None:
         while True:
@@ -224,7 +193,7 @@ class Client:
                 return
             await asyncio.sleep(_PAUSE)
 
-    async def _events(self) -> AsyncIterator[None]:
+    async def _events(self) -> AsyncGenerator[None]:
         """The request's events, from where this client was."""
         if self._heard.request:
             path = f"/api/v1/requests/{self._heard.request}/stream?after={self._heard.entry}"
@@ -312,7 +281,7 @@ class Client:
 
 
 async def check(response: aiohttp.ClientResponse) -> None:
-    """Raise `Gone` or `Forgotten` where that is what the platform says."""
+    """Raise what the platform says: `Gone`, `Forgotten`, or `Turned`."""
     if response.status < 400:
         return
     said = await response.text()
@@ -322,7 +291,7 @@ async def check(response: aiohttp.ClientResponse) -> None:
         raise Gone(said) from error
     if response.status in (404, 410, 429, 500, 502, 503):
         _refuse_error(problem)
-    raise RuntimeError(f"{response.status} from {response.url}: {said}")
+    raise Turned(f"{response.status} from {response.url.path}: {said[:300]}")
 
 
 def is_lost(problem: dict[str, Any]) -> bool:
@@ -333,4 +302,6 @@ def is_lost(problem: dict[str, Any]) -> bool:
 def _refuse_error(problem: dict[str, Any]) -> None:
     if is_lost(problem):
         raise Forgotten(problem.get("request_id", ""))
+    if problem.get("error", problem).get("code") in _TURNED_AWAY:
+        raise Shed(problem.get("request_id", ""))
     raise Gone(problem)

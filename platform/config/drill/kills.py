@@ -1,12 +1,11 @@
 """Who is killed, and how: drawn from a seed, so that a drill can be repeated."""
 
 import asyncio
-import os
 import random
 import signal
 import time
-from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import psutil
@@ -14,8 +13,11 @@ import redis
 
 from config.stack.apart import Stack
 
-_FROZEN_SECONDS = 8
-"""Longer than a lease: the frozen process wakes up to find its work taken."""
+_FROZEN_SECONDS = (2.0, 10.0)
+"""How long, at random: half are longer than a lease, so that who wakes up finds its work taken."""
+_PATIENCE_SECONDS = 4.0
+"""How long PostgreSQL may wait for its clients after SIGTERM, which it would do without end: then
+it is told to end them, as whoever supervises it would."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,15 +26,17 @@ class Victim:
 
     name: str
     words: tuple[str, ...] = ()
-    hows: tuple[str, ...] = ("SIGKILL",)
+    hows: tuple[str, ...] = ("SIGKILL", "SIGKILL", "SIGTERM", "SIGSTOP")
+    then: tuple[str, ...] = ()
+    """What follows SIGTERM, where that alone need not end it."""
 
 
-_ANY = ("SIGKILL", "SIGKILL", "SIGTERM", "SIGSTOP")
-WEB = Victim("web", ("uvicorn",), _ANY)
-WORKER = Victim("worker", ("celery_app", "worker"), _ANY)
-BEAT = Victim("beat", ("celery_app", "--schedule"), _ANY)
+_ANY = ("SIGKILL", "SIGTERM", "SIGSTOP")
+WEB = Victim("web", ("uvicorn",))
+WORKER = Victim("worker", ("celery_app", "worker"))
+BEAT = Victim("beat", ("celery_app", "--schedule"))
 VALKEY = Victim("valkey", ("valkey-server",))
-POSTGRES = Victim("postgres", ("pginstall", "postgres"))
+POSTGRES = Victim("postgres", ("pginstall", "postgres"), then=("SIGINT", "SIGQUIT"))
 FLUSH = Victim("flush", hows=("FLUSHDB",))
 """Not a process: the state Redis forgets all it knew."""
 PROCESSES = {victim.name: victim for victim in (WEB, WORKER, BEAT, VALKEY, POSTGRES)}
@@ -72,15 +76,11 @@ class Killer:
         """Whether all that was told is done."""
         return not self._endless and not self._left
 
-    @property
-    def counts(self) -> dict[str, int]:
-        """What was done, by victim and how."""
-        return dict(sorted(Counter(f"{kill.victim} {kill.how}" for kill in self.done).items()))
-
     async def kill(self) -> None:
         """Kill one, if it is there to be killed."""
         victim = self._left[-1] if self._left else self._random.choice(self._endless)
         how = self._random.choice([h for h in victim.hows if h in self._hows] or victim.hows[:1])
+        frozen = self._random.uniform(*_FROZEN_SECONDS)
         if victim is not FLUSH:
             found = await asyncio.to_thread(self._stack.find_all, *victim.words)
             if not found:
@@ -92,23 +92,41 @@ class Killer:
         if victim is FLUSH:
             await asyncio.to_thread(redis.Redis.from_url(self._stack.redis_url).flushdb)
         elif how == "SIGSTOP":
-            await _freeze(process)
+            await _freeze(process, frozen)
         else:
             _signal(process, signal.Signals[how])
+            if how == "SIGTERM":
+                await _insist(process, victim.then)
 
     async def pause(self, seconds: float) -> None:
         """About so long."""
         await asyncio.sleep(seconds * self._random.uniform(0.5, 1.5))
 
 
-async def _freeze(process: psutil.Process) -> None:
-    _signal(process, signal.SIGSTOP)
-    await asyncio.sleep(_FROZEN_SECONDS)
-    _signal(process, signal.SIGCONT)
+async def _freeze(process: psutil.Process, seconds: float) -> None:
+    """It and its children, so that a server that has one a connection answers nobody."""
+    family = [process]
+    with suppress(psutil.NoSuchProcess):
+        family += process.children(recursive=True)
+    try:
+        for each in family:
+            _signal(each, signal.SIGSTOP)
+        await asyncio.sleep(seconds)
+    finally:
+        for each in family:
+            _signal(each, signal.SIGCONT)
+
+
+async def _insist(process: psutil.Process, then: Sequence[str]) -> None:
+    for how in then:
+        try:
+            await asyncio.to_thread(process.wait, _PATIENCE_SECONDS)
+        except psutil.TimeoutExpired:
+            _signal(process, signal.Signals[how])
+        else:
+            return
 
 
 def _signal(process: psutil.Process, number: signal.Signals) -> None:
-    try:
-        os.kill(process.pid, number)
-    except ProcessLookupError:
-        return
+    with suppress(psutil.NoSuchProcess):  # never another that has its number since
+        process.send_signal(number)

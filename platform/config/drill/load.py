@@ -11,15 +11,22 @@ from collections.abc import Sequence
 import aiohttp
 
 from config.drill.batches import BatchClient
-from config.drill.client import RETURNING, Client, Habit, Heard, Wish
+from config.drill.client import Client
+from config.drill.heard import EVERY, Habit, Heard, Wish
 
 _READ_SECONDS, _LONG_SECONDS = 20, 180
 """How long a client waits for the next bytes: of the echo model, and of a real one."""
+_LENGTH, _LEFT_LENGTH = (200, 1500), (1500, 6000)
+"""Of an echoed answer, in tokens."""
+_LEFT = frozenset({Habit.LEAVE, Habit.CANCEL, Habit.HANG_UP, Habit.BACKGROUND})
 _TOPICS = ("a dragon", "the sea", "an old clock", "two brothers", "a lost key", "the first snow")
 
 
 class Crowd:
-    """Clients until told to stop, or until `most` requests were begun."""
+    """Clients until told to stop, or until `most` requests were begun.
+
+    `calm` says that nobody is killed meanwhile.
+    """
 
     def __init__(
         self,
@@ -28,9 +35,10 @@ class Crowd:
         *,
         seed: int,
         size: int,
-        habits: Sequence[Habit] = RETURNING,
+        habits: Sequence[Habit] = EVERY,
         most: int | None = None,
         model: str = "echo",
+        calm: bool = False,
     ) -> None:
         self.heard: list[Heard] = []
         self._url = url
@@ -40,13 +48,25 @@ class Crowd:
         self._habits = habits
         self._most = most
         self._model = model
-        self._wish = self._echoed if model == "echo" else self._story
+        self._calm = calm
         self.over = False
 
     @property
     def is_through(self) -> bool:
         """Whether no more requests begin."""
         return self.over or (self._most is not None and len(self.heard) >= self._most)
+
+    async def come_to_its_end(self, load: "asyncio.Task[None]", seconds: float) -> list[str]:
+        """Wait for what was begun, so long; what went wrong with the load as a whole. What has not
+        ended by then has no reason."""
+        self.over = True
+        done, _ = await asyncio.wait({load}, timeout=seconds)
+        if not done:
+            load.cancel()
+            await asyncio.wait({load})
+            return []
+        error = load.exception()
+        return [] if error is None else [f"the clients themselves broke: {error!r}"]
 
     async def run(self) -> None:
         """Until it is through, and every request begun has come to its end."""
@@ -72,17 +92,24 @@ class Crowd:
             organization = self._random.choice(sorted(self._keys))
             habit = self._random.choice(self._habits)
             lines = self._random.randrange(2, 9) if habit is Habit.BATCH else 1
-            heard = [Heard(habit, organization, self._wish()) for _ in range(lines)]
+            heard = [Heard(habit, organization, self._wish(habit)) for _ in range(lines)]
             self.heard += heard
             key = self._keys[organization]
             if habit is Habit.BATCH:
                 await BatchClient(session, self._url, key, heard).see_through()
             else:
-                await Client(session, self._url, key, heard[0], self._random).see_through()
+                client = Client(session, self._url, key, heard[0], self._random, plain=self._calm)
+                await client.see_through()
 
-    def _echoed(self) -> Wish:
-        prompt = _words(self._random, self._random.randrange(200, 1500))
-        return Wish(prompt, prompt, {"model": self._model, "max_tokens": 2000, "temperature": 0})
+    def _wish(self, habit: Habit) -> Wish:
+        return self._echoed(habit) if self._model == "echo" else self._story()
+
+    def _echoed(self, habit: Habit) -> Wish:
+        """Of a request that is left in the middle enough has to be left."""
+        longest = _LEFT_LENGTH if habit in _LEFT else _LENGTH
+        prompt = _words(self._random, self._random.randrange(*longest))
+        most = longest[1] + _LENGTH[0]
+        return Wish(prompt, prompt, {"model": self._model, "max_tokens": most, "temperature": 0})
 
     def _story(self) -> Wish:
         topic = self._random.choice(_TOPICS)

@@ -1,15 +1,17 @@
 """What must be true after a drill: every client's account against the books, and nothing left."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import redis
 
-from config.drill.client import LOST, READING, Heard
+from config.drill.fates import fates
+from config.drill.faults import Row, faults, seconds_to_stop
+from config.drill.heard import LOST, READING, Heard
 from config.drill.kills import FLUSH, WORKER, Kill
-from config.drill.leftovers import left_over
+from config.drill.leftovers import Resources, left_over
 from config.stack.apart import Stack
 
 _LEDGER = """
@@ -29,8 +31,10 @@ FROM {schema}.inference_request
 _ATTEMPTS = "SELECT replace(id::text, '-', ''), attempts FROM {schema}.inference_request"
 _SPENT = "SELECT organization_id, sum(amount)::bigint FROM billing_ledgerentry GROUP BY 1"
 
-Books = dict[str, tuple[int, int, int]]
-"""By request: prompt tokens, completion tokens, nanos."""
+_PATIENCE_SECONDS = 10.0
+
+Books = dict[str, Row]
+"""By request."""
 
 
 @dataclass
@@ -45,6 +49,8 @@ class Verdict:
     """How long answers stood still for a worker that was killed, in seconds."""
     late: list[int] = field(default_factory=list)
     """Tokens that came after a running request's cancellation was told."""
+    to_stop: list[float] = field(default_factory=list)
+    """Seconds from when plain clients had left to their requests' ends."""
     resumed: int = 0
     """Answers that more than one worker wrote."""
     forgotten: int = 0
@@ -52,7 +58,7 @@ class Verdict:
     credited: int = 0
     """How many of them had been booked, and were credited."""
     same: int | None = None
-    """How many of them equal the undisturbed text; None where it was not asked for again."""
+    """How many resumed ones equal the undisturbed text; None where it was not asked for again."""
     differences: list[str] = field(default_factory=list)
 
     def as_json(self) -> dict[str, Any]:
@@ -63,7 +69,10 @@ class Verdict:
             "breaks": self.breaks,
             "ends": dict(self.ends),
             "pause_p95_seconds": quantile(self.pauses, 0.95),
+            "told_to_stop": len(self.late),
             "late_tokens_most": max(self.late, default=0),
+            "left_and_stopped": len(self.to_stop),
+            "seconds_to_stop_p99": quantile(self.to_stop, 0.99),
             "resumed": self.resumed,
             "resumed_same": self.same,
             "forgotten": self.forgotten,
@@ -73,20 +82,32 @@ class Verdict:
 
 
 def judge(
-    stack: Stack, heard: Sequence[Heard], schemas: Sequence[str], kills: Sequence[Kill]
+    stack: Stack,
+    heard: Sequence[Heard],
+    schemas: Sequence[str],
+    kills: Sequence[Kill],
+    before: Resources,
 ) -> Verdict:
-    """Compare what the clients heard with history, ledger and credit, and look for leftovers."""
+    """Compare what the clients heard with history, ledger and credit, and look for leftovers.
+
+    `before` is what the processes had open while they were loaded and nobody had been killed.
+    """
     verdict = Verdict(requests=len(heard))
     flushed = any(kill.victim == FLUSH.name for kill in kills)
+    state = redis.Redis.from_url(stack.redis_url, socket_timeout=_PATIENCE_SECONDS)
     ledger = _books(stack.rows(_LEDGER))
     history = _books(row for s in schemas for row in stack.rows(_HISTORY.format(schema=s)))
-    _compare_clients(verdict, heard, ledger, flushed=flushed)
+    _compare_clients(verdict, state, heard, ledger, kills)
     if flushed:
         _compare_lost(verdict, heard, ledger, dict(stack.rows(_CREDITED)))
     if ledger != history:
         odd = sorted(set(ledger.items()) ^ set(history.items()))
         verdict.differences += [f"history and ledger differ: {each}" for each in odd]
-    known = {_bare(name) for each in heard for name in (each.request, *each.lost, *each.twins)}
+    known = {
+        _bare(name)
+        for each in heard
+        for name in (each.request, *each.lost, *each.twins, *each.shed)
+    }
     verdict.differences += [
         f"booked, but no client's: {request} {row}"
         for request, row in ledger.items()
@@ -94,10 +115,8 @@ def judge(
     ]
     verdict.pauses = _pauses(heard, kills)
     verdict.resumed = len(resumed(stack, heard, schemas))
-    state = redis.Redis.from_url(stack.redis_url)
-    verdict.late = _late(state, heard)
     _compare_credit(verdict, state, stack)
-    verdict.differences += left_over(state, stack)
+    verdict.differences += left_over(state, stack, before)
     return verdict
 
 
@@ -115,17 +134,20 @@ def quantile(values: Sequence[float], share: float) -> float | None:
 
 
 def _compare_clients(
-    verdict: Verdict, heard: Sequence[Heard], ledger: Books, *, flushed: bool
+    verdict: Verdict, state: Any, heard: Sequence[Heard], ledger: Books, kills: Sequence[Kill]
 ) -> None:
-    for each in heard:
+    flushed = any(kill.victim == FLUSH.name for kill in kills)
+    found = fates(state, heard)
+    verdict.late = [fate.late for fate in found if fate.late is not None]
+    verdict.to_stop = seconds_to_stop(heard, found)
+    for each, fate in zip(heard, found, strict=True):
         verdict.breaks += each.breaks
-        verdict.ends[f"{each.habit}: {each.reason}"] += 1
-        name = f"{each.habit} {each.request}"
-        booked = ledger.get(_plain(each))
+        verdict.ends[f"{each.habit}: {each.reason or 'not ended'}"] += 1
         verdict.tokens += each.usage.get("completion_tokens", 0)
         if flushed and each.reason == LOST:
             continue
-        verdict.differences += [f"{name}: {what}" for what in _of(each, booked)]
+        name, booked = f"{each.habit} {each.request}", ledger.get(_plain(each))
+        verdict.differences += [f"{name}: {what}" for what in faults(each, booked, fate, kills)]
         if len(each.twins) > 1 and not flushed:
             verdict.differences.append(f"{name}: answered as {sorted(each.twins)}")
 
@@ -149,20 +171,6 @@ def _compare_lost(
                 )
 
 
-def _of(each: Heard, booked: tuple[int, int, int] | None) -> Iterator[str]:
-    """What is wrong with a request that came to its end."""
-    if each.problem:
-        yield each.problem
-    if booked is None:
-        yield "not in the ledger"
-    elif each.usage:
-        used = (each.usage["prompt_tokens"], each.usage["completion_tokens"])
-        if booked[:2] != used:
-            yield f"heard {used} tokens, booked {booked[:2]}"
-        if each.left_at > used[1]:
-            yield f"{each.left_at} tokens heard, {used[1]} booked"
-
-
 def _pauses(heard: Iterable[Heard], kills: Sequence[Kill]) -> list[float]:
     """Those in which a worker was killed outright, and nobody else in any way."""
     found = []
@@ -171,13 +179,6 @@ def _pauses(heard: Iterable[Heard], kills: Sequence[Kill]) -> list[float]:
         if within == {(WORKER.name, "SIGKILL")}:
             found.append(until - since)
     return found
-
-
-def _late(state: Any, heard: Sequence[Heard]) -> list[int]:
-    with state.pipeline(transaction=False) as pipe:
-        for each in heard:
-            pipe.hmget(f"job:{each.request}", "told_at", "position")
-        return [int(end) - int(told) for told, end in pipe.execute() if told is not None]
 
 
 def _compare_credit(verdict: Verdict, state: Any, stack: Stack) -> None:

@@ -87,11 +87,11 @@ class Stack:
         with psycopg.connect(url) as connection:
             return connection.execute(query, arguments).fetchall()
 
-    def execute(self, statement: str) -> None:
+    def execute(self, statement: str, *arguments: Any) -> None:
         """In its PostgreSQL."""
         url = _settings(self.var / "stack.env")["DATABASE_URL"]
         with psycopg.connect(url) as connection:
-            connection.execute(statement)
+            connection.execute(statement, arguments)
 
     def worker(self) -> psutil.Process:
         """Its Celery worker; raises ValueError while there is none."""

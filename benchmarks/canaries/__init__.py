@@ -1,1 +1,0 @@
-"""The isolation drill's parts: see `benchmarks/isolation.py`."""
