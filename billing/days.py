@@ -11,6 +11,7 @@ import orjson
 from django.db import connection, models
 
 from billing.prices import Meter
+from kit.prepared import execute
 from tenants.models import Organization
 from tenants.scoping import OwnedQuerySet
 
@@ -102,8 +103,7 @@ def add(parts: Iterable[tuple[Group, Part]], *, now: datetime) -> None:
         for group in sorted(sums)
         for organization, month, model, key, project in [group]
     ]
-    with connection.cursor() as cursor:
-        cursor.execute(_ADD, list(map(list, zip(*rows, strict=True))))
+    execute(_ADD, list(map(list, zip(*rows, strict=True))))
 
 
 def rebuild(organization: int, month: date) -> None:

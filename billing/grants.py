@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from uuid import UUID
 
-from django.db import connection, transaction
+from django.db import transaction
 from django.db.models import F, Q, Sum
 
 from billing import credit
@@ -15,10 +15,11 @@ from billing.days import UsageDay
 from billing.models import LedgerEntry, Period
 from kit.errors import Invalid
 from kit.ids import named_id
+from kit.prepared import execute
 
 _USABLE = """
 SELECT id, organization_id, remaining, expires_at FROM public.billing_grant
-WHERE organization_id = ANY(%s) AND remaining > 0
+WHERE organization_id = ANY(%s::bigint[]) AND remaining > 0
 ORDER BY organization_id, expires_at NULLS LAST, id FOR UPDATE
 """
 _USE = """
@@ -93,14 +94,11 @@ def consume(costs: Iterable[Cost], *, now: datetime) -> None:
             wanted[cost.organization].append(cost)
     if not wanted:
         return
-    with connection.cursor() as cursor:
-        cursor.execute(_USABLE, [list(wanted)])
-        usable = cursor.fetchall()
+    usable = execute(_USABLE, [list(wanted)]).fetchall()
     uses = [use for row in _by_organization(usable).items() for use in _paid(*row, wanted)]
     if not uses:
         return
-    with connection.cursor() as cursor:
-        cursor.execute(_USE, list(map(list, zip(*uses, strict=True))))
+    execute(_USE, list(map(list, zip(*uses, strict=True))))
     ended = {row[0] for row in usable if row[3] is not None and row[3] <= now}
     for organization in {use[1] for use in uses if use[0] in ended}:
         credit.renew_on_commit(organization)

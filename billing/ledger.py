@@ -12,19 +12,21 @@ from django.db import connection, transaction
 from billing import credit, days, grants, partitions
 from billing.models import Fee, LedgerEntry, Meter, State
 from billing.months import month_after, month_of
+from kit.prepared import execute
 from kit.redis import pipeline
 
 _ACCOUNTS = """
 SELECT organization_id, credit_epoch, currency FROM public.billing_account
-WHERE organization_id = ANY(%s) ORDER BY organization_id FOR SHARE
+WHERE organization_id = ANY(%s::bigint[]) ORDER BY organization_id FOR SHARE
 """
 _PERIODS = """
 SELECT organization_id, closed_at IS NOT NULL FROM public.billing_period
-WHERE organization_id = ANY(%s) AND month = %s ORDER BY organization_id FOR SHARE
+WHERE organization_id = ANY(%s::bigint[]) AND month = %s::date ORDER BY organization_id FOR SHARE
 """
 _MISSING_PERIODS = """
 INSERT INTO public.billing_period (organization_id, month)
-SELECT organization, %s FROM unnest(%s::bigint[]) AS missing (organization) ORDER BY organization
+SELECT organization, %s::date FROM unnest(%s::bigint[]) AS missing (organization)
+ORDER BY organization
 ON CONFLICT DO NOTHING
 """
 _ROWS = """
@@ -33,7 +35,7 @@ INSERT INTO public.billing_ledgerentry (
     price_version_id, region, label, project, kind, credit_epoch, created_at
 )
 SELECT request, organization, key, model, month, state, units, amounts, amount, currency,
-    price_version, region, label, project, kind, epoch, %s
+    price_version, region, label, project, kind, epoch, %s::timestamptz
 FROM unnest(
     %s::uuid[], %s::bigint[], %s::text[], %s::text[], %s::date[], %s::text[], %s::jsonb[],
     %s::jsonb[], %s::bigint[], %s::text[], %s::bigint[], %s::text[], %s::text[], %s::text[],
@@ -47,7 +49,8 @@ ON CONFLICT DO NOTHING
 RETURNING request
 """
 _EARLIER = """
-SELECT request, credit_epoch, month, state FROM public.billing_ledgerentry WHERE request = ANY(%s)
+SELECT request, credit_epoch, month, state FROM public.billing_ledgerentry
+WHERE request = ANY(%s::uuid[])
 """
 
 
@@ -200,14 +203,12 @@ def _let_go(entries: Sequence[Entry]) -> None:
 
 def lock_account(organization: int) -> None:
     """Hold the account as booking does, before its periods: nobody rebuilds counters meanwhile."""
-    with connection.cursor() as cursor:
-        cursor.execute(_ACCOUNTS, [[organization]])
+    execute(_ACCOUNTS, [[organization]])
 
 
 def _lock_accounts(entries: Sequence[Entry]) -> dict[int, int]:
-    with connection.cursor() as cursor:
-        cursor.execute(_ACCOUNTS, [list({entry.organization for entry in entries})])
-        accounts = {row[0]: row[1:] for row in cursor.fetchall()}
+    found = execute(_ACCOUNTS, [list({entry.organization for entry in entries})])
+    accounts = {row[0]: row[1:] for row in found}
     for entry in entries:
         _, currency = accounts.get(entry.organization, (0, None))
         if entry.currency != currency:
@@ -223,8 +224,7 @@ def _lock_periods(organizations: set[int], month: date) -> dict[int, date]:
     while organizations:
         closed_or_not = _lock_month(organizations, month)
         if missing := organizations - closed_or_not.keys():
-            with connection.cursor() as cursor:
-                cursor.execute(_MISSING_PERIODS, [month, sorted(missing)])
+            execute(_MISSING_PERIODS, [month, sorted(missing)])
             closed_or_not |= _lock_month(missing, month)
         found |= {organization: month for organization, shut in closed_or_not.items() if not shut}
         organizations = organizations - found.keys()
@@ -233,9 +233,7 @@ def _lock_periods(organizations: set[int], month: date) -> dict[int, date]:
 
 
 def _lock_month(organizations: Iterable[int], month: date) -> dict[int, bool]:
-    with connection.cursor() as cursor:
-        cursor.execute(_PERIODS, [list(organizations), month])
-        return dict(cursor.fetchall())
+    return dict(execute(_PERIODS, [list(organizations), month]).fetchall())
 
 
 def _insert(entries: Sequence[Entry], placed: Mapping[UUID, Booked], now: datetime) -> set[UUID]:
@@ -260,17 +258,13 @@ def _insert(entries: Sequence[Entry], placed: Mapping[UUID, Booked], now: dateti
         )
         for entry in entries
     ]
-    with connection.cursor() as cursor:
-        cursor.execute(_ROWS, [now, *map(list, zip(*rows, strict=True))])
-        return {row[0] for row in cursor.fetchall()}
+    return {row[0] for row in execute(_ROWS, [now, *map(list, zip(*rows, strict=True))])}
 
 
 def _earlier(requests: Iterable[UUID]) -> dict[UUID, Booked]:
     if not (sought := list(requests)):
         return {}
-    with connection.cursor() as cursor:
-        cursor.execute(_EARLIER, [sought])
-        return {request: Booked(*where) for request, *where in cursor.fetchall()}
+    return {request: Booked(*where) for request, *where in execute(_EARLIER, [sought])}
 
 
 def standing(requests: Iterable[UUID]) -> set[UUID]:

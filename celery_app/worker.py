@@ -35,6 +35,7 @@ def load_models(instance: Any, **_: Any) -> None:
         instance.app.amqp.queues.select_add(offer.queue)
     Serving.host = Host(offers, slots=settings.ENGINE_SLOTS)
     Serving.host.start()
+    Serving.host.attend()
     gc.collect()
     gc.freeze()  # what is loaded stays: looking through it again would stop all answers for a while
 

@@ -1,7 +1,8 @@
 """Telling the workers, through Celery, that a model has work. What to do, they claim from Redis.
 
 A broker's message costs more than a claim, so a model has one under way at a time (`line.submit`,
-`jobs.to_be_told`): whoever gets it looks for all that waits. Publishing to a broker blocks, so one
+`jobs.to_be_told`): whoever gets it looks for all that waits. Workers that have the model loaded
+hear its bell and need none (`inference.bell`). Publishing to a broker blocks, so one
 thread a process does it, off the event loop. Should an announcement be lost with its process, a
 worker's watch announces again.
 """

@@ -14,6 +14,7 @@ from psycopg import sql
 from psycopg.errors import UndefinedTable
 
 from inference.models import Request
+from kit.prepared import execute
 from tenants.models import Organization
 
 
@@ -66,10 +67,10 @@ def write(rows: Iterable[tuple[str, Row]]) -> None:
     for schema, row in rows:
         by_schema[schema].append(row)
     try:
-        with connection.cursor() as cursor, connection.connection.pipeline():
+        with connection.connection.pipeline():
             for schema, some in by_schema.items():
                 values = [value for row in some for value in _values(row)]
-                cursor.execute(_insert(schema, len(some)), values)
+                execute(_insert(schema, len(some)), values)
     except (ProgrammingError, UndefinedTable) as error:
         if isinstance(error.__cause__ or error, UndefinedTable):
             raise NoSchema(str(error)) from error

@@ -9,6 +9,7 @@ from typing import Any
 
 from django.conf import settings
 
+from inference.bell import UNANSWERED_MS
 from inference.jobs import KEPT_NOTHING_SECONDS, KEPT_SECONDS, SEALED, TOLD_MS, Job
 from kit.envelope import Ring
 from kit.errors import Refused, Unavailable, spread
@@ -86,6 +87,7 @@ def submit(
             frame,
             round(job.timeout * 1000),
             MOST_PATIENT,
+            UNANSWERED_MS,
         ],
     )
 

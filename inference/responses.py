@@ -13,7 +13,6 @@ from uuid import UUID
 
 import orjson
 import structlog
-from django.db import connection
 from django_tenants.utils import schema_context
 from psycopg import sql
 from redis.exceptions import RedisError
@@ -27,6 +26,7 @@ from inference.texts import PURGED_AT_ONCE
 from kit.envelope import Place, Ring, Unreadable, sealed_under
 from kit.errors import Refused
 from kit.keepers import KeeperFailed
+from kit.prepared import execute
 from kit.redis import async_state
 from kit.threads import in_thread
 from tenants import datakeys
@@ -105,15 +105,14 @@ def gather(job: Job, *, frame: bytes, finished_at: datetime) -> SealedResponse |
 
 def write(rows: Iterable[tuple[str, SealedResponse]]) -> None:
     """Insert (schema, response) pairs; those that stand already, or were deleted, stay so."""
-    with connection.cursor() as cursor:
-        for schema, row in rows:
-            cursor.execute(
-                sql.SQL(
-                    "INSERT INTO {} (request, frame, answered, finished_at)"
-                    " VALUES (%s, %s, %s, %s) ON CONFLICT (request) DO NOTHING"
-                ).format(sql.Identifier(schema, "inference_storedresponse")),
-                [row.request, row.frame, row.answered, row.finished_at],
-            )
+    for schema, row in rows:
+        execute(
+            sql.SQL(
+                "INSERT INTO {} (request, frame, answered, finished_at)"
+                " VALUES (%s, %s, %s, %s) ON CONFLICT (request) DO NOTHING"
+            ).format(sql.Identifier(schema, "inference_storedresponse")),
+            [row.request, row.frame, row.answered, row.finished_at],
+        )
 
 
 async def find(*, organization: int, request: UUID) -> Found | None:

@@ -8,7 +8,6 @@ from uuid import UUID
 
 import orjson
 import structlog
-from django.db import connection
 from django_tenants.utils import schema_context
 from psycopg import sql
 from redis.exceptions import RedisError
@@ -18,6 +17,7 @@ from inference.jobs import Job, asked_place
 from inference.models import RequestText
 from kit.envelope import Place, Unreadable, sealed_under
 from kit.keepers import KeeperFailed
+from kit.prepared import execute
 from tenants import datakeys
 from tenants.models import Organization, Retention
 
@@ -79,16 +79,15 @@ def gather(
 
 def write(rows: Iterable[tuple[str, SealedTexts]]) -> None:
     """Insert (schema, texts) pairs; those that stand already stay."""
-    with connection.cursor() as cursor:
-        for schema, row in rows:
-            table = sql.Identifier(schema, "inference_requesttext")
-            cursor.execute(
-                sql.SQL(
-                    "INSERT INTO {} (request, asked, answered, finished_at, words)"
-                    " VALUES (%s, %s, %s, %s, %s) ON CONFLICT (request) DO NOTHING"
-                ).format(table),
-                [row.request, row.asked, row.answered, row.finished_at, row.words],
-            )
+    for schema, row in rows:
+        table = sql.Identifier(schema, "inference_requesttext")
+        execute(
+            sql.SQL(
+                "INSERT INTO {} (request, asked, answered, finished_at, words)"
+                " VALUES (%s, %s, %s, %s, %s) ON CONFLICT (request) DO NOTHING"
+            ).format(table),
+            [row.request, row.asked, row.answered, row.finished_at, row.words],
+        )
 
 
 def read(organization: int, request: UUID) -> Texts | None:

@@ -10,7 +10,8 @@
 --      what was asked, sealed; the same for the history, or ""; ms that the books may be behind, most
 --      requests that they may be behind, ms after which a waiting request has waited too long,
 --      ms that an announcement is taken to be under way, what a stored response was asked for,
---      sealed, or ""; ms from now to its deadline, or 0; most patient ones of an organization
+--      sealed, or ""; ms from now to its deadline, or 0; most patient ones of an organization;
+--      ms after which a bell that rings is heard by nobody
 -- -> {"ok", 1 if the workers are to be told} | {"full", waiting, ms until there is room}
 --  | {"share", its own waiting, ms until there is room} | {"behind", ms} | {"memory"} | {"skipped"}
 if redis.call('EXISTS', KEYS[2]) == 1 then return {'ok', 1} end
@@ -114,5 +115,12 @@ end
 -- first of an organization, for which there may be room beyond the slots.
 local told = redis.call('GET', queue .. ':told')
 if told == 'called' or told and ahead > 0 then return {'ok', 0} end
+-- A worker that waits at the model's bell needs no announcement, unless the bell stays unanswered.
+local ears = redis.call('ZRANGE', queue .. ':ears', -1, -1, 'WITHSCORES')
+if ears[2] and now < tonumber(ears[2]) then
+  local rung = redis.call('LINDEX', queue .. ':bell', 0)
+  if not rung then redis.call('LPUSH', queue .. ':bell', now) end
+  if not rung or now - rung < tonumber(ARGV[21]) then return {'ok', 0} end
+end
 redis.call('SET', queue .. ':told', 'called', 'PX', ARGV[17])
 return {'ok', 1}

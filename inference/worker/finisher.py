@@ -28,10 +28,11 @@ log = structlog.get_logger()
 
 
 class Finisher:
-    """Gathers for a few milliseconds, so that under load a transaction books many requests."""
+    """Gathers for a few milliseconds under load, so that a transaction books many requests."""
 
     def __init__(self) -> None:
         self._sealed: SimpleQueue[UUID | None] = SimpleQueue()
+        self._last = 0  # requests in the last transaction
         self._thread = Thread(target=self._run, name="finisher", daemon=True)
 
     def start(self) -> None:
@@ -59,7 +60,8 @@ class Finisher:
         first = self._sealed.get()
         if first is None:
             return [], True
-        batch, until = [first], monotonic() + _GATHER_SECONDS
+        crowded = self._last > 1
+        batch, until = [first], monotonic() + (_GATHER_SECONDS if crowded else 0.0)
         while len(batch) < _MOST_AT_ONCE:
             try:
                 more = self._sealed.get(timeout=max(0.0, until - monotonic()))
@@ -68,6 +70,7 @@ class Finisher:
             if more is None:
                 return batch, True
             batch.append(more)
+        self._last = len(batch)
         return batch, False
 
 

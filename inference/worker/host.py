@@ -16,6 +16,7 @@ from inference import jobs
 from inference.announce import Announcement, announce
 from inference.catalog.offers import Offer
 from inference.engine import load_embedder, load_engine
+from inference.worker.attendant import Attendant
 from inference.worker.embedding import EmbeddingStation
 from inference.worker.finisher import Finisher
 from inference.worker.held import Held, requeue
@@ -42,6 +43,7 @@ class Host:
             memory=settings.ENGINE_MEMORY,
         )
         self._watch = Watch(worker=self.name, stations=self._stations, sealed=self._finisher.finish)
+        self._attendant = Attendant(self.name, self._stations, self.answer)
         self._draining = Event()
 
     def start(self) -> None:
@@ -51,13 +53,21 @@ class Host:
         self._watch.start()
         log.info("serving", worker=self.name, models=list(self._stations.offers))
 
+    def attend(self) -> None:
+        """Begin to answer the bells of the models that are loaded."""
+        self._attendant.start()
+
     def heed(self, model: str, *, passed: int) -> None:
+        """An announcement has come: what comes from now on is announced again."""
+        jobs.heard(model)
+        self.answer(model, passed=passed)
+
+    def answer(self, model: str, *, passed: int = 0) -> None:
         """Requests wait: take them, up to half of the room, so that other workers get their share.
 
         Should more wait, the next worker is told; a full one passes the announcement on, and claims
         by itself as slots fall free.
         """
-        jobs.heard(model)
         most = max(1, self._room(model) // 2)
         begun = self.serve(model, most=most)
         offer = self._stations.offers.get(model)
@@ -149,6 +159,7 @@ class Host:
 
     def drain(self, seconds: float) -> None:
         """Take nothing new; let running requests end for `seconds`, then hand the rest over."""
+        self._attendant.stop()
         self._draining.set()
         for station in self._stations.loaded():
             with station.claims:

@@ -60,6 +60,8 @@ def _database(url: str) -> dict[str, Any]:
             "connect_timeout": 5,
             "keepalives_idle": 30,
             "tcp_user_timeout": 20_000,
+            # Of `kit.prepared`; where a proxy keeps no prepared statements: `?prepare_threshold=0`.
+            "prepare_threshold": int(query.pop("prepare_threshold", "5")) or None,
             **query,
             "pool": _pool(int(_env("DATABASE_POOL", "8"))),
         },

@@ -108,8 +108,8 @@ def test_an_idle_worker_takes_half_its_room_of_what_waits_and_has_the_next_told(
         host.heed(ECHO, passed=0)
         assert jobs.unclaimed(ECHO, older_than_ms=0) == 4
         assert announced == [ECHO]
-        host.heed(ECHO, passed=0)
-        host.heed(ECHO, passed=0)
+        for _ in range(4):
+            host.heed(ECHO, passed=0)
         assert jobs.unclaimed(ECHO, older_than_ms=0) == 0
     finally:
         host.drain(0)
