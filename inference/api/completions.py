@@ -151,9 +151,18 @@ async def _build(form: CompletionForm, model: Offer, wanted: Wanted | None, labe
         sampling=form.sampling(model, max_tokens=most, wanted=wanted, logprobs=form.logprobs),
         endpoint="completions",
         label=label,
+        messages=[_said(*each, model) for each in zip(form.prompts, rows, strict=True)],
         n=len(rows) * form.n,
         seeded=form.seed is not None,
     )
+
+
+def _said(prompt: _Prompt, tokens: Sequence[int], model: Offer) -> dict[str, str]:
+    """A prompt as the history keeps it, where its organization wants texts there."""
+    if isinstance(prompt.content, str):
+        return {"role": "user", "content": prompt.content}
+    text = model.text.stream()
+    return {"role": "user", "content": "".join(map(text.push, tokens))}
 
 
 async def _tokens(prompt: _Prompt, model: Offer, most: int) -> tuple[int, ...]:

@@ -118,6 +118,23 @@ async def test_texts_are_kept_sealed_and_read_when_redis_has_forgotten(
     assert answer["state"] == "remembered"
 
 
+@pytest.mark.parametrize("chosen", [Retention.TEXTS], indirect=True)
+async def test_the_prompts_of_completions_are_kept_too(
+    chosen: Organization, key: str, host: Host
+) -> None:
+    body = {"model": "echo", "prompt": CANARY}
+    with serving(host):
+        for prompt in (CANARY, [*CANARY.encode()], [CANARY, "and more"]):
+            await ask("POST", "/v1/completions", key, {**body, "prompt": prompt})
+    rows = await in_schema("org_acme", lambda: list(RequestText.objects.order_by("request")))
+
+    def contents() -> list[list[str]]:
+        kept = [texts.opened(chosen.pk, row) for row in rows]
+        return [[each["content"] for each in one.messages] for one in kept]
+
+    assert await in_schema("public", contents) == [[CANARY], [CANARY], [CANARY, "and more"]]
+
+
 async def test_by_default_the_history_has_figures_only(key: str, host: Host, echo: Offer) -> None:
     with serving(host):
         await ask("POST", "/api/v1/infer", key, {"prompt": CANARY})

@@ -390,7 +390,7 @@ def ask(
         else:
             said = response.content
         await async_state().aclose()
-        return response.status_code, said.decode()
+        return response.status_code, said.decode("utf-8", "replace")
 
     return run()
 

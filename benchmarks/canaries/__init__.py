@@ -1,0 +1,1 @@
+"""The isolation drill's parts: see `benchmarks/isolation.py`."""
