@@ -121,7 +121,9 @@ class Reaper(IntEnum):
     """Another worker reaps."""
     WAITS = 1
     """It reaps, but must not yet: leases say nothing before Redis has answered for a whole one."""
-    REAPS = 2
+    OF_DEAF = 2
+    """It takes up what those had who do not even listen any more."""
+    REAPS = 3
 
 
 def heard(model: str) -> None:
@@ -171,16 +173,19 @@ def unclaimed(model: str, *, older_than_ms: int) -> int:
 
 def beat(*, worker: str) -> Reaper:
     """Redis answers this worker; whether it is the one that reaps, and may."""
-    arguments: list[Argument] = [worker, SILENT_MS, LEASE_MS, LEASE_MS // 2]
+    run = str(state().info("server")["run_id"])
+    arguments: list[Argument] = [worker, SILENT_MS, LEASE_MS, LEASE_MS // 2, run]
     return Reaper(_REAPER(["reaper", BEATS], arguments))
 
 
-def requeue_expired(*, most: int = 100) -> list[str]:
-    """Put requests of dead workers back in line; the model of each.
+def requeue_expired(*, most: int = 100, of_deaf: bool = False) -> list[str]:
+    """Put requests of dead workers back in line; the model of each. `of_deaf`: only of those that
+    do not listen any more.
 
     None, if no worker has given a sign for half a lease: then Redis hung, and not they.
     """
     limits = [most, MOST_CRASHES, MOST_ATTEMPTS, LEASE_MS - SILENT_MS, LEASE_MS // 2]
+    limits.append(int(of_deaf))
     return _models(_REQUEUE([LEASES, SEALED, BEATS], ["expired", *limits]))
 
 

@@ -33,16 +33,13 @@ local function lease(rid, suspect)
 end
 
 -- The first of an organization's line, or of its patient one; whether none is left in either.
-local function pop(orgs, org)
+local function pop(orgs, priority, org)
   local line = orgs .. ':' .. org
   local patients = line .. ':patient'
   local length, others = redis.call('LLEN', line), redis.call('LLEN', patients)
   local theirs = length == 0 or others > 0 and redis.call('HINCRBY', queue .. ':turns', org, 1) % 4 == 0
   local rid = redis.call('LPOP', theirs and patients or line)
-  if not theirs then
-    if length > 1 then redis.call('ZADD', orgs .. ':lengths', length - 1, org)
-    else redis.call('ZREM', orgs .. ':lengths', org) end
-  end
+  if not theirs and length > 1 then note_length(queue, priority, org, length - 1) end
   return rid, length + others < 2
 end
 
@@ -71,7 +68,7 @@ for priority = 0, ARGV[3] - 1 do
   local first = least(orgs)
   while first[1] do
     local org, score = first[1], tonumber(first[2])
-    local rid, last = pop(orgs, org)
+    local rid, last = pop(orgs, priority, org)
     if last then redis.call('ZREM', orgs, org) end
     local leased, cost
     if rid then leased, cost = lease(rid, 0) end

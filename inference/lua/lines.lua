@@ -6,8 +6,8 @@
 --                             counted, and the oldest found, in O(log n).
 -- queue:<priority>            zset organization -> tokens served
 -- queue:<priority>:<org>      list rid, in order; with :patient behind it, of the patient ones
--- queue:<priority>:lengths    zset organization -> how long its line is, patient ones apart; too
---                             long where one was cancelled, until somebody looks (`longest`)
+-- queue:<priority>:lengths    zset organization -> how long its line is, patient ones apart, where it
+--                             has two or more
 -- queue:deadlines             zset rid -> ms after which it is of no use any more
 -- queue:suspects              list rid, under which workers died; see requeue.lua
 local CLASS = 1e13
@@ -36,10 +36,10 @@ end
 
 local function note_length(queue, priority, org, length)
   local lengths = queue .. ':' .. priority .. ':lengths'
-  if length > 0 then redis.call('ZADD', lengths, length, org) else redis.call('ZREM', lengths, org) end
+  if length > 1 then redis.call('ZADD', lengths, length, org) else redis.call('ZREM', lengths, org) end
 end
 
--- Whose line is the longest, of whoever is not patient, and how long.
+-- Whose line is the longest, of whoever is not patient, and how long; nobody's where each has but one.
 local function longest(queue, priority)
   for _ = 1, 16 do
     local top = redis.call('ZRANGE', queue .. ':' .. priority .. ':lengths', 0, 0, 'REV', 'WITHSCORES')
@@ -56,7 +56,7 @@ local function stand(queue, rid, how, priority, org, patient, deadline, now)
   redis.call('ZADD', queue, class_of(priority, patient) * CLASS + now, rid)
   if deadline then redis.call('ZADD', queue .. ':deadlines', deadline, rid) end
   local length = redis.call(how, lane(queue, priority, org, patient), rid)
-  if not patient then note_length(queue, priority, org, length) end
+  if not patient and length > 1 then note_length(queue, priority, org, length) end
   return length
 end
 
@@ -66,6 +66,7 @@ local function step_out(queue, rid, priority, org, patient)
   redis.call('ZREM', queue .. ':deadlines', rid)
   redis.call('LREM', lane(queue, priority, org, patient), 1, rid)
   redis.call('LREM', queue .. ':suspects', 1, rid)
+  if not patient then note_length(queue, priority, org, redis.call('LLEN', lane(queue, priority, org))) end
 end
 
 -- The end of one that no worker has: it leaves the line, and costs nothing more than it did. Its

@@ -6,7 +6,8 @@
 -- stood beside is never set aside. Suspects go before all lines (claim.lua).
 -- KEYS leases, sealed, beats (see reaper.lua)
 -- ARGV "expired", most at once, most crashes in a row without a token, most attempts, ms of a lease
---      that a worker without a listener does not get, ms without a sign after which leases say nothing
+--      that a worker without a listener does not get, ms without a sign after which leases say nothing,
+--      1 where only workers without a listener are dead
 --      | "given", rid, attempt, …
 -- -> {the model of each, …}
 local now = now_ms()
@@ -103,6 +104,8 @@ local last = redis.call('HGET', KEYS[3], 'last')
 if last and now - last > tonumber(ARGV[6]) then return models end
 local soon = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now + ARGV[5], 'WITHSCORES', 'LIMIT', 0, ARGV[2])
 for at = 1, #soon, 2 do
-  if tonumber(soon[at + 1]) <= now or not listens(soon[at]) then back(soon[at], true) end
+  if ARGV[7] == '0' and tonumber(soon[at + 1]) <= now or not listens(soon[at]) then
+    back(soon[at], true)
+  end
 end
 return models

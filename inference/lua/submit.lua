@@ -61,6 +61,8 @@ local function unfair()
     if whose and (p > priority or length > redis.call('LLEN', lane(queue, p, org)) + 1) then
       return redis.call('LINDEX', lane(queue, p, whose), 0)
     end
+    local oldest = p > priority and waiting_since(queue, class_of(p), now + 1, 1)[1]
+    if oldest then return oldest end
   end
 end
 

@@ -85,8 +85,8 @@ class Watch:
         while not self._stopped.wait(_REAP_SECONDS):
             try:
                 self._role = jobs.beat(worker=self._worker)
-                if self._role is Reaper.REAPS:
-                    take_up()
+                if self._role in (Reaper.REAPS, Reaper.OF_DEAF):
+                    take_up(of_deaf=self._role is Reaper.OF_DEAF)
                 if self._role is not Reaper.OTHER:
                     keep_lines()
             except RedisError as error:
@@ -179,10 +179,10 @@ class Watch:
                 self._sealed(UUID(request))
 
 
-def take_up() -> None:
+def take_up(*, of_deaf: bool = False) -> None:
     """Put dead workers' requests back in line, and tell the others."""
     known = held_offers()
-    for model in set(jobs.requeue_expired()):
+    for model in set(jobs.requeue_expired(of_deaf=of_deaf)):
         if (offer := known.get(model)) is not None:
             announce(Announcement(model, offer.queue))
 

@@ -140,7 +140,10 @@ def test_nobody_takes_up_what_runs_because_redis_hung(
     valkey: Valkey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(jobs, "LEASE_MS", 600)
-    monkeypatch.setattr(jobs, "SILENT_MS", 600)
+    monkeypatch.setattr(jobs, "SILENT_MS", 200)
+    listener = kit_redis.listener().pubsub()  # type: ignore[no-untyped-call]
+    listener.subscribe("worker:alive")
+    listener.get_message(timeout=5)
     one = job()
     submit(one)
     assert jobs.claim(model=ECHO, worker="alive") is not None
@@ -150,8 +153,8 @@ def test_nobody_takes_up_what_runs_because_redis_hung(
         until = time.monotonic() + seconds
         while True:
             role = jobs.beat(worker="reaper")
-            if role is jobs.Reaper.REAPS:
-                assert jobs.requeue_expired() == []
+            if role >= jobs.Reaper.OF_DEAF:
+                assert jobs.requeue_expired(of_deaf=role is jobs.Reaper.OF_DEAF) == []
             if time.monotonic() > until:
                 return role
             time.sleep(0.02)
@@ -167,6 +170,7 @@ def test_nobody_takes_up_what_runs_because_redis_hung(
     assert jobs.beat(worker="reaper") is jobs.Reaper.WAITS
     assert beats(0.8) is jobs.Reaper.REAPS
     assert append([(one.id, 1, delta(one, 0, 5))]) == ["ok"]
+    listener.close()
 
 
 def test_nothing_new_is_let_in_while_redis_is_nearly_full(valkey: Valkey) -> None:

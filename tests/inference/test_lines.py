@@ -238,3 +238,31 @@ def test_nobody_reaps_before_redis_has_answered_for_a_whole_lease(redis: Redis) 
     redis.zadd(jobs.LEASES, {str(one.id): 0})
     assert jobs.requeue_expired() == [], "the reaper was about to when Redis hung"
     assert jobs.beat(worker="a") is jobs.Reaper.WAITS
+
+
+def test_after_a_pause_only_who_does_not_listen_is_dead(redis: Redis) -> None:
+    alive, dead = job(), job()
+    submit(alive, dead)
+    with redis.pubsub() as channel:  # type: ignore[no-untyped-call]
+        channel.subscribe("worker:alive")
+        channel.get_message(timeout=5)
+        claim("alive")
+        claim("dead")
+        for each in (alive, dead):
+            redis.zadd(jobs.LEASES, {str(each.id): 0})
+        jobs.beat(worker="a")
+        redis.hincrby(jobs.BEATS, "since", -jobs.SILENT_MS)
+        assert jobs.beat(worker="a") is jobs.Reaper.WAITS, "the server may have begun anew"
+        redis.hincrby(jobs.BEATS, "began", -jobs.LEASE_MS)
+        assert jobs.beat(worker="a") is jobs.Reaper.OF_DEAF
+        jobs.requeue_expired(of_deaf=True)
+    assert states(alive, dead) == ["running", "waiting"]
+
+
+def test_a_server_that_began_anew_or_took_over_is_given_a_whole_lease(redis: Redis) -> None:
+    jobs.beat(worker="a")
+    redis.hincrby(jobs.BEATS, "since", -jobs.LEASE_MS)
+    redis.hincrby(jobs.BEATS, "began", -jobs.LEASE_MS)
+    assert jobs.beat(worker="a") is jobs.Reaper.REAPS
+    redis.hset(jobs.BEATS, "run", "another server's")
+    assert jobs.beat(worker="a") is jobs.Reaper.WAITS
