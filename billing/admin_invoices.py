@@ -15,7 +15,7 @@ from unfold.admin import ModelAdmin, TabularInline
 from unfold.contrib.filters.admin import AutocompleteSelectFilter
 from unfold.widgets import UnfoldAdminSelectWidget, UnfoldAdminTextInputWidget
 
-from billing import lifecycle
+from billing import buyers, lifecycle
 from billing.admin_rows import Everyones, MonthFilter, OfMonth, ReadOnly
 from billing.documents import invoice_pdf, measured, named
 from billing.invoicing import shown
@@ -219,6 +219,14 @@ class BillingDetailsAdmin(Audited, Everyones):
     list_display = ("organization", "name", "country", "vat_id", "email")
     search_fields = ("name", "vat_id", "organization__name", "organization__slug")
     autocomplete_fields = ("organization",)
+
+    def save_model(
+        self, request: HttpRequest, obj: BillingDetails, form: Any, change: bool
+    ) -> None:
+        """Save, and have the payment provider know."""
+        obj.version += int(change)
+        super().save_model(request, obj, form, change)
+        buyers.tell_on_commit(obj.organization_id)
 
 
 @admin.register(TaxRate)

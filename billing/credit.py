@@ -17,11 +17,14 @@ from uuid import UUID
 
 import structlog
 from django.db import close_old_connections, connection, transaction
-from django.db.models import Q, Sum
 
-from billing.allowances import Budget, Grant, GrantUse, Renewal
-from billing.models import LARGEST, Account, Invoice, LedgerEntry
+from billing.allowances import Budget, Renewal
+from billing.models import Account
 from billing.months import month_after, month_of
+from billing.owing import good
+from billing.owing import owed as owed
+from billing.owing import spent_of as spent_of
+from billing.owing import sums as sums
 from kit.errors import Refused, Unavailable
 from kit.money import show
 from kit.redis import Argument, Lua, pipeline, state
@@ -36,8 +39,6 @@ _settle = Lua(_LUA / "credit_settle.lua")
 _load = Lua(_LUA / "credit_load.lua")
 _confirm = Lua(_LUA / "credit_confirm.lua")
 _hold = Lua(_LUA / "credit_hold.lua")
-
-_OWED_NO_MORE = (Invoice.Status.PAID, Invoice.Status.VOID)
 
 
 class OutOfCredit(Refused):
@@ -279,33 +280,8 @@ def _figures(account: Account, now: datetime) -> list[Argument]:
     return found
 
 
-def sums(account: Account, *, now: datetime) -> tuple[int, int]:
-    """What the counters' `limit` and `spent` have to be, in nanos.
-
-    A grant that is good raises the limit by its whole amount; what it has paid for counts as
-    spent, beside what is owed. So each booking adds its amount, whoever pays for it.
-    """
-    rows = _good(account.organization_id, now).aggregate(
-        whole=Sum("amount", default=0), left=Sum("remaining", default=0)
-    )
-    whole, left = int(rows["whole"]), int(rows["left"])
-    limit = min(LARGEST, account.credit_limit + whole)
-    return limit, owed(account.organization_id) + whole - left
-
-
-def spent_of(budget: Budget, *, now: datetime) -> int:
-    """What the ledger has for a budget in the month of `now`, in nanos."""
-    rows = budget.days().filter(month=month_of(now))
-    return int(rows.aggregate(sum=Sum("amount", default=0))["sum"])
-
-
-def _good(organization: int, now: datetime) -> Any:
-    rows = Grant.objects.for_org(organization)
-    return rows.filter(Q(expires_at=None) | Q(expires_at__gt=now))
-
-
 def _expiries(organization: int, now: datetime) -> list[datetime]:
-    rows = _good(organization, now).exclude(expires_at=None)
+    rows = good(organization, now).exclude(expires_at=None)
     return list(rows.order_by("expires_at").values_list("expires_at", flat=True)[:1])
 
 
@@ -318,23 +294,6 @@ def _clock() -> datetime:
 def _plain(project: str) -> str:
     """A project's name as a hold carries it."""
     return project.replace("|", "/")
-
-
-def owed(organization: int) -> int:
-    """The ledger's rows, in nanos, of all months but those whose invoice is settled.
-
-    Credit notes take away from it, as long as the invoice that they correct is not settled; so
-    does what grants have paid.
-    """
-    documents = Invoice.objects.for_org(organization)
-    settled = documents.filter(kind=Invoice.Kind.INVOICE, status__in=_OWED_NO_MORE)
-    rows = LedgerEntry.objects.for_org(organization).exclude(month__in=settled.values("month"))
-    notes = documents.filter(kind=Invoice.Kind.CREDIT_NOTE)
-    credited = notes.exclude(corrects__status__in=_OWED_NO_MORE).aggregate(sum=Sum("subtotal"))
-    paid = GrantUse.objects.for_org(organization).exclude(month__in=settled.values("month"))
-    granted = paid.aggregate(sum=Sum("amount", default=0))["sum"]
-    due = int(rows.aggregate(sum=Sum("amount"))["sum"] or 0) + int(credited["sum"] or 0)
-    return due - int(granted)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from the row it is done for: sent again with the same key, Stripe does it once a
 import json
 import logging
 from collections.abc import Callable, Iterator
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, TypeVar
 
 import stripe
@@ -15,6 +15,7 @@ import structlog
 from django.conf import settings
 
 from billing.remote import (
+    Buyer,
     Card,
     Declined,
     Failed,
@@ -47,22 +48,27 @@ def enabled() -> bool:
     return bool(settings.STRIPE_KEY)
 
 
-def create_customer(*, organization: int, name: str, email: str, country: str, key: str) -> str:
+def create_customer(*, organization: int, buyer: Buyer, key: str) -> str:
     """Its id."""
-    params: Any = {"name": name, "metadata": {"organization": str(organization)}}
-    if email:
-        params["email"] = email
-    if country:
-        params["address"] = {"country": country}
+    params: Any = {**_about(buyer), "metadata": {"organization": str(organization)}}
     return str(_ask(lambda: _v1().customers.create(params, _once(key))).id)
 
 
-def add_tax_id(*, customer: str, kind: str, value: str, key: str) -> None:
-    """A VAT id, as Stripe's `kind` (`eu_vat`); one that is there already stays."""
-    params: Any = {"type": kind, "value": value}
-    known = _ask(lambda: list(_v1().customers.tax_ids.list(customer, {"limit": _PAGE}).data))
-    if all(each.value != value for each in known):
-        _ask(lambda: _v1().customers.tax_ids.create(customer, params, _once(key)))
+def update_customer(*, customer: str, buyer: Buyer, key: str) -> None:
+    """Have the provider know the buyer as we do."""
+    params: Any = {"email": "", **_about(buyer)}
+    _ask(lambda: _v1().customers.update(customer, params, _once(key)))
+
+
+def keep_tax_id(*, customer: str, kind: str, value: str, instead_of: str, key: str) -> None:
+    """A VAT id, as Stripe's `kind` (`eu_vat`), in the place of another; "" stands for none."""
+    tax_ids = _v1().customers.tax_ids
+    known = _ask(lambda: list(tax_ids.list(customer, {"limit": _PAGE}).data))
+    for each in known:
+        if each.value == instead_of:
+            _ask(partial(tax_ids.delete, customer, each.id))
+    if value and all(each.value != value for each in known):
+        _ask(lambda: tax_ids.create(customer, {"type": kind, "value": value}, _once(key)))
 
 
 def saved_card(customer: str) -> Card | None:
@@ -317,6 +323,12 @@ def _client(key: str, base: str) -> stripe.StripeClient:
 
 def _once(key: str) -> Any:
     return {"idempotency_key": f"platform-{key}"}
+
+
+def _about(buyer: Buyer) -> dict[str, Any]:
+    address = {"country": buyer.country, "line1": ", ".join(buyer.address.splitlines())}
+    said = {"name": buyer.name, "email": buyer.email, "address": address if buyer.country else None}
+    return {name: value for name, value in said.items() if value}
 
 
 def _id(value: Any) -> str:

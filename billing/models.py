@@ -131,7 +131,10 @@ class LedgerEntry(models.Model):
 
 
 class BillingDetails(models.Model):
-    """Whom an organization's invoices are made out to. Without a row: its name, untaxed."""
+    """Whom an organization's invoices are made out to. Without a row: its name, taxed as at home.
+
+    `version` grows with each change: what the payment provider has been told is compared to it.
+    """
 
     organization = models.OneToOneField(
         Organization, on_delete=models.PROTECT, related_name="billing_details"
@@ -141,6 +144,7 @@ class BillingDetails(models.Model):
     country = models.CharField(max_length=2, validators=[COUNTRY])
     vat_id = models.CharField("VAT id", max_length=16, blank=True)
     email = models.EmailField("e-mail address", blank=True)
+    version = models.PositiveIntegerField(default=1, editable=False)
 
     objects = OwnedQuerySet["BillingDetails"].as_manager()
 

@@ -2,14 +2,17 @@
 
 from datetime import datetime
 
+import structlog
 from django.db.models import F
 
 from billing import gateway
 from billing.models import BillingDetails
 from billing.receivables import Collection, PaymentProfile
-from billing.remote import Card, Failed, Rejected
+from billing.remote import Buyer, Card, Failed, Rejected
 from billing.tax import EU
 from tenants.models import Organization
+
+log = structlog.get_logger()
 
 _KINDS = {"GB": "gb_vat", "CH": "ch_vat", "NO": "no_vat"}
 
@@ -32,17 +35,44 @@ def ensure(organization: Organization) -> PaymentProfile:
 
 def _make_known(profile: PaymentProfile, organization: Organization) -> None:
     details = BillingDetails.objects.for_org(organization).first()
+    buyer, version = _buyer(details, organization), details.version if details else 0
     if not profile.customer:
         profile.customer = gateway.create_customer(
             organization=organization.pk,
-            name=details.name if details else organization.name,
-            email=details.email if details else "",
-            country=details.country if details else "",
+            buyer=buyer,
             key=f"customer-{organization.pk}-{profile.round}",
         )
-        profile.save(update_fields=["customer"])
-    if details and details.vat_id and details.vat_id != profile.tax_id:
-        _add_tax_id(profile, details)
+        profile.told = version
+        profile.save(update_fields=["customer", "told"])
+    if details is None:
+        return
+    if profile.told != version:
+        _tell(profile, buyer, version)
+    _change_tax_id(profile, details)
+
+
+def _buyer(details: BillingDetails | None, organization: Organization) -> Buyer:
+    if details is None:
+        return Buyer(organization.name)
+    return Buyer(details.name, details.email, details.country, details.address)
+
+
+def _tell(profile: PaymentProfile, buyer: Buyer, version: int) -> None:
+    """What the provider will not take of it is no reason to collect nothing."""
+    key = f"customer-{profile.organization_id}-details-{version}-{profile.round}"
+    try:
+        gateway.update_customer(customer=str(profile.customer), buyer=buyer, key=key)
+    except Rejected as error:
+        log.warning("a customer could not be changed", key=key, error=str(error))
+    profile.told = version
+    profile.save(update_fields=["told"])
+
+
+def tell(organization: int) -> None:
+    """Have the provider know the details as they are now, if it knows the organization at all."""
+    known = PaymentProfile.objects.for_org(organization).exclude(customer=None)
+    if gateway.enabled() and known.exists():
+        ensure(Organization.objects.get(pk=organization))
 
 
 def refresh(customer: str, *, now: datetime) -> None:
@@ -62,14 +92,21 @@ def keep(profile: PaymentProfile, card: Card | None, *, now: datetime) -> None:
         waiting.exclude(stage=Collection.Stage.DONE).update(next_at=now, retry_at=None)
 
 
-def _add_tax_id(profile: PaymentProfile, details: BillingDetails) -> None:
+def _change_tax_id(profile: PaymentProfile, details: BillingDetails) -> None:
+    """The new one, and the old one no more."""
     kind = "eu_vat" if details.country in EU else _KINDS.get(details.country)
-    if kind is None or profile.customer is None:
+    value = details.vat_id if kind else ""
+    if value == profile.tax_id:
         return
-    key = f"tax-{profile.organization_id}-{details.vat_id}-{profile.round}"
     try:
-        gateway.add_tax_id(customer=profile.customer, kind=kind, value=details.vat_id, key=key)
+        gateway.keep_tax_id(
+            customer=str(profile.customer),
+            kind=kind or "",
+            value=value,
+            instead_of=profile.tax_id,
+            key=f"tax-{profile.organization_id}-{value}-{details.version}-{profile.round}",
+        )
     except Rejected:
         return
-    profile.tax_id = details.vat_id
+    profile.tax_id = value
     profile.save(update_fields=["tax_id"])

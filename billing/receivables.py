@@ -20,6 +20,9 @@ class PaymentProfile(models.Model):
     method = models.CharField(max_length=64, blank=True)
     card = models.CharField(max_length=40, blank=True, help_text="Like: visa •••• 4242.")
     tax_id = models.CharField(max_length=32, blank=True)
+    told = models.PositiveIntegerField(
+        default=0, editable=False, help_text="The version of the billing details it knows."
+    )
     round = models.PositiveIntegerField(default=0, editable=False)
 
     objects = OwnedQuerySet["PaymentProfile"].as_manager()

@@ -29,6 +29,16 @@ class Forged(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class Buyer:
+    """Whom invoices are made out to; empty where that is not known."""
+
+    name: str
+    email: str = ""
+    country: str = ""
+    address: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Card:
     """A saved payment method, without its number."""
 

@@ -15,6 +15,7 @@ from billing import (
     events,
     ledger,
     mails,
+    profiles,
     subscriptions,
     topups,
 )
@@ -52,6 +53,12 @@ def collect() -> int:
     alerts.watch(now=timezone.now())
     mails.send_due(now=timezone.now())
     return done
+
+
+@shared_task(name="billing.tell_details", ignore_result=True)
+def tell_details(organization: str) -> None:
+    """Have the payment provider know whom invoices are made out to."""
+    profiles.tell(int(organization))
 
 
 @shared_task(name="billing.open_checkout", ignore_result=True)

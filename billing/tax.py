@@ -31,12 +31,13 @@ class Tax:
 def tax_for(details: BillingDetails | None, *, seller: str, on: date) -> Tax:
     """The tax on a sale of that day by a seller in the country `seller`.
 
-    At home the country's rate; inside the EU the buyer's country's, or none with reverse charge
-    where the buyer has a VAT id; to anywhere else none.
+    At home the country's rate, and so to whoever has not said where they are; inside the EU the
+    buyer's country's, or none with reverse charge where the buyer has a VAT id; to anywhere else
+    none.
     """
-    if details is None or not seller:
+    if not seller:
         return Tax()
-    if details.country == seller:
+    if details is None or details.country == seller:
         return _rate(seller, on)
     if details.country in EU and seller in EU:
         if is_vat_id(details.vat_id, details.country):

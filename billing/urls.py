@@ -4,6 +4,7 @@ from django.urls import path
 
 from billing.api.account import BillingStanding, PriceList
 from billing.api.budgets import BudgetById, Budgets
+from billing.api.details import Details
 from billing.api.invoices import InvoiceCsv, InvoicePdf, InvoiceProof, Invoices, OneInvoice
 from billing.api.payments import Checkouts, OneCheckout, StripeEvents
 from billing.api.subscription import OneSubscription, Plans, SubscriptionQuote
@@ -14,6 +15,7 @@ from billing.views.billing import (
     OpenCheckout,
     RemoveBudget,
     SetBudget,
+    SetDetails,
     WaitForCheckout,
 )
 from billing.views.founding import NewOrganization
@@ -27,6 +29,7 @@ portal = [
     path("billing/checkouts", OpenCheckout.as_view(), name="billing-open-checkout"),
     path("billing/checkouts/<uuid:identifier>", WaitForCheckout.as_view(), name="billing-checkout"),
     path("billing/invoices/<str:number>.pdf", Document.as_view(), name="billing-document"),
+    path("billing/details", SetDetails.as_view(), name="billing-set-details"),
     path("billing/budgets", SetBudget.as_view(), name="billing-set-budget"),
     path(
         "billing/budgets/<int:identifier>/remove",
@@ -43,6 +46,7 @@ urlpatterns = [
     path("plans", Plans.as_view()),
     path("billing/subscription", OneSubscription.as_view()),
     path("billing/subscription/quote", SubscriptionQuote.as_view()),
+    path("billing/details", Details.as_view()),
     path("billing/auto-top-up", AutoTopUps.as_view()),
     path("billing", BillingStanding.as_view()),
     path("prices", PriceList.as_view()),

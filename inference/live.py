@@ -5,7 +5,7 @@ came for a while) it reads the durable stream; so the live channel is only ever 
 """
 
 import asyncio
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from itertools import chain
@@ -53,46 +53,18 @@ class Silent(Refused):
     status, code = 504, "answer_timed_out"
 
 
-class Inbox:
-    """A follower's live (entry, payload) pairs, and when the last one came.
+class Inbox(asyncio.Queue[tuple[str, bytes]]):
+    """A follower's live (entry, payload) pairs, and when the last one came."""
 
-    One reader waits at a time, and nobody for room: less than `asyncio.Queue` is, at a third of its
-    cost a message.
-    """
-
-    def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._unread: deque[tuple[str, bytes]] = deque()
-        self._waiter: asyncio.Future[None] | None = None
-        self.heard = self._loop.time()
-
-    def __len__(self) -> int:
-        """How many are unread."""
-        return len(self._unread)
-
-    def put(self, message: tuple[str, bytes]) -> None:
-        """One more, however many wait."""
-        self._unread.append(message)
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+    heard = 0.0
 
     def take(self, entry: str, payload: bytes) -> None:
         """One more; past the bound nothing, but one gap in place of all that is missed."""
-        unread = len(self._unread)
+        unread = self.qsize()
         if unread < _MOST_UNREAD:
-            self.put((entry, payload))
+            self.put_nowait((entry, payload))
         elif unread == _MOST_UNREAD:
-            self.put(_GAP)
-
-    async def get(self) -> tuple[str, bytes]:
-        """The next, once it is there."""
-        while not self._unread:
-            self._waiter = self._loop.create_future()
-            try:
-                await self._waiter
-            finally:
-                self._waiter = None
-        return self._unread.popleft()
+            self.put_nowait(_GAP)
 
 
 class Listener:
@@ -130,6 +102,7 @@ class Listener:
     def open(self, request: UUID) -> Inbox:
         """From now on, live messages of this request land there, and a gap after some silence."""
         inbox = Inbox()
+        inbox.heard = asyncio.get_running_loop().time()
         self._open[str(request)].add(inbox)
         return inbox
 
@@ -159,14 +132,14 @@ class Listener:
             for inbox in chain.from_iterable(self._open.values()):
                 if now - inbox.heard >= _QUIET_SECONDS:
                     inbox.heard = now
-                    if not len(inbox):
-                        inbox.put(_GAP)
+                    if inbox.empty():
+                        inbox.put_nowait(_GAP)
 
     def _hand_out(self, message: dict[str, object]) -> None:
         if message["type"] == "subscribe":
             self._subscribed.set()
             for inbox in chain.from_iterable(self._open.values()):
-                inbox.put(_GAP)
+                inbox.put_nowait(_GAP)
             return
         data, now = message["data"], asyncio.get_running_loop().time()
         assert isinstance(data, bytes)  # noqa: S101  a message's data, by redis-py's contract
@@ -199,10 +172,9 @@ class Follower:
         self._expected = self._order[0]
         self.stopped: Refused | None = None
         self._is_under_way = False
-        self._clock = asyncio.get_running_loop().time
-        self._silent_since = self._clock()
+        self._silent_since = asyncio.get_running_loop().time()
         if after is not None:
-            self._inbox.put(_GAP)
+            self._inbox.put_nowait(_GAP)
 
     async def __aenter__(self) -> Self:
         return self
@@ -218,7 +190,7 @@ class Follower:
     def stop(self, refusal: Refused) -> None:
         """The reader is refused from here on: what they read next raises it."""
         self.stopped = refusal
-        self._inbox.put(_GAP)
+        self._inbox.put_nowait(_GAP)
 
     async def __aiter__(self) -> AsyncIterator[Event]:
         while self.ended is None:
@@ -231,8 +203,7 @@ class Follower:
             raise self.stopped
         if (entry, payload) == _GAP:
             return await self._catch_up()
-        order = entry_order(entry)
-        if order <= self._order:
+        if entry_order(entry) <= self._order:
             return []
         event = decode(entry, payload)
         follows = (
@@ -242,7 +213,7 @@ class Follower:
         )
         if not follows:
             return await self._catch_up()
-        self._note(event, order)
+        self._note(event)
         return [event]
 
     async def _catch_up(self) -> list[Event]:
@@ -255,7 +226,7 @@ class Follower:
             self._refuse_silent()
         for event in events:
             self._refuse_another(event)
-            self._note(event, entry_order(event.entry))
+            self._note(event)
         return events
 
     async def _read_on(self) -> list[Event]:
@@ -288,17 +259,17 @@ class Follower:
             raise Lost("The request's state was lost; nothing was charged. Please send it again.")
 
     def _refuse_silent(self) -> None:
-        silent = self._clock() - self._silent_since
+        silent = asyncio.get_running_loop().time() - self._silent_since
         if silent >= settings.SILENT_SECONDS:
             raise Silent(
                 f"Nothing came of the request {self.request} for {settings.SILENT_SECONDS:g} s, as "
                 "long as is waited. What came before is billed; try again, or run it in background."
             )
 
-    def _note(self, event: Event, order: tuple[int, int]) -> None:
-        self._silent_since = self._clock()
+    def _note(self, event: Event) -> None:
+        self._silent_since = asyncio.get_running_loop().time()
         self._is_under_way = True
-        self._last, self._order = event.entry, order
+        self._last, self._order = event.entry, entry_order(event.entry)
         if isinstance(event, Piece):
             self._expected = event.position + len(event.tokens)
         else:

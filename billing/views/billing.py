@@ -7,7 +7,7 @@ from uuid import UUID
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
 
-from billing import budgets, checkouts, credit, gateway, grants, standing
+from billing import budgets, buyers, checkouts, credit, gateway, grants, standing
 from billing.allowances import Budget
 from billing.documents import invoice_pdf
 from billing.invoicing import shown
@@ -45,6 +45,7 @@ class Billing(_Page):
             "may_pay": self.caller.may(Action.MANAGE_BILLING),
             "takes_cards": gateway.enabled(),
             "card": _card(organization),
+            "details": buyers.read(organization),
             "documents": _documents(organization),
             "scopes": Budget.Scope.choices,
         }
@@ -165,6 +166,21 @@ class SetBudget(_Page):
             by=self.actor,
         )
         return self.done("The budget is set.")
+
+
+class SetDetails(_Page):
+    """Whom invoices are made out to is said."""
+
+    actions: ClassVar[Mapping[str, Action]] = {"POST": Action.MANAGE_BILLING}
+
+    def post(self, request: HttpRequest) -> HttpResponse:
+        """From the form's fields."""
+        names = ("name", "address", "country", "vat_id", "email")
+        details = buyers.Details(**{name: request.POST.get(name, "") for name in names})
+        buyers.write(
+            organization=self.caller.organization, details=details, now=self.now, by=self.actor
+        )
+        return self.done("The next invoice is made out to that.")
 
 
 class RemoveBudget(_Page):

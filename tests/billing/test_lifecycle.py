@@ -145,9 +145,13 @@ def test_tax_goes_by_country_and_vat_id(
     rate("US", 8_875)
     buyer = details(account, country=country, vat_id=vat_id)
     assert tax_for(buyer, seller="DE", on=DECEMBER) == tax
-    assert (
-        tax_for(buyer, seller="", on=DECEMBER) == tax_for(None, seller="DE", on=DECEMBER) == Tax()
-    )
+    assert tax_for(buyer, seller="", on=DECEMBER) == Tax()
+
+
+def test_who_has_not_said_where_they_are_is_taxed_as_at_home(account: Account) -> None:
+    rate("DE", 19_000)
+    assert tax_for(None, seller="DE", on=DECEMBER).rate == 19_000
+    assert tax_for(None, seller="", on=DECEMBER) == Tax()
 
 
 def test_a_business_elsewhere_in_the_eu_accounts_for_the_tax_itself(account: Account) -> None:

@@ -23,7 +23,7 @@ from billing.receivables import (
     PaymentProfile,
     ProviderEvent,
 )
-from billing.remote import Failed, Forged, Unanswered
+from billing.remote import Buyer, Failed, Forged, Unanswered
 from kit.money import NANOS
 from tenants.models import Organization
 from tests import factories
@@ -587,7 +587,7 @@ def test_only_what_stripe_signed_lately_is_kept(
 
 
 def _customer(double: Double) -> dict[str, Any]:
-    gateway.create_customer(organization=1, name="x", email="", country="", key="x")
+    gateway.create_customer(organization=1, buyer=Buyer("x"), key="x")
     return double.of("customer")[0]
 
 

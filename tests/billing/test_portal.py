@@ -8,7 +8,7 @@ from redis import Redis
 
 from billing import checkouts, credit
 from billing.allowances import Budget
-from billing.models import Account
+from billing.models import Account, TaxRate
 from billing.receivables import Checkout, PaymentProfile
 from kit.money import NANOS
 from tenants.models import Role
@@ -54,6 +54,27 @@ def test_the_page_shows_credit_budgets_and_invoices(alice: Client, account: Acco
     row = Budget.objects.for_org(account.organization_id).get()
     assert alice.post(f"/o/acme/billing/budgets/{row.pk}/remove").status_code == 302
     assert "No budgets" in seen(alice)
+
+
+def test_members_say_whom_invoices_are_made_out_to(
+    alice: Client, account: Account, settings: Any
+) -> None:
+    settings.SELLER = {**settings.SELLER, "country": "DE"}
+    TaxRate.objects.create(country="DE", rate=19_000, effective_from=NOW.date().replace(day=1))
+    assert "Nobody has said yet" in seen(alice)
+    form = {"name": "Acme GmbH", "address": "Weg 1\nHamburg", "country": "de", "vat_id": "DE1"}
+    assert alice.post("/o/acme/billing/details", form).status_code == 302
+    page = seen(alice)
+    assert "vat_id" in page
+    assert "Nobody has said yet" in page
+    form["vat_id"] = "DE 123456789"
+    assert alice.post("/o/acme/billing/details", form).status_code == 302
+    page = seen(alice)
+    for text in ("Acme GmbH", "Weg 1<br>Hamburg", "DE123456789"):
+        assert text in page
+    booked(entry(account.organization_id, amounts={"input_tokens": 30 * NANOS, "output_tokens": 0}))
+    invoice = close(account)
+    assert (invoice.buyer["name"], invoice.tax_minor) == ("Acme GmbH", 570)
 
 
 def test_a_card_is_saved_by_way_of_a_page_at_the_provider(

@@ -74,6 +74,16 @@ def create_tax_id(state: State, customer: dict[str, Any], form: dict[str, Any]) 
     return made
 
 
+def delete_tax_id(state: State, customer: dict[str, Any], identifier: str) -> dict[str, Any]:
+    """DELETE /v1/customers/{id}/tax_ids/{id}."""
+    found = state.get("tax_id", identifier)
+    if found["customer"] != customer["id"]:
+        raise Failure("No such tax id of this customer.", status=404, code="resource_missing")
+    state.tell("customer.tax_id.deleted", found)
+    del state.objects[identifier]
+    return {**found, "deleted": True}
+
+
 def create_session(state: State, form: dict[str, Any], base: str) -> dict[str, Any]:
     """POST /v1/checkout/sessions."""
     mode = form.get("mode")

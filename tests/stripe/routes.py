@@ -124,6 +124,14 @@ ROUTES = (
         P.CustomerTaxIdListParams,
         _all("tax_id", "/v1/tax_ids"),
     ),
+    Route(
+        "DELETE",
+        "/v1/customers/{}/tax_ids/{}",
+        P.CustomerTaxIdDeleteParams,
+        lambda state, form, ids, base: customers.delete_tax_id(
+            state, state.get("customer", ids[0]), ids[1]
+        ),
+    ),
     Route("GET", "/v1/payment_methods/{}", P.PaymentMethodRetrieveParams, _one("payment_method")),
     Route("GET", "/v1/setup_intents/{}", P.SetupIntentRetrieveParams, _one("setup_intent")),
     Route(

@@ -300,6 +300,10 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._api(self.path, raw)
 
+    def do_DELETE(self) -> None:
+        """What the API takes away."""
+        self._api(self.path, "")
+
     def _api(self, path: str, raw: str) -> None:
         found = self.owner.answer(self.command, path, raw, self.headers)
         if found is None:

@@ -161,6 +161,8 @@ DOORS = (
         f"api/v1/requests/{NO_REQUEST}/feedback",
     ),
     _read("api/v1/budgets"),
+    _read("api/v1/billing/details", 404),
+    Door("PUT", "api/v1/billing/details", 400, MONEY, "", form={}),
     _read("api/v1/billing/auto-top-up", 404),
     Door("PUT", "api/v1/billing/auto-top-up", 400, MONEY, "", form={}),
     Door("DELETE", "api/v1/billing/auto-top-up", 204, MONEY, ""),

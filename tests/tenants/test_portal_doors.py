@@ -69,6 +69,7 @@ DOORS = (
     Door("POST", "billing/checkouts", 302, MONEY, {"kind": "card"}, while_suspended=True),
     Door("GET", "billing/checkouts/<uuid:identifier>", 404, MONEY, while_suspended=True),
     Door("GET", "billing/invoices/<str:number>.pdf", 404, MEMBERS, while_suspended=True),
+    Door("POST", "billing/details", 302, MONEY, while_suspended=True),
     Door("POST", "billing/budgets", 302, MONEY, while_suspended=True),
     Door("POST", "billing/budgets/<int:identifier>/remove", 404, MONEY, while_suspended=True),
     Door("GET", "settings", 200, MEMBERS, while_suspended=True),
