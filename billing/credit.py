@@ -325,6 +325,12 @@ def counters(organization: int) -> Counters | None:
     limit, spent, reserved, epoch, currency, pending, refusing = found
     if limit is None or pending is not None:
         return None
+
+    def budget(what: bytes) -> dict[int, bytes]:
+        names = (each.split(b":") for each in budgets)
+        return {int(n[0]): budgets[b":".join(n)] for n in names if n[0] != b"of" and n[-1] == what}
+
+    paid, reserving = budget(b"spent"), budget(b"reserved")
     return Counters(
         limit=int(limit),
         spent=int(spent),
@@ -334,24 +340,8 @@ def counters(organization: int) -> Counters | None:
         held={
             UUID(request.decode()): int(hold.partition(b"|")[0]) for request, hold in held.items()
         },
-        budgets={
-            int(name.partition(b":")[0]): (
-                int(nanos),
-                int(budgets[name.replace(b":spent", b":reserved")]),
-            )
-            for name, nanos in budgets.items()
-            if name.endswith(b":spent") and not name.startswith(b"of:")
-        },
-        refusing=frozenset(
-            [
-                *(
-                    int(name.partition(b":")[0])
-                    for name in budgets
-                    if name.endswith(b":refusing") and not name.startswith(b"of:")
-                ),
-                *([None] if refusing else []),
-            ]
-        ),
+        budgets={each: (int(nanos), int(reserving[each])) for each, nanos in paid.items()},
+        refusing=frozenset([*budget(b"refusing"), *([None] if refusing else [])]),
     )
 
 
