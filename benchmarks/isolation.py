@@ -85,10 +85,14 @@ def main() -> int:
                 )
             )
             seconds = time.monotonic() - began
+            if options.findings:
+                drill.found.write(options.findings)
+            if options.logs:
+                shutil.copytree(stack.var / "log", options.logs, dirs_exist_ok=True)
             console.print("Looking through PostgreSQL and Redis …")
             drill.found.take(search(stack, tenants))
-        if options.logs:
-            shutil.copytree(Path(folder) / "log", options.logs, dirs_exist_ok=True)
+            if options.findings:
+                drill.found.write(options.findings)
     return report(options, drill.found, seconds, console)
 
 
@@ -135,8 +139,6 @@ def report(options: argparse.Namespace, found: Findings, seconds: float, console
         console.print(f"{title}: " + ", ".join(f"{name} {n}" for name, n in sorted(counts.items())))
     for each in found.wrong:
         console.print(each.line(), markup=False, highlight=False)
-    if options.findings:
-        found.write(options.findings)
     if options.record and found.is_whole:
         record(figures)
     return 0 if found.is_whole else 1

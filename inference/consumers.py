@@ -17,7 +17,6 @@ import orjson
 import structlog
 from channels.generic.websocket import AsyncWebsocketConsumer
 from pydantic import Field
-from redis.exceptions import RedisError
 
 from inference.api.access import INFERENCE
 from inference.api.forms import InferForm
@@ -26,8 +25,8 @@ from inference.api.requests import entry
 from inference.generation import Generation, generation, reading
 from inference.idempotency import Repeatable
 from inference.jobs import Leaving
-from kit.edge import Broken, parse, problem_body
-from kit.errors import Invalid, Refused, Unavailable
+from kit.edge import parse, problem_body, refusal_of
+from kit.errors import Invalid, Refused
 from kit.ids import request_id
 from tenants.auth import Caller, authenticate
 from tenants.watch import watched
@@ -217,13 +216,8 @@ class InferConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
             async with entered as run:
                 self._runs[name] = run
                 await self._tell(run, name)
-        except Refused as refusal:
-            await self._error(refusal, name, str(request))
-        except RedisError:
-            await self._error(Unavailable("The platform's state does not answer."), name)
-        except Exception:
-            log.exception("a request on a socket broke")
-            await self._error(Broken("Something broke on our side."), name, str(request))
+        except Exception as error:
+            await self._error(refusal_of(error), name, str(request))
         finally:
             self._runs.pop(name, None)
 

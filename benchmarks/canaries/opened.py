@@ -5,6 +5,7 @@ from typing import Any
 from uuid import UUID
 
 import orjson
+from django.db import transaction
 from django_tenants.utils import schema_context
 
 from analytics import feedback
@@ -24,7 +25,8 @@ Opened = tuple[str, str, bool]
 
 def in_postgres(tenant: Tenant) -> Iterator[Opened]:
     """Of an organization; what does not open raises `Unreadable`."""
-    with schema_context(tenant.schema):
+    # In a transaction, or asking for a data key would give the connection back in the middle.
+    with schema_context(tenant.schema), transaction.atomic():
         for text in RequestText.objects.iterator(chunk_size=500):
             kept = texts.opened(tenant.pk, text)
             yield _must("opened history.asked", orjson.dumps(list(kept.messages)).decode())
@@ -36,15 +38,17 @@ def in_postgres(tenant: Tenant) -> Iterator[Opened]:
             yield "opened response.answered", said, False
         for row in RequestFeedback.objects.iterator(chunk_size=500):
             yield "opened feedback", feedback.comment_of(tenant.pk, row), True
-    for line in BatchLine.objects.filter(batch__organization=tenant.pk).iterator(chunk_size=500):
-        for column, sealed in (("asked", line.asked), ("answered", line.answered)):
-            if sealed:
-                place = line_place(tenant.pk, column, line.request)
-                said = unsealed(tenant.pk, bytes(sealed), place)
-                yield f"opened batch.{column}", said, column == "asked"
-    for file in StoredFile.objects.for_org(tenant.pk).iterator(chunk_size=500):
-        said = b"".join(files.content(file)).decode("utf-8", "replace")
-        yield "opened files", said, file.purpose != StoredFile.Purpose.BATCH_OUTPUT
+        for line in BatchLine.objects.filter(batch__organization=tenant.pk).iterator(
+            chunk_size=500
+        ):
+            for column, sealed in (("asked", line.asked), ("answered", line.answered)):
+                if sealed:
+                    place = line_place(tenant.pk, column, line.request)
+                    said = unsealed(tenant.pk, bytes(sealed), place)
+                    yield f"opened batch.{column}", said, column == "asked"
+        for file in StoredFile.objects.for_org(tenant.pk).iterator(chunk_size=500):
+            said = b"".join(files.content(file)).decode("utf-8", "replace")
+            yield "opened files", said, file.purpose != StoredFile.Purpose.BATCH_OUTPUT
 
 
 def in_job(tenant: Tenant, request: str, fields: dict[bytes, bytes]) -> Iterator[Opened]:

@@ -6,7 +6,6 @@ from contextlib import AsyncExitStack
 from typing import Any
 from uuid import UUID
 
-import structlog
 from django.http import HttpRequest, HttpResponseBase
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema
@@ -21,12 +20,9 @@ from inference.fallback import served
 from inference.generation import Answer, Generation
 from inference.jobs import Leaving
 from inference.stream import Ended, Piece
-from kit.edge import Broken, Json, body, problem_body
-from kit.errors import Refused
+from kit.edge import Json, body, problem_body, refusal_of
 from tenants.auth import Caller
 from tenants.models import Priority
-
-log = structlog.get_logger()
 
 
 class _PromptEndpoint(InferenceEndpoint):
@@ -172,9 +168,5 @@ async def events(run: Generation, stack: AsyncExitStack) -> AsyncIterator[bytes]
             ended = run.ended
             done = {"request_id": request, "finish_reason": ended.reason, **bill(ended)}
             yield sse.event(done, name="done", entry=ended.entry)
-        except Refused as refusal:
-            yield sse.event(problem_body(refusal, request), name="error")
-        except Exception:
-            log.exception("a stream broke")
-            broken = Broken("Something broke on our side.")
-            yield sse.event(problem_body(broken, request), name="error")
+        except Exception as error:
+            yield sse.event(problem_body(refusal_of(error), request), name="error")

@@ -4,8 +4,6 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, suppress
 from typing import Any
 
-import structlog
-
 from inference.admission import Wish
 from inference.api import sse
 from inference.api.access import cost
@@ -13,11 +11,8 @@ from inference.catalog.offers import UnknownModel, offer
 from inference.engine import Text
 from inference.generation import Generation
 from inference.stream import Ended
-from kit.edge import Broken, openai_body
-from kit.errors import Refused
+from kit.edge import openai_body, refusal_of
 from kit.ids import made_at
-
-log = structlog.get_logger()
 
 
 async def spoken(run: Generation, wish: Wish) -> Text:
@@ -47,11 +42,8 @@ async def told(events: AsyncIterator[bytes], stack: AsyncExitStack) -> AsyncIter
             async for event in events:
                 yield event
             yield b"data: [DONE]\n\n"
-        except Refused as refusal:
-            yield sse.event(openai_body(refusal))
-        except Exception:
-            log.exception("a stream broke")
-            yield sse.event(openai_body(Broken("Something broke on our side.")))
+        except Exception as error:
+            yield sse.event(openai_body(refusal_of(error)))
 
 
 def usage(ended: Ended) -> dict[str, Any]:

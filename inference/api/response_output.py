@@ -197,7 +197,7 @@ def finished(asked: Asked, output: Output, ended: Ended, at: datetime | None) ->
     """A response that has ended, however it did; its output is told so."""
     status = status_of(ended)
     output.end(status)
-    error = failure(ended.error or "the worker failed") if status == "failed" else None
+    error = _failure(ended.error or "the worker failed") if status == "failed" else None
     return asked.response(status, output=output.items, ended=ended, error=error, at=at)
 
 
@@ -206,7 +206,7 @@ def status_of(ended: Ended) -> str:
     return STATES.get(ended.reason, "failed")
 
 
-def failure(said: str) -> dict[str, Any]:
+def _failure(said: str) -> dict[str, Any]:
     """OpenAI's error of a response."""
     message = f"The answer could not be finished: {said}. Nothing was charged; try again."
     return {"code": "server_error", "message": message}

@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
-import structlog
 from django.http import HttpRequest, HttpResponseBase
 from django.utils import timezone
 from drf_spectacular.types import OpenApiTypes
@@ -24,7 +23,6 @@ from inference.api.response_output import (
     Asked,
     Event,
     Output,
-    failure,
     finished,
     last_event,
     name_of,
@@ -37,11 +35,9 @@ from inference.engine import Text
 from inference.generation import Generation, reading
 from inference.jobs import Leaving
 from inference.responses import Found, NoResponse
-from kit.edge import Json, body
+from kit.edge import Json, body, refusal_of
 from kit.errors import Invalid, Refused
 from tenants.models import Retention
-
-log = structlog.get_logger()
 
 _FROM = [
     OpenApiParameter("stream", bool, description="Its events, from the beginning or from there."),
@@ -265,12 +261,8 @@ async def _events(run: Generation, asked: Asked, output: Output) -> AsyncIterato
             for event in output.take(piece):
                 yield event
         response = await _finished(run, asked, output)
-    except Refused as refusal:
-        error = {"code": "server_error", "message": refusal.message}
-        response = asked.response("failed", output=output.items, error=error)
-    except Exception:
-        log.exception("a stream broke")
-        error = failure("something broke on our side")
+    except Exception as broken:
+        error = {"code": "server_error", "message": refusal_of(broken).message}
         response = asked.response("failed", output=output.items, error=error)
     else:
         for event in output.ending:

@@ -96,22 +96,8 @@ class Endpoint(APIView):
             handler = self._handler(request.method or "")
             await self.before(request)
             return await handler(request, *args, **kwargs)
-        except Refused as refusal:
-            return refused(request, refusal)
-        except RedisError as error:
-            log.warning("Redis does not answer", error=str(error))
-            return refused(request, Unavailable("The platform's state does not answer; try again."))
-        except (OperationalError, InterfaceError) as error:
-            if isinstance(error.__cause__, QueryCanceled):
-                return refused(request, timed_out())
-            log.warning("PostgreSQL does not answer", error=str(error))
-            return refused(
-                request,
-                Unavailable("The platform's database does not answer; try again.", retry_after=5.0),
-            )
-        except Exception:
-            log.exception("a request broke")
-            return refused(request, Broken("Something broke on our side; nothing was charged."))
+        except Exception as error:
+            return refused(request, refusal_of(error))
 
     def _handler(self, method: str) -> Callable[..., Awaitable[HttpResponseBase]]:
         handler = getattr(self, method.lower(), None) if method in self.allowed_methods else None
@@ -123,6 +109,23 @@ class Endpoint(APIView):
     async def options(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:  # type: ignore[override]
         """The methods served here."""
         return HttpResponse(status=204, headers={"Allow": ", ".join(self.allowed_methods)})
+
+
+def refusal_of(error: Exception) -> Refused:
+    """What whoever asked is told of what came instead of an answer, or in the middle of one."""
+    if isinstance(error, Refused):
+        return error
+    if isinstance(error, RedisError):
+        log.warning("Redis does not answer", error=str(error))
+        return Unavailable("The platform's state does not answer; try again.")
+    if isinstance(error, OperationalError | InterfaceError):
+        if isinstance(error.__cause__, QueryCanceled):
+            return timed_out()
+        log.warning("PostgreSQL does not answer", error=str(error))
+        said = "The platform's database does not answer; try again."
+        return Unavailable(said, retry_after=5.0)
+    log.error("a request broke", exc_info=error)
+    return Broken("Something broke on our side; the log has why, under this request's id.")
 
 
 async def body(request: HttpRequest, form: type[Body]) -> Body:

@@ -2,21 +2,25 @@
 
 import asyncio
 import json
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, suppress
 from typing import Any
 from uuid import UUID
 
 import pytest
 from django.test import AsyncClient
+from redis.exceptions import ConnectionError as NoRedis
 
 from billing.models import LedgerEntry
 from inference import generation
+from inference.api import infer, openai
 from inference.catalog.offers import Offer
 from inference.models import Request
+from inference.stream import Piece
 from inference.worker import Host
 from tenants.models import Organization
 from tests import factories
-from tests.inference.parts import fields, in_schema, serving
+from tests.inference.parts import fields, in_schema, job, serving
 from tests.inference.test_consumers import connect, hear, hear_until_done, say
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -290,3 +294,28 @@ def limit(organization: Organization, requests: int) -> None:
 
 def fields_of(request: str) -> dict[str, str]:
     return fields(UUID(request))
+
+
+class Cut:
+    """A run whose state Redis goes away in the middle."""
+
+    job = job()
+
+    async def pieces(self) -> AsyncIterator[Piece]:
+        yield Piece(entry="1-1", position=0, tokens=(104,), text="h")
+        raise NoRedis("No connection available.")
+
+
+async def test_a_stream_that_loses_redis_says_that_it_is_unavailable_and_not_broken() -> None:
+    run: Any = Cut()
+    ours = b"".join([each async for each in infer.events(run, AsyncExitStack())])
+    assert b"event: error" in ours
+    assert b'"code":"unavailable"' in ours
+
+    async def chunks() -> AsyncIterator[bytes]:
+        async for piece in run.pieces():
+            yield piece.text.encode()
+
+    theirs = b"".join([each async for each in openai.told(chunks(), AsyncExitStack())])
+    assert theirs.startswith(b"h")
+    assert b'"code":"unavailable"' in theirs
