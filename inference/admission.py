@@ -135,7 +135,7 @@ async def admit(
     is counted or held.
     """
     ring = await datakeys.aring(caller.organization)
-    scopes = limits.scopes(caller, model=wish.offer.name)
+    scopes = limits.scopes(caller, model=wish.offer.name, alias=wish.offer.alias)
 
     async def enter(price: Price) -> tuple[Job, limits.Standing, bool]:
         job = _job(caller, wish, request, price.version, scopes)

@@ -19,7 +19,7 @@ from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget, UnfoldAdminT
 
 from tenants import audit, keys, logins, organizations
 from tenants.admin_audit import Audited, AuditEntryAdmin
-from tenants.admin_people import Helping
+from tenants.admin_people import Helping, SuperusersOnly
 from tenants.admin_plans import LIMITS, ModelLimitsInline, PlanAdmin
 from tenants.admin_sso import SingleSignOnAdmin
 from tenants.models import (
@@ -251,7 +251,7 @@ admin.site.unregister(Group)
 
 
 @admin.register(Group)
-class GroupAdmin(Audited, DjangoGroupAdmin, ModelAdmin):  # type: ignore[misc]
+class GroupAdmin(SuperusersOnly, Audited, DjangoGroupAdmin, ModelAdmin):  # type: ignore[misc]
     """Operators' rights in bundles."""
 
 

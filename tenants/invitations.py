@@ -16,7 +16,7 @@ from django.core.validators import validate_email
 from django.db import IntegrityError, transaction
 
 from kit.errors import Invalid, Refused
-from tenants import audit
+from tenants import audit, throttle
 from tenants.accounts import addresses
 from tenants.audit import Actor, Change
 from tenants.auth import Caller
@@ -89,7 +89,7 @@ def offer(
     """A new invitation, its letter sent after the commit.
 
     Raises `Invalid`, `NotYourRole` (owners are invited by owners), `AlreadyMember`,
-    `AlreadyInvited`, `TooManyInvitations`.
+    `AlreadyInvited`, `TooManyInvitations`, `TooManyLetters`.
     """
     if role is Role.OWNER:
         by.allow(Action.MANAGE_OWNERS)
@@ -110,6 +110,7 @@ def offer(
     try:
         with transaction.atomic():
             invitation.save(force_insert=True)
+            throttle.letter_now(by.organization, email)
             _record("invitation.sent", invitation, {}, {"role": role.value}, actor, now)
             _mail(invitation, token, actor, send)
     except IntegrityError:
@@ -120,10 +121,14 @@ def offer(
 
 
 def resend(by: Caller, actor: Actor, *, invitation: int, send: Send, now: datetime) -> Invitation:
-    """Another letter, with a new token and time; the old link is good no more."""
+    """Another letter, with a new token and time; the old link is good no more.
+
+    Raises `NoSuchInvitation` and `TooManyLetters`.
+    """
     token = secrets.token_urlsafe(32)
     with transaction.atomic():
         row = _open(by, invitation)
+        throttle.letter_now(by.organization, row.email)
         _renew(row, token, now)
         row.save(update_fields=["token_hash", "sent_at", "expires_at"])
         _record("invitation.sent", row, {}, {"role": row.role}, actor, now)

@@ -102,19 +102,18 @@ class Standing:
         return {"RateLimit-Policy": ", ".join(policies), "RateLimit": ", ".join(states)}
 
 
-def scopes(caller: Caller, *, model: str = "") -> tuple[Scope, ...]:
-    """All whose limits a request of the caller's to the model is held against."""
+def scopes(caller: Caller, *, model: str = "", alias: str = "") -> tuple[Scope, ...]:
+    """All whose limits a request of the caller's to the model is held against; where it was asked
+    for by an alias, that name's too."""
     organization, person = caller.organization, caller.person
     every = [
         Scope(f"organization:{organization}", "organization", "your organization", caller.limits),
         Scope(f"key:{caller.key}", "key", "this API key", caller.key_limits),
-        Scope(
-            f"model:{organization}:{model}",
-            "model",
-            f"your organization on {model}",
-            caller.model_limits.get(model, Limits()),
-        ),
     ]
+    for name in filter(None, (model, alias)):
+        bounds = caller.model_limits.get(name, Limits())
+        whose = f"your organization on {name}"
+        every.append(Scope(f"model:{organization}:{name}", "model", whose, bounds))
     if person is not None:
         name = f"person:{organization}:{person}"
         every.append(Scope(name, "user", "you", caller.person_limits))

@@ -44,6 +44,32 @@ def succeeded_now(account: str) -> None:
     state().delete(_names(account)[0])
 
 
+LETTERS_OF, LETTERS_OF_BOTH, LETTERS_TO, LETTERS_MS = 200, 5, 20, 24 * 3_600_000
+"""Letters with invitations in a day: of an organization, of it to one address, and to that address
+from all."""
+
+
+class TooManyLetters(Refused):
+    """An organization has sent, or an address has got, as many as it may; `retry_after` is true."""
+
+    status, code = 429, "too_many_letters"
+
+
+def letter_now(organization: int, address: str) -> None:
+    """Count one more letter that an organization has us send; raises `TooManyLetters`."""
+    to = sha256(address.strip().lower().encode()).hexdigest()[:24]
+    names = [f"letters:{organization}", f"letters:{organization}:{to}", f"letters:to:{to}"]
+    bounds = [LETTERS_OF, LETTERS_OF_BOTH, LETTERS_TO]
+    wait_ms = _attempt(names, [each for bound in bounds for each in (bound, LETTERS_MS)])
+    if wait_ms > 0:
+        seconds = wait_ms / 1000
+        raise TooManyLetters(
+            f"In a day {LETTERS_OF} invitations go out for an organization, {LETTERS_OF_BOTH} of "
+            f"them to an address. Try again in {seconds / 3600:.1f} h.",
+            retry_after=seconds,
+        )
+
+
 _LIMITS: list[Argument] = [OF_BOTH, WINDOW_MS, OF_ACCOUNT, WINDOW_MS, OF_ADDRESS, WINDOW_MS]
 
 

@@ -10,7 +10,7 @@ from django.core.management import CommandError, call_command
 from inference.catalog import offers
 from inference.catalog.models import Alias, AliasTarget, Model
 from inference.worker import Host
-from tenants.models import AuditEntry, Organization, Plan
+from tenants.models import AuditEntry, ModelLimit, Organization, Plan
 from tests import factories
 from tests.inference.parts import ECHO, add_model, in_schema, serving
 from tests.inference.test_api import post
@@ -59,6 +59,23 @@ async def test_an_alias_is_answered_by_its_model_and_both_are_named(key: str, ho
         "currency": "EUR",
         "per_million": {"input_tokens": "1.000000000", "output_tokens": "2.000000000"},
     }
+
+
+async def test_limits_hold_of_the_name_that_requests_say(
+    key: str, host: Host, acme: Organization
+) -> None:
+    def limited() -> None:
+        stand("latest", echo=1)
+        ModelLimit.objects.create(organization=acme, model="latest", requests_per_minute=1)
+
+    await in_schema("public", limited)
+    with serving(host):
+        said = [
+            await post("/api/v1/infer", {**PROMPT, "model": model}, key)
+            for model in ("latest", "latest", ECHO)
+        ]
+    assert [each.status_code for each in said] == [200, 429, 200]
+    assert "your organization on latest" in said[1].json()["detail"]
 
 
 async def test_requests_are_drawn_by_weight(key: str, second: Model, caller: Any) -> None:

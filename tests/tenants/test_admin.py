@@ -4,12 +4,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from allauth.mfa.totp.internal.auth import TOTP
+from django.contrib.auth.models import Group, Permission
 from django.db import connection
 from django.test import Client
 from django_tenants.utils import schema_exists
 from redis import Redis
 
 from tenants import keys
+from tenants.accounts import factors
 from tenants.admin import KeyForm
 from tenants.models import ApiKey, Membership, Organization, Role, User
 from tests import factories
@@ -184,6 +187,63 @@ def test_a_user_is_made_by_e_mail_and_joins(operator: Client, acme: Organization
     form = {"user": dora.pk, "organization": acme.pk, "role": Role.OWNER}
     again = operator.post("/admin/tenants/membership/add/", form)
     assert "already exists" in again.content.decode()
+
+
+@pytest.fixture
+def clerk(db: None) -> Client:
+    """An operator with every right but to be a superuser."""
+    staff = factories.user("clerk", is_staff=True)
+    staff.user_permissions.set(Permission.objects.all())
+    client = Client()
+    client.force_login(staff)
+    return client
+
+
+def person_form(person: User, **changed: Any) -> dict[str, Any]:
+    inlines = {f"memberships-{of}_FORMS": 0 for of in ("TOTAL", "INITIAL")}
+    return {"email": person.email, "is_active": "on", **inlines, **changed}
+
+
+def test_an_operator_gives_nobody_rights(clerk: Client, alice: User) -> None:
+    group = Group.objects.create(name="everything")
+    rights = {
+        "is_staff": "on",
+        "is_superuser": "on",
+        "groups": [group.pk],
+        "user_permissions": [Permission.objects.all()[0].pk],
+    }
+    submit(clerk, f"user/{alice.pk}/change/", **person_form(alice, first_name="Al", **rights))
+    alice.refresh_from_db()
+    assert (alice.first_name, alice.is_staff, alice.is_superuser) == ("Al", False, False)
+    assert not alice.groups.exists()
+    assert not alice.user_permissions.exists()
+    password = {"password1": factories.PASSWORD, "password2": factories.PASSWORD}
+    new = {"email": "eve@example.com", "usable_password": "true", "is_staff": "on", **password}
+    submit(clerk, "user/add/", **new)
+    assert not User.objects.get(email="eve@example.com").is_staff
+    for path in (f"group/{group.pk}/change/", f"group/{group.pk}/delete/", "group/add/"):
+        assert clerk.post(f"/admin/auth/{path}", {"name": "more"}).status_code == 403
+
+
+def test_an_operator_does_nothing_to_an_operator(clerk: Client, alice: User) -> None:
+    boss = factories.user("boss", is_staff=True, is_superuser=True)
+    boss.set_password("before")
+    boss.save()
+    TOTP.activate(boss, "SECRET")
+    password = {"password1": factories.PASSWORD, "password2": factories.PASSWORD}
+    at = f"/admin/tenants/user/{boss.pk}"
+    for path in ("change/", "delete/", "password/"):
+        form = {**person_form(boss, first_name="Eve"), **password, "post": "yes"}
+        assert clerk.post(f"{at}/{path}", form).status_code == 403, path
+    chosen = {"_selected_action": [alice.pk, boss.pk]}
+    said = submit(clerk, "user/", action="take_factors_away", **chosen)
+    assert "Only superusers" in said
+    deleting = {"action": "delete_selected", "post": "yes", **chosen}
+    clerk.post("/admin/tenants/user/", deleting)
+    boss.refresh_from_db()
+    assert (boss.first_name, boss.check_password("before")) == ("", True)
+    assert factors.are_set(boss)
+    assert User.objects.filter(pk=alice.pk).exists()
 
 
 def test_log_in_takes_an_e_mail_however_it_is_typed(redis: Redis, alice: User) -> None:

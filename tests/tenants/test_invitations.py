@@ -10,12 +10,13 @@ import pytest
 from django.core import mail
 from django.test import Client
 
-from tenants import invitations, tokens
+from tenants import invitations, throttle, tokens
 from tenants.accounts import addresses
 from tenants.audit import Actor
 from tenants.auth import NotYourRole
 from tenants.invitations import AlreadyInvited, AlreadyMember, AnotherAddress, Letter, NotInvited
 from tenants.models import AuditEntry, Invitation, LogIn, Membership, Organization, Role, User
+from tenants.throttle import TooManyLetters
 from tests import factories
 from tests.factories import PASSWORD
 from tests.tenants.test_members import caller
@@ -98,6 +99,43 @@ def test_members_and_the_invited_are_not_invited_again(acme: Organization, alice
     invite(acme, alice, "charlie@example.com")
     with pytest.raises(AlreadyInvited):
         invite(acme, alice, "CHARLIE@example.com")
+
+
+def test_nobody_is_written_to_without_end(
+    acme: Organization,
+    alice: User,
+    globex: Organization,
+    bob: User,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    by, letters = caller(acme, alice, Role.OWNER), list[Letter]()
+    row, _ = invite(acme, alice, "charlie@example.com")
+    for _ in range(throttle.LETTERS_OF_BOTH - 1):
+        invitations.resend(by, BY, invitation=row.pk, send=letters.append, now=NOW)
+    with pytest.raises(TooManyLetters, match="to an address") as refused:
+        invitations.resend(by, BY, invitation=row.pk, send=letters.append, now=NOW)
+    assert len(letters) == throttle.LETTERS_OF_BOTH - 1
+    assert 0 < (refused.value.retry_after or 0) <= 24 * 3600
+    invitations.withdraw(by, BY, invitation=row.pk, now=NOW)
+    with pytest.raises(TooManyLetters):
+        invite(acme, alice, " CHARLIE@example.com")
+    monkeypatch.setattr(throttle, "LETTERS_TO", throttle.LETTERS_OF_BOTH + 1)
+    theirs, _ = invite(globex, bob, "charlie@example.com")
+    bobs = caller(globex, bob, Role.OWNER)
+    with pytest.raises(TooManyLetters):
+        invitations.resend(bobs, BY, invitation=theirs.pk, send=letters.append, now=NOW)
+
+
+def test_an_organization_has_so_many_letters_sent(
+    acme: Organization, alice: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(throttle, "LETTERS_OF", 3)
+    by = caller(acme, alice, Role.OWNER)
+    for number in range(3):
+        row, _ = invite(acme, alice, f"{number}@example.com")
+        invitations.withdraw(by, BY, invitation=row.pk, now=NOW)
+    with pytest.raises(TooManyLetters):
+        invite(acme, alice, "another@example.com")
 
 
 def test_owners_are_invited_by_owners_alone(acme: Organization, alice: User) -> None:
