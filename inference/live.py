@@ -5,7 +5,7 @@ came for a while) it reads the durable stream; so the live channel is only ever 
 """
 
 import asyncio
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from itertools import chain
@@ -53,18 +53,46 @@ class Silent(Refused):
     status, code = 504, "answer_timed_out"
 
 
-class Inbox(asyncio.Queue[tuple[str, bytes]]):
-    """A follower's live (entry, payload) pairs, and when the last one came."""
+class Inbox:
+    """A follower's live (entry, payload) pairs, and when the last one came.
 
-    heard = 0.0
+    One reader waits at a time, and nobody for room: less than `asyncio.Queue` is, at a third of its
+    cost a message.
+    """
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._unread: deque[tuple[str, bytes]] = deque()
+        self._waiter: asyncio.Future[None] | None = None
+        self.heard = self._loop.time()
+
+    def __len__(self) -> int:
+        """How many are unread."""
+        return len(self._unread)
+
+    def put(self, message: tuple[str, bytes]) -> None:
+        """One more, however many wait."""
+        self._unread.append(message)
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
     def take(self, entry: str, payload: bytes) -> None:
         """One more; past the bound nothing, but one gap in place of all that is missed."""
-        unread = self.qsize()
+        unread = len(self._unread)
         if unread < _MOST_UNREAD:
-            self.put_nowait((entry, payload))
+            self.put((entry, payload))
         elif unread == _MOST_UNREAD:
-            self.put_nowait(_GAP)
+            self.put(_GAP)
+
+    async def get(self) -> tuple[str, bytes]:
+        """The next, once it is there."""
+        while not self._unread:
+            self._waiter = self._loop.create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+        return self._unread.popleft()
 
 
 class Listener:
@@ -102,7 +130,6 @@ class Listener:
     def open(self, request: UUID) -> Inbox:
         """From now on, live messages of this request land there, and a gap after some silence."""
         inbox = Inbox()
-        inbox.heard = asyncio.get_running_loop().time()
         self._open[str(request)].add(inbox)
         return inbox
 
@@ -132,14 +159,14 @@ class Listener:
             for inbox in chain.from_iterable(self._open.values()):
                 if now - inbox.heard >= _QUIET_SECONDS:
                     inbox.heard = now
-                    if inbox.empty():
-                        inbox.put_nowait(_GAP)
+                    if not len(inbox):
+                        inbox.put(_GAP)
 
     def _hand_out(self, message: dict[str, object]) -> None:
         if message["type"] == "subscribe":
             self._subscribed.set()
             for inbox in chain.from_iterable(self._open.values()):
-                inbox.put_nowait(_GAP)
+                inbox.put(_GAP)
             return
         data, now = message["data"], asyncio.get_running_loop().time()
         assert isinstance(data, bytes)  # noqa: S101  a message's data, by redis-py's contract
@@ -172,9 +199,10 @@ class Follower:
         self._expected = self._order[0]
         self.stopped: Refused | None = None
         self._is_under_way = False
-        self._silent_since = asyncio.get_running_loop().time()
+        self._clock = asyncio.get_running_loop().time
+        self._silent_since = self._clock()
         if after is not None:
-            self._inbox.put_nowait(_GAP)
+            self._inbox.put(_GAP)
 
     async def __aenter__(self) -> Self:
         return self
@@ -190,7 +218,7 @@ class Follower:
     def stop(self, refusal: Refused) -> None:
         """The reader is refused from here on: what they read next raises it."""
         self.stopped = refusal
-        self._inbox.put_nowait(_GAP)
+        self._inbox.put(_GAP)
 
     async def __aiter__(self) -> AsyncIterator[Event]:
         while self.ended is None:
@@ -203,7 +231,8 @@ class Follower:
             raise self.stopped
         if (entry, payload) == _GAP:
             return await self._catch_up()
-        if entry_order(entry) <= self._order:
+        order = entry_order(entry)
+        if order <= self._order:
             return []
         event = decode(entry, payload)
         follows = (
@@ -213,7 +242,7 @@ class Follower:
         )
         if not follows:
             return await self._catch_up()
-        self._note(event)
+        self._note(event, order)
         return [event]
 
     async def _catch_up(self) -> list[Event]:
@@ -226,7 +255,7 @@ class Follower:
             self._refuse_silent()
         for event in events:
             self._refuse_another(event)
-            self._note(event)
+            self._note(event, entry_order(event.entry))
         return events
 
     async def _read_on(self) -> list[Event]:
@@ -259,17 +288,17 @@ class Follower:
             raise Lost("The request's state was lost; nothing was charged. Please send it again.")
 
     def _refuse_silent(self) -> None:
-        silent = asyncio.get_running_loop().time() - self._silent_since
+        silent = self._clock() - self._silent_since
         if silent >= settings.SILENT_SECONDS:
             raise Silent(
                 f"Nothing came of the request {self.request} for {settings.SILENT_SECONDS:g} s, as "
                 "long as is waited. What came before is billed; try again, or run it in background."
             )
 
-    def _note(self, event: Event) -> None:
-        self._silent_since = asyncio.get_running_loop().time()
+    def _note(self, event: Event, order: tuple[int, int]) -> None:
+        self._silent_since = self._clock()
         self._is_under_way = True
-        self._last, self._order = event.entry, entry_order(event.entry)
+        self._last, self._order = event.entry, order
         if isinstance(event, Piece):
             self._expected = event.position + len(event.tokens)
         else:

@@ -88,7 +88,7 @@ def place(organization: int, request: UUID) -> Place:
     return Place(organization, "stream", str(request))
 
 
-def append(step: Sequence[tuple[UUID, int, Delta, Cipher | None]]) -> list[str]:
+def append(step: Sequence[tuple[UUID | str, int, Delta, Cipher | None]]) -> list[str]:
     """Write one step: (request, attempt, delta, cipher of its stream) of each, sealing those with
     an outcome. Only what has text needs a cipher.
 
@@ -101,7 +101,7 @@ def append(step: Sequence[tuple[UUID, int, Delta, Cipher | None]]) -> list[str]:
             raise ValueError(f"the stream of {request} has no cipher")
         kept = cipher.seal(live) if live and cipher else b""
         arguments += [str(request), attempt, delta.position, len(delta.tokens), live, kept]
-        arguments += _seal(delta.outcome)
+        arguments.append(_seal(delta.outcome) if delta.outcome is not None else b"")
     return [reply.decode() for reply in _APPEND([LEASES, SEALED], arguments)]
 
 
@@ -247,14 +247,15 @@ def _spelled(of: Delta | Piece) -> dict[str, Any]:
     return data
 
 
-def _seal(outcome: Outcome | None) -> list[Argument]:
-    if outcome is None:
-        return ["", "", 0, 0, "", 0]
-    return [
-        outcome.reason.value,
-        outcome.error,
-        outcome.prompt_tokens,
-        outcome.cached_tokens,
-        outcome.cache,
-        outcome.reasoning_tokens,
-    ]
+def _seal(outcome: Outcome) -> bytes:
+    """In the order in which the script reads it."""
+    return orjson.dumps(
+        [
+            outcome.reason.value,
+            outcome.error,
+            outcome.prompt_tokens,
+            outcome.cached_tokens,
+            outcome.cache,
+            outcome.reasoning_tokens,
+        ]
+    )

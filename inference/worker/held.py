@@ -31,12 +31,13 @@ class Held:
 
     def __init__(self, claim: Claim) -> None:
         self.claim = claim
+        self.name = str(claim.job.id)
         self.cipher: Cipher | None = None  # its stream's, once it is opened
         self.gone = Event()
         self.ring: Ring | None = None
         self._made: dict[str, list[Delta]] = {}  # its answer so far, where it is to be kept
         self.choices = Choices(
-            work=f"{claim.job.id}/{claim.attempt}", count=claim.job.n, position=claim.position
+            work=f"{self.name}/{claim.attempt}", count=claim.job.n, position=claim.position
         )
         self.entries = claim.position
         """Of its stream, at most."""

@@ -95,7 +95,7 @@ class Publisher:
         return list(first) if len(steps) == 1 else _joined(chain.from_iterable(steps))
 
     def _write(self, step: list[tuple[Held, Delta]]) -> list[str]:
-        rows = [(held.claim.job.id, held.claim.attempt, delta, held.cipher) for held, delta in step]
+        rows = [(held.name, held.claim.attempt, delta, held.cipher) for held, delta in step]
         pause = 0.05
         while True:
             try:

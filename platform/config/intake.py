@@ -122,7 +122,9 @@ class _Impatient:
         self._timer = self._loop.call_later(_SEND_SECONDS, self._look)
 
     async def __call__(self, message: Message) -> None:
-        self._began, self._sender = self._loop.time(), asyncio.current_task()
+        self._began = self._loop.time()
+        if self._sender is None:  # one task sends all of an answer
+            self._sender = asyncio.current_task()
         try:
             await self._send(message)
         except asyncio.CancelledError as error:
