@@ -2,8 +2,8 @@
 
 First as many clients as there are slots ask one request after another: the peak. Then requests
 come ten times as often as those were answered, whatever becomes of them. Bars: throughput within
-10 % of the peak, refusals are 503 with Retry-After and come within 50 ms, and what is admitted
-takes at most twice as long (p95).
+10 % of the peak, refusals are 503 (or 429) with Retry-After and come within 50 ms, and what is
+admitted takes at most twice as long (p95). Exits with the number of bars that are missed.
 
   .venv/bin/python benchmarks/shedding.py
   .venv/bin/python benchmarks/shedding.py --seconds 60 --record
@@ -95,11 +95,15 @@ class Load:
             "seed": self._asked,
         }
         began = time.monotonic()
-        async with self._session.post(
-            f"{self._stack.url}/api/v1/infer", json=body, headers=self._stack.authorization
-        ) as response:
-            data = await response.json(content_type=None)
-            took = time.monotonic() - began
+        try:
+            async with self._session.post(
+                f"{self._stack.url}/api/v1/infer", json=body, headers=self._stack.authorization
+            ) as response:
+                data = await response.json(content_type=None)
+                took = time.monotonic() - began
+        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+            phase.statuses[f"broken: {type(error).__name__}"] += 1
+            return
         phase.statuses[f"{response.status} {data.get('code', '')}".strip()] += 1
         if response.status != 200:
             phase.refused.append(took)
@@ -122,9 +126,14 @@ async def measure(stack: Stack, options: argparse.Namespace) -> tuple[Phase, Pha
     timeout = aiohttp.ClientTimeout(total=600)
     async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
         load = Load(stack, session, options.tokens)
+        say("Warming up …")
         await load.closed(options.slots, 5)
+        say(f"The peak, for {options.seconds:g} s …")
         peak = await load.closed(options.slots, options.seconds)
+        if not peak.answered:
+            raise SystemExit(f"Nothing was answered in the first phase: {dict(peak.statuses)}.")
         rate = options.times * len(peak.answered) / options.seconds
+        say(f"{options.times:g} times as much, {rate:.0f} requests/s …")
         return peak, await load.opened(rate, options.seconds, options.seconds / 2)
 
 
@@ -145,16 +154,39 @@ def main() -> int:
         "ENGINE_SLOTS": str(options.slots),
         "LOG_LEVEL": "WARNING",
     }
+    say("Starting a platform …")
     with (
         tempfile.TemporaryDirectory(prefix="platform-shed-") as folder,
         running(Path(folder), **settings) as stack,
     ):
         peak, over = asyncio.run(measure(stack, options))
     table = summary(peak, over)
-    Console().print(table)
+    Console().print(table, markup=False)
     if options.record:
         record(table)
-    return 0
+    return missed(peak, over)
+
+
+def say(what: str) -> None:
+    """How far it is."""
+    Console(stderr=True).print(what)
+
+
+def missed(peak: Phase, over: Phase) -> int:
+    """How many bars are missed, each said."""
+    wrong = [status for status in over.statuses if not status.startswith(("200", "429", "503"))]
+    bars = {
+        "throughput is more than 10 % below its peak": over.rate < 0.9 * peak.rate,
+        "what was admitted took more than twice as long": p95(over.answered)
+        > 2 * p95(peak.answered),
+        "refusals took more than 50 ms": p95(over.refused) > 0.05,
+        "refusals without Retry-After": any(hint < 1 for hint in over.hints),
+        f"other ends than answers and refusals: {wrong}": bool(wrong),
+        "nothing was refused": not over.refused,
+    }
+    for what in (what for what, is_so in bars.items() if is_so):
+        say(f"Missed: {what}.")
+    return sum(bars.values())
 
 
 def summary(peak: Phase, over: Phase) -> str:

@@ -5,6 +5,7 @@ themselves, over HTTP and WebSockets, on a platform of its own (the drill's load
 kills). Memory, threads and file descriptors of web, worker and beat are read every ten seconds.
 Before that four times as many clients fill the pools of threads and connections, which have their
 bounds, as far as they go.
+Answers that are not what they must be are told, and fail it as growth does.
 A slope is flat where it lies within three standard errors of nothing, or grows by less than 2 % of
 the mean an hour.
 
@@ -35,6 +36,7 @@ from config.drill.load import Crowd  # noqa: E402
 from config.stack.apart import Stack, running  # noqa: E402
 
 _EVERY = 10.0
+_END_SECONDS = 300.0
 _WARMING_TIMES = 4
 _RESULTS = ROOT / "benchmarks" / "RESULTS.md"
 Series = dict[tuple[str, str], list[tuple[float, float]]]
@@ -55,23 +57,26 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="platform-soak-") as folder:
         models = {"MODELS_DIR": f"{folder}/models", "DEFAULT_MODEL": "echo"}
         with running(Path(folder), LOG_LEVEL="WARNING", **models) as stack:
-            series, requests = asyncio.run(soak(stack, options))
+            series, requests, problems = asyncio.run(soak(stack, options))
     lines = [f"| requests | {requests:,} | | |", *(line(*each) for each in sorted(series.items()))]
     table = "\n".join(["| what | mean | slope an hour | |", "|---|---|---|---|", *lines])
     console.print(table)
     if options.record:
         record(table)
-    return 1 if "grows" in table else 0
+    for problem in problems[:20]:
+        console.print(f"  {problem}", markup=False)
+    return 1 if problems or "grows" in table else 0
 
 
-async def soak(stack: Stack, options: argparse.Namespace) -> tuple[Series, int]:
-    """Samples of every process, under load."""
+async def soak(stack: Stack, options: argparse.Namespace) -> tuple[Series, int, list[str]]:
+    """Samples of every process, under load; how many requests there were, and what was wrong with
+    their answers."""
     keys = {slug: stack.organization(slug) for slug in ("soak-a", "soak-b", "soak-c")}
     warming = Crowd(stack.url, keys, seed=2, size=_WARMING_TIMES * options.clients)
     load = asyncio.create_task(warming.run())
+    Console(stderr=True).print(f"Warming up for {options.warming:g} minutes …")
     await asyncio.sleep(options.warming * 60)
-    warming.over = True
-    await load
+    problems = await warming.come_to_its_end(load, _END_SECONDS)
     crowd = Crowd(stack.url, keys, seed=1, size=options.clients)
     load = asyncio.create_task(crowd.run())
     series: Series = defaultdict(list)
@@ -82,9 +87,11 @@ async def soak(stack: Stack, options: argparse.Namespace) -> tuple[Series, int]:
             process = stack.find(*victim.words)
             for name, much in look(process).items():
                 series[victim.name, name].append((time.monotonic() - began, much))
-    crowd.over = True
-    await asyncio.wait_for(load, 300)
-    return series, len(crowd.heard)
+    problems += await crowd.come_to_its_end(load, _END_SECONDS)
+    for each in (*warming.heard, *crowd.heard):
+        if each.problem:
+            problems.append(f"{each.habit} {each.request}: {each.problem}")
+    return series, len(crowd.heard), problems
 
 
 def look(process: psutil.Process) -> dict[str, float]:

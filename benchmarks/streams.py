@@ -267,10 +267,12 @@ async def measure(
     await asyncio.gather(*(each.ended.wait() for each in warm))
     before, began = web.memory_full_info().uss, loop.time()
     all_heard = []
+    say(f"Opening {options.streams:,} streams …")
     for number in range(options.streams):
         all_heard.append(await connect(number, _length(options)))
         await asyncio.sleep(max(0.0, began + number / options.opening - loop.time()))
     await asyncio.gather(*(each.first.wait() for each in all_heard))
+    say(f"All are open; measuring for {options.seconds:g} s …")
     since, used = loop.time(), {name: _cpu(each) for name, each in processes.items()}
     await asyncio.sleep(options.seconds)
     seconds = loop.time() - since
@@ -278,8 +280,14 @@ async def measure(
     memory = (web.memory_full_info().uss - before) / options.streams / 1024
     still_open = sum(not each.ended.is_set() for each in all_heard)
     window = Window(since, since + seconds, memory, cpu, still_open)
+    say("Measured; hearing them to their ends …")
     await asyncio.wait_for(asyncio.gather(*(each.ended.wait() for each in all_heard)), 300)
     return all_heard, window
+
+
+def say(what: str) -> None:
+    """How far it is."""
+    Console(stderr=True).print(what)
 
 
 def _cpu(process: psutil.Process) -> float:
@@ -301,7 +309,8 @@ def weigh(
     for number, each in enumerate(all_heard):
         text, request, last = "", "", "nothing"
         for when, line in _lines(each.parts):
-            last = line.decode("utf-8", "replace").strip() or last
+            if line.startswith((b"data: ", b"HTTP/", b"{")):
+                last = line.decode("utf-8", "replace").strip()
             if line.startswith(b"id: "):
                 at = int(line[4:].partition(b"-")[0]) - 1
                 if at < length and window.since <= made[request][at] < window.until:
@@ -382,17 +391,34 @@ def main() -> int:
         settings = {"CONNECTIONS_PER_ADDRESS": many, "CONNECTIONS_PER_KEY": many}
         models = {"MODELS_DIR": f"{folder}/models", "DEFAULT_MODEL": "echo"}
         models["DEFAULT_EMBEDDING_MODEL"] = ""
+        say("Starting a platform …")
         with running(Path(folder), LOG_LEVEL="WARNING", **settings, **models) as stack:
             key = stack.organization("bench")
             with instead(stack, options) as worker:
                 gc.disable()  # its pauses would be the clients', not the platform's
                 all_heard, window = uvloop.run(measure(stack, key, worker, options))
             noted = orjson.loads((stack.var / _MADE).read_bytes())
-    said = table(weigh(all_heard, noted, window, _length(options)), window)
-    Console().print(said)
+    result = weigh(all_heard, noted, window, _length(options))
+    said = table(result, window)
+    Console().print(said, markup=False)
     if options.record:
         record(said)
-    return 0
+    return missed(result, window)
+
+
+def missed(result: Result, window: Window) -> int:
+    """How many bars are missed, each said."""
+    bars = {
+        "not all streams are whole": result.whole < result.streams,
+        "not all were open all the while: open them faster (--opening)": (
+            window.still_open < result.streams
+        ),
+        "events are late": float(np.percentile(result.delays, 99)) > _DELAY_BAR,
+        "a stream takes too much memory": window.memory > _MEMORY_BAR,
+    }
+    for what in (what for what, is_so in bars.items() if is_so):
+        Console(stderr=True).print(f"Missed: {what}.")
+    return sum(bars.values())
 
 
 def record(said: str) -> None:

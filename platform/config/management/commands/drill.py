@@ -38,6 +38,7 @@ any difference. A running platform is never touched.
   manage.py drill --seed 7 8 --minutes 1           a minute each, on the same platform
   manage.py drill --model smollm2-135m-instruct --kill worker=40 --clients 8
                                                    are resumed answers the undisturbed ones?
+                                                   (-onnx and -torch: the other runners)
 """
 _STOP_SECONDS = 90.0
 
