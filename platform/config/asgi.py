@@ -21,11 +21,13 @@ from kit.postgres import Connection  # noqa: E402
 Connection.usual = 30.0  # a request's threads are few: one that waits for ever is missed by others
 
 sockets = [path("ws/v1/infer", InferConsumer.as_asgi())]
-application = ProtocolTypeRouter(
-    {
-        "http": Intake(Handler()),
-        "websocket": origin.known(counted(URLRouter(sockets))),
-    }
+application = origin.over(
+    ProtocolTypeRouter(
+        {
+            "http": Intake(Handler()),
+            "websocket": origin.known(counted(URLRouter(sockets))),
+        }
+    )
 )
 
 gc.collect()

@@ -24,7 +24,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 _BODY_SECONDS = 30
 _SEND_SECONDS = 60
 """How long a reader may take nothing of an answer before it is cut off."""
-_TRY_AGAIN_LATER = 1013
+_TRY_AGAIN_LATER, _NOT_SO = 1013, 1008
 _FILES = "/v1/files"
 
 
@@ -79,9 +79,13 @@ class Intake:
 
 
 def counted(app: App) -> App:
-    """An application of sockets that takes only so many from one address."""
+    """An application of sockets that takes only so many from one address, and in production none
+    in the clear."""
 
     async def count(scope: Scope, receive: Receive, send: Send) -> None:
+        if settings.SECURE_SSL_REDIRECT and scope["scheme"] != "wss":
+            await send({"type": "websocket.close", "code": _NOT_SO, "reason": "Use wss://."})
+            return
         try:
             with connection(_address(scope)):
                 await app(scope, receive, send)

@@ -9,14 +9,13 @@ from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 from django.conf import settings
 from django.http import HttpRequest, HttpResponseBase
 
+from config.portal import PROBES
 from kit import metrics, origin
 from kit.ids import request_id
 
 log = structlog.get_logger("http")
 
 _LONGEST_LABEL = 128
-_PROBES = frozenset({"/health", "/metrics"})
-"""Asked every few seconds by machines; worth a line only to those who debug."""
 
 
 class Observed:
@@ -51,7 +50,8 @@ class Observed:
         metrics.SECONDS.labels(route).observe(seconds)
         # Django would log a second line of every error.
         response._has_been_logged = True  # type: ignore[attr-defined]
-        say = log.debug if request.path in _PROBES else log.info
+        # What machines ask every few seconds is worth a line only to those who debug.
+        say = log.debug if request.path in PROBES else log.info
         say(
             "answered",
             method=request.method,

@@ -15,7 +15,12 @@ from django.middleware.csrf import CsrfViewMiddleware
 from django.middleware.security import SecurityMiddleware
 from whitenoise.middleware import WhiteNoiseMiddleware
 
+from kit.edge import refused
+from kit.errors import Refused
 from tenants.accounts import sessions
+
+PROBES = frozenset({"/health", "/metrics"})
+"""Asked every few seconds by machines, inside our own network, with nothing to hide."""
 
 
 class PortalOnly:
@@ -27,8 +32,43 @@ class PortalOnly:
         return super().__call__(request)  # type: ignore[misc]
 
 
-class Security(PortalOnly, SecurityMiddleware):
-    """Redirect to HTTPS, HSTS, referrer policy."""
+class PlainHttp(Refused):
+    """A key that came in the clear is anybody's who saw it."""
+
+    status, code = 403, "https_required"
+
+
+class Security(SecurityMiddleware):
+    """Redirect to HTTPS, HSTS, referrer policy.
+
+    Programs are refused instead of redirected: they would send the next key in the clear too.
+    """
+
+    def __call__(self, request: HttpRequest) -> Any:
+        """The API's without a thread hop."""
+        if request.path.startswith(settings.API_PATHS):
+            return self._of_the_api(request)
+        return super().__call__(request)
+
+    async def _of_the_api(self, request: HttpRequest) -> HttpResponseBase:
+        if self.redirect and not request.is_secure() and request.path not in PROBES:
+            return refused(request, PlainHttp(_PLAIN))
+        response: HttpResponseBase = await self.get_response(request)  # type: ignore[misc]
+        if self.sts_seconds and request.is_secure():
+            response.headers.setdefault("Strict-Transport-Security", self._lasting())
+        return response
+
+    def _lasting(self) -> str:
+        parts = [f"max-age={self.sts_seconds}"]
+        parts += ["includeSubDomains"] * bool(self.sts_include_subdomains)
+        return "; ".join([*parts, *["preload"] * bool(self.sts_preload)])
+
+
+_PLAIN = (
+    "This came over plain HTTP; send it to https://. If it carried a key, make another: this one "
+    "was readable on its way. (Operators: where a proxy ends TLS, name it in TRUSTED_PROXIES, and "
+    "have it send X-Forwarded-Proto: https.)"
+)
 
 
 class WhiteNoise:

@@ -128,10 +128,10 @@ CSRF_TRUSTED_ORIGINS = [origin for origin in _env("CSRF_TRUSTED_ORIGINS").split(
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SECURE_SSL_REDIRECT = PRODUCTION
 SECURE_HSTS_SECONDS = 31_536_000 if PRODUCTION else 0
 SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = PRODUCTION
-SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if PRODUCTION else None
 X_FRAME_OPTIONS = "DENY"
 TRUSTED_PROXIES = [cidr.strip() for cidr in _env("TRUSTED_PROXIES").split(",") if cidr.strip()]
-"""Addresses or CIDR blocks whose X-Forwarded-For is believed; none: the peer is the client."""
+"""Addresses or CIDR blocks whose X-Forwarded-For and X-Forwarded-Proto are believed; none: the peer
+is the client, and whether it speaks TLS is what it does."""
 OUTBOUND_NETWORKS = [
     cidr.strip()
     for cidr in _env("OUTBOUND_NETWORKS", "" if PRODUCTION else "127.0.0.0/8,::1").split(",")

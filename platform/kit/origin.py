@@ -27,6 +27,7 @@ Network = IPv4Network | IPv6Network
 
 _LONGEST_AGENT = 200
 _LONGEST_NAME = 64
+_SCHEMES = {"http": ("http", "https"), "websocket": ("ws", "wss")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +88,18 @@ def known(app: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]
     return with_origin
 
 
+def over(app: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
+    """An ASGI application that knows whether its client came over TLS: by our own proxies' word
+    alone, since anybody can write an X-Forwarded-Proto."""
+
+    async def with_scheme(scope: Mapping[str, Any], receive: Any, send: Any) -> None:
+        if scope["type"] in _SCHEMES:
+            scope = {**scope, "scheme": _scheme(scope)}
+        await app(scope, receive, send)
+
+    return with_scheme
+
+
 def network(text: str) -> Network:
     """An address or a CIDR block; raises `ValueError`."""
     return ip_network(text.strip())
@@ -144,6 +157,17 @@ def _handshake(scope: Mapping[str, Any]) -> Sent:
     return Sent("GET", f"http://{host}{target}", tuple(pairs))
 
 
+def _scheme(scope: Mapping[str, Any]) -> str:
+    own: str = scope.get("scheme", "http")
+    said = [value for name, value in scope["headers"] if name.lower() == b"x-forwarded-proto"]
+    peer = address((scope.get("client") or ("",))[0])
+    if not said or peer is None or not _is_ours(peer):
+        return own
+    nearest = said[-1].decode("latin1").rpartition(",")[2].strip().lower()
+    plain, secure = _SCHEMES[scope["type"]]
+    return secure if nearest in ("https", "wss") else plain
+
+
 def _target(raw: bytes | None, path: str, query: str) -> str:
     """As its sender wrote it, percents and all, where the server has kept that."""
     written = raw.decode("latin1").partition("?")[0] if raw else quote(path)
@@ -178,12 +202,15 @@ def _utf8(header: str) -> str:
 
 def _client(peer: str, forwarded: str) -> Address | None:
     """The nearest address that is not one of our proxies; None where one cannot be read."""
-    trusted = _networks(tuple(settings.TRUSTED_PROXIES))
     found = address(peer)
     hops = [hop for hop in forwarded.split(",") if hop.strip()]
-    while found is not None and hops and any(found in each for each in trusted):
+    while found is not None and hops and _is_ours(found):
         found = address(hops.pop())
     return found
+
+
+def _is_ours(found: Address) -> bool:
+    return any(found in each for each in _networks(tuple(settings.TRUSTED_PROXIES)))
 
 
 @cache
