@@ -51,7 +51,7 @@ def advance(collection: int, *, now: datetime) -> bool:
         again, row.error, row.round = now + _SOON, str(error)[:500], row.round + 1
     except Rejected as error:
         log.error("the payment provider rejects", invoice=str(row.invoice), error=str(error))
-        again, row.error = now + _LATER, str(error)[:500]
+        again, row.error = min(now + _LATER, _without_provider(row, now)), str(error)[:500]
     row.leased_until = None
     row.save(update_fields=["stage", "step", "round", "retry_at", "error", "leased_until"])
     rows.filter(next_at=seen).update(next_at=again)
@@ -75,10 +75,19 @@ def _step(row: Collection, now: datetime) -> datetime | None:
         _close(row, now)
         return None
     if row.invoice.status == Status.UNCOLLECTIBLE:
-        return None
+        return _hope(row, now)
     if gateway.enabled() and not gateway.is_too_small(row.invoice.due_minor, row.invoice.currency):
         return _collect(row, now)
     return _await(row, now)
+
+
+def _hope(row: Collection, now: datetime) -> None:
+    """Nobody is asked for it any more, but whoever pays it at the provider has paid it."""
+    if row.remote and gateway.enabled():
+        remote = gateway.invoice(row.remote)
+        if remote.status == "paid":
+            _settle(row, remote, now)
+            _close(row, now)
 
 
 def _await(row: Collection, now: datetime) -> datetime | None:
@@ -89,7 +98,15 @@ def _await(row: Collection, now: datetime) -> datetime | None:
     return _remind(row, now)
 
 
-def _remind(row: Collection, now: datetime) -> datetime | None:
+def _without_provider(row: Collection, now: datetime) -> datetime:
+    """What the provider rejects is asked for like a transfer, while it is tried again each day."""
+    if row.invoice.kind == Invoice.Kind.CREDIT_NOTE or row.invoice.status != Status.OPEN:
+        return now + _LATER
+    _announce(row, now, by_card=False)
+    return _remind(row, now)
+
+
+def _remind(row: Collection, now: datetime) -> datetime:
     """Without a card nothing is late before the day it is due."""
     due = row.retry_at or _days_after(row.invoice, 1)
     return due if now < due else _dun(row, now, "")

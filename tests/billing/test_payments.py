@@ -623,3 +623,40 @@ def test_a_debit_in_processing_is_no_payment_and_is_not_asked_for_again(
     collect(AFTER + 2 * DAY)
     assert (status(invoice), charged(double)) == ("paid", [11_900])
     assert [each["status"] for each in double.of("invoice_payment")] == ["paid"]
+
+
+def test_an_invoice_given_up_that_is_paid_at_stripe_is_paid(
+    double: Double, account: Account, invoice: Invoice
+) -> None:
+    collect()
+    lifecycle.move(invoice=invoice.pk, to="uncollectible", now=AFTER)
+    save_card(double, account, GOOD)
+    collect(AFTER + DAY)
+    assert (status(invoice), charged(double)) == ("uncollectible", []), "nobody is asked any more"
+    [there] = double.of("invoice")
+    method = PaymentProfile.objects.for_org(account.organization_id).get().method
+    gateway.pay(there["id"], method=method, key="at-stripe")
+    event = next(each for each in double.state.events if each["type"] == "invoice.paid")
+    events.handle(receive(double, event), now=AFTER)
+    collect()
+    assert (status(invoice), charged(double)) == ("paid", [11_900])
+
+
+def test_what_stripe_rejects_each_day_is_reminded_of_and_at_last_shuts_out(
+    double: Double, account: Account, invoice: Invoice
+) -> None:
+    """Asked for like a transfer: nothing is late before its day, and each day is a try."""
+    save_card(double, account, GOOD)
+    double.fail("400", "POST /v1/invoices/[^/]+/pay", 100)
+    for days in range(15):
+        collect(AFTER + timedelta(days=days))
+    assert letters() == ["issued-0"]
+    for days in range(15, 60):
+        collect(AFTER + timedelta(days=days))
+    reminders = [f"reminder-{n}" for n in (1, 2, 3, 4)]
+    assert letters() == ["issued-0", *reminders, "grace-0", "suspended-0"]
+    assert Organization.objects.get(pk=account.organization_id).suspended_at is not None
+    double.faults.clear()
+    collect(AFTER + timedelta(days=70))
+    assert (status(invoice), charged(double)) == ("paid", [11_900])
+    assert Organization.objects.get(pk=account.organization_id).suspended_at is None
