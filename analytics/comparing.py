@@ -33,6 +33,7 @@ def compare(organization: Organization, month: date, *, now: datetime) -> Report
         rows=report.requests,
         count=len(found),
         differences=found[:MOST_KEPT],
+        error=report.unread,
     )
     for kind, subject, what in found:
         log.error(

@@ -1,8 +1,8 @@
-"""Whether history, ledger, credit counters and invoices of a month say the same, row by row."""
+"""Whether history, ledger, counters, invoices and the provider say the same, row by row."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time
+from datetime import UTC, date, datetime, time, timedelta
 from enum import StrEnum
 from typing import Any
 from uuid import UUID
@@ -11,11 +11,13 @@ from django.db import connection, transaction
 from django.db.models import Sum
 from psycopg import sql
 
-from billing import credit, days
+from billing import credit, days, gateway, sync
 from billing.allowances import Budget
 from billing.invoicing import Draft, as_draft, recount
 from billing.models import READ, WRITTEN, Account, Invoice, Meter, Period
 from billing.months import month_after, month_of
+from billing.receivables import PaymentProfile
+from billing.remote import Failed, Rejected, Unanswered
 from kit.money import to_minor
 from tenants.models import Organization
 
@@ -62,6 +64,10 @@ ORDER BY request
 """
 
 
+_ON_ITS_WAY = timedelta(minutes=10)
+"""What began within is on its way to the other side yet."""
+
+
 class Kind(StrEnum):
     """Which two books disagree."""
 
@@ -70,6 +76,7 @@ class Kind(StrEnum):
     USAGE = "usage"
     CREDIT = "credit"
     INVOICE = "invoice"
+    PROVIDER = "provider"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,21 +91,30 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """An organization's month: how many ledger rows were compared, and every difference."""
+    """An organization's month: how many ledger rows were compared, and every difference.
+
+    `unread` says why the provider's side could not be read, if so; the others were compared.
+    """
 
     organization: str
     month: date
     requests: int
     differences: tuple[Difference, ...]
+    unread: str = ""
 
 
 def reconcile(organization: Organization, month: date) -> Report:
-    """Compare the five books of a month; changes nothing.
+    """Compare the five books of a month, and the provider's; changes nothing.
 
     Bookings may go on meanwhile: each comparison reads both its sides at one moment, and the
     account is locked while the counters are compared. The counters are not of a month: they
-    are compared with all that is owed.
+    are compared with all that is owed; so is the provider, with all that it ever took.
     """
+    unread, provider = "", list[tuple[str, str]]()
+    try:
+        provider = list(_provider(organization))
+    except (Unanswered, Failed, Rejected) as error:
+        unread = f"The payment provider could not be asked: {error}"
     found = [
         Difference(organization.slug, kind, subject, what)
         for kind, rows in (
@@ -107,10 +123,20 @@ def reconcile(organization: Organization, month: date) -> Report:
             (Kind.USAGE, days.differing(organization.pk, month)),
             (Kind.CREDIT, _credit(organization)),
             (Kind.INVOICE, _invoices(organization, month)),
+            (Kind.PROVIDER, provider),
         )
         for subject, what in rows
     ]
-    return Report(organization.slug, month, _requests(organization, month), tuple(found))
+    return Report(organization.slug, month, _requests(organization, month), tuple(found), unread)
+
+
+def _provider(organization: Organization) -> Iterator[tuple[str, str]]:
+    """Invoices, credit notes, payments and refunds, as both sides have them."""
+    profile = PaymentProfile.objects.for_org(organization).exclude(customer=None).first()
+    if profile is None or not gateway.enabled():
+        return
+    for each in sync.compare(profile, before=datetime.now(UTC) - _ON_ITS_WAY):
+        yield each.subject, f"{each.ours}, there {each.theirs}"
 
 
 def _history(organization: Organization, month: date) -> Iterator[tuple[str, str]]:

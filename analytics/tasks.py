@@ -29,7 +29,9 @@ def reconcile_nightly() -> dict[str, int]:
         "slug"
     ):
         try:
-            found += _of(organization, sorted(months), now)
+            differences, is_whole = _of(organization, sorted(months), now)
+            found += differences
+            failed += not is_whole
         except Exception:
             log.exception("books could not be compared", organization=organization.slug)
             failed += 1
@@ -59,8 +61,12 @@ def write_exports(**_: object) -> int:
     return exports.write_waiting(now=timezone.now())
 
 
-def _of(organization: Organization, months: list[date], now: datetime) -> Counter[str]:
-    """The counters are not of a month: what is wrong there is found in each, and counts once."""
+def _of(organization: Organization, months: list[date], now: datetime) -> tuple[Counter[str], bool]:
+    """Differences by kind, and whether all books could be read.
+
+    Counters and provider are not of a month: what is wrong there is found in each, and counts once.
+    """
     reports = [compare(organization, month, now=now) for month in months]
     differences = {each for report in reports for each in report.differences}
-    return Counter(each.kind.value for each in differences)
+    kinds = Counter(each.kind.value for each in differences)
+    return kinds, not any(report.unread for report in reports)

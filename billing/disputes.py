@@ -18,7 +18,11 @@ from tenants.models import Organization
 
 log = structlog.get_logger()
 
-_OUTCOMES = {"won": Payment.Status.SUCCEEDED, "lost": Payment.Status.LOST}
+_OUTCOMES = {
+    "won": Payment.Status.SUCCEEDED,
+    "warning_closed": Payment.Status.SUCCEEDED,
+    "lost": Payment.Status.LOST,
+}
 _DISPUTED = "A payment is disputed; once that is settled, set the top-up again."
 _REASON = "A payment was taken back through the bank. Settle it with us to be served again."
 

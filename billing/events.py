@@ -11,7 +11,7 @@ import orjson
 import structlog
 from django.db.models import F, Q
 
-from billing import checkouts, collecting, disputes, gateway, profiles
+from billing import checkouts, collecting, disputes, gateway, profiles, refunds
 from billing.receivables import ProviderEvent
 
 log = structlog.get_logger()
@@ -75,3 +75,5 @@ def _follow(kind: str, subject: dict[str, Any], now: datetime) -> None:
         profiles.refresh(subject["customer"], now=now)
     elif kind.startswith("charge.dispute."):
         disputes.note(subject["id"], now=now)
+    elif kind.startswith(("charge.refund", "refund.")):
+        refunds.note(subject.get("payment_intent") or "", now=now)

@@ -23,8 +23,11 @@ from billing.remote import (
     Rejected,
     RemoteCheckout,
     RemoteInvoice,
+    RemoteNote,
     RemotePayment,
     Unanswered,
+    id_of,
+    plain,
 )
 from billing.stripe_amounts import chargeable as chargeable
 from billing.stripe_amounts import is_too_small as is_too_small
@@ -75,13 +78,13 @@ def saved_card(customer: str) -> Card | None:
     """What the customer's invoices are charged to."""
     found = _ask(lambda: _v1().customers.retrieve(customer))
     chosen = found.invoice_settings.default_payment_method if found.invoice_settings else None
-    return _card(_id(chosen)) if chosen else None
+    return _card(id_of(chosen)) if chosen else None
 
 
 def save_card(*, customer: str, setup_intent: str = "", method: str = "", key: str) -> Card:
     """Charge invoices to the card of a finished set-up (or to `method`) from now on."""
     if setup_intent:
-        method = _id(_ask(lambda: _v1().setup_intents.retrieve(setup_intent)).payment_method)
+        method = id_of(_ask(lambda: _v1().setup_intents.retrieve(setup_intent)).payment_method)
     params: Any = {"invoice_settings": {"default_payment_method": method}}
     _ask(lambda: _v1().customers.update(customer, params, _once(key)))
     return _card(method)
@@ -190,7 +193,7 @@ def invoice(identifier: str) -> RemoteInvoice:
         rows = _ask(
             lambda: list(_v1().invoices.line_items.list(identifier, page).auto_paging_iter())
         )
-        lines = [_plain(row.metadata).get("line", "") for row in rows]
+        lines = [plain(row.metadata).get("line", "") for row in rows]
     return _invoice(found, frozenset(lines))
 
 
@@ -205,14 +208,14 @@ def payment_of(invoice: str) -> str:
     """The payment intent that paid an invoice; "" where none did."""
     params: Any = {"invoice": invoice, "status": "paid", "limit": _PAGE}
     rows = _ask(lambda: list(_v1().invoice_payments.list(params).data))
-    return next((_id(row.payment.payment_intent) for row in rows), "")
+    return next((id_of(row.payment.payment_intent) for row in rows), "")
 
 
 def is_processing(invoice: str) -> bool:
     """Whether money for an invoice is on its way: a debit takes days."""
     params: Any = {"invoice": invoice, "status": "open", "limit": _PAGE}
     rows = _ask(lambda: list(_v1().invoice_payments.list(params).data))
-    intents = [_id(row.payment.payment_intent) for row in rows]
+    intents = [id_of(row.payment.payment_intent) for row in rows]
     return any(payment(each).status == "processing" for each in intents if each)
 
 
@@ -261,17 +264,31 @@ def credit_note(
     return str(_ask(lambda: _v1().credit_notes.create(params, _once(key))).id)
 
 
-def credit_note_of(invoice: str, note: str) -> str:
-    """The id of the credit note that stands for ours; "" where there is none."""
-    params: Any = {"invoice": invoice, "limit": _PAGE}
-    rows = _ask(lambda: list(_v1().credit_notes.list(params).auto_paging_iter()))
-    return next((row.id for row in rows if _plain(row.metadata).get("note") == note), "")
+def credit_notes(**of: str) -> Iterator[RemoteNote]:
+    """All of an `invoice`'s, or of a `customer`'s."""
+    params: Any = {**of, "limit": _PAGE}
+    for each in _ask(lambda: list(_v1().credit_notes.list(params).auto_paging_iter())):
+        yield RemoteNote(
+            id=each.id,
+            invoice=id_of(each.invoice),
+            total=ours(each.total, each.currency),
+            refunded=ours(sum(back.amount_refunded for back in each.refunds), each.currency),
+            note=plain(each.metadata).get("note", ""),
+            created=each.created,
+        )
+
+
+def is_disputed(intent: str) -> bool:
+    """Whether a payment's dispute is open, or lost."""
+    params: Any = {"payment_intent": intent, "limit": _PAGE}
+    rows = _ask(lambda: list(_v1().disputes.list(params).data))
+    return any(row.status not in ("won", "warning_closed") for row in rows)
 
 
 def dispute_of(identifier: str) -> tuple[str, str]:
     """A dispute's payment intent and its status."""
     found = _ask(lambda: _v1().disputes.retrieve(identifier))
-    return _id(found.payment_intent), found.status
+    return id_of(found.payment_intent), found.status
 
 
 def verify(body: bytes, signature: str) -> dict[str, Any]:
@@ -331,14 +348,6 @@ def _about(buyer: Buyer) -> dict[str, Any]:
     return {name: value for name, value in said.items() if value}
 
 
-def _id(value: Any) -> str:
-    return value if isinstance(value, str) else str(getattr(value, "id", "") or "")
-
-
-def _plain(metadata: Any) -> dict[str, str]:
-    return dict(metadata.to_dict()) if metadata else {}
-
-
 def _card(method: str) -> Card:
     found = _ask(lambda: _v1().payment_methods.retrieve(method))
     card = getattr(found, "card", None)
@@ -364,9 +373,9 @@ def _checkout(found: Any) -> RemoteCheckout:
         status=found.status or "",
         paid=found.payment_status == "paid",
         amount=ours(found.amount_total or 0, found.currency) if found.currency else 0,
-        payment_intent=_id(found.payment_intent),
-        setup_intent=_id(found.setup_intent),
-        checkout=_plain(found.metadata).get("checkout", ""),
+        payment_intent=id_of(found.payment_intent),
+        setup_intent=id_of(found.setup_intent),
+        checkout=plain(found.metadata).get("checkout", ""),
     )
 
 
@@ -377,7 +386,7 @@ def _invoice(found: Any, lines: frozenset[str] = frozenset()) -> RemoteInvoice:
         total=ours(found.total, found.currency),
         remaining=ours(found.amount_remaining, found.currency),
         number=found.number or "",
-        invoice=_plain(found.metadata).get("invoice", ""),
+        invoice=plain(found.metadata).get("invoice", ""),
         currency=found.currency.upper(),
         created=found.created,
         lines=lines,
@@ -393,8 +402,8 @@ def _payment(found: Any) -> RemotePayment:
         amount=ours(found.amount, found.currency),
         refunded=ours(charge.amount_refunded, found.currency) if is_whole else 0,
         disputed=charge.disputed if is_whole else False,
-        method=_id(found.payment_method),
-        payment=_plain(found.metadata).get("payment", ""),
-        customer=_id(found.customer),
+        method=id_of(found.payment_method),
+        payment=plain(found.metadata).get("payment", ""),
+        customer=id_of(found.customer),
         created=found.created,
     )

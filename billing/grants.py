@@ -154,31 +154,47 @@ def resume(grant: int) -> None:
     _end(grant, None)
 
 
-def take_back(grant: int, *, now: datetime) -> int:
-    """It was not paid for after all: halted, and what it paid in open months is owed again.
+def take_back(grant: int, *, now: datetime, nanos: int | None = None) -> int:
+    """It was not paid for after all, or not these `nanos` of it: they are credit no more.
 
-    The nanos that are owed for it now. What it paid in closed months stands on their invoices.
+    What it paid in open months beyond the rest is owed again; the nanos that are. What it paid in
+    closed months stands on their invoices.
     """
     with transaction.atomic():
         row = Grant.objects.across_organizations().select_for_update().get(pk=grant)
-        closed = Period.objects.for_org(row.organization_id).exclude(closed_at=None)
-        uses = GrantUse.objects.for_org(row.organization_id).filter(grant=row)
-        uses = uses.exclude(month__in=closed.values("month")).order_by("month")
-        owed = list(uses.values_list("month").annotate(Sum("amount")).filter(amount__sum__gt=0))
-        GrantUse.objects.bulk_create(
-            GrantUse(
+        if nanos is None or nanos >= row.amount:
+            owed = _unpay(row, row.amount, now)
+            _end(grant, now)
+            return owed
+        owed = _unpay(row, max(0, nanos - row.remaining), now)
+        gone = min(nanos, row.remaining)
+        row.amount, row.remaining = row.amount - gone, row.remaining - gone
+        row.save(update_fields=["amount", "remaining"])
+        credit.renew_on_commit(row.organization_id)
+    return owed
+
+
+def _unpay(row: Grant, most: int, now: datetime) -> int:
+    """Have what the grant paid in open months owed again, up to so many nanos, and left of it."""
+    closed = Period.objects.for_org(row.organization_id).exclude(closed_at=None)
+    uses = GrantUse.objects.for_org(row.organization_id).filter(grant=row)
+    uses = uses.exclude(month__in=closed.values("month")).order_by("-month")
+    paid = uses.values_list("month").annotate(Sum("amount")).filter(amount__sum__gt=0)
+    owed = 0
+    for month, nanos in paid:
+        part = min(int(nanos), most - owed)
+        if part > 0:
+            GrantUse.objects.create(
                 grant=row,
                 organization_id=row.organization_id,
-                request=named_id(now, f"grant/{grant}/taken-back/{month}"),
+                request=named_id(now, f"grant/{row.pk}/taken-back/{month}/{row.amount}"),
                 month=month,
-                amount=-paid,
+                amount=-part,
             )
-            for month, paid in owed
-        )
-        row.remaining += sum(paid for _, paid in owed)
-        row.save(update_fields=["remaining"])
-        _end(grant, now)
-    return sum(int(paid) for _, paid in owed)
+            owed += part
+    row.remaining += owed
+    row.save(update_fields=["remaining"])
+    return owed
 
 
 def _end(grant: int, at: datetime | None) -> None:

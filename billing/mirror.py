@@ -48,12 +48,14 @@ def note(document: Invoice, remote: RemoteInvoice, *, round: int) -> None:  # no
     if row.remote or remote.status == "void":
         return
     minor = gateway.chargeable(-document.due_minor, document.currency)
-    made = gateway.credit_note_of(remote.id, str(document.pk)) or gateway.credit_note(
+    ours = str(document.pk)
+    known = (each.id for each in gateway.credit_notes(invoice=remote.id) if each.note == ours)
+    made = next(known, "") or gateway.credit_note(
         invoice=remote.id,
         minor=minor,
         currency=document.currency,
         how=_how(document, remote),
-        note=str(document.pk),
+        note=ours,
         memo=document.note,
         key=f"note-{document.pk}-{round}-{remote.status}",
     )

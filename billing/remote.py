@@ -1,6 +1,7 @@
 """What the payment provider answers, in our words: its objects, and the ways it says no."""
 
 from dataclasses import dataclass
+from typing import Any
 
 
 class Unanswered(Exception):
@@ -62,6 +63,18 @@ class RemoteInvoice:
 
 
 @dataclass(frozen=True, slots=True)
+class RemoteNote:
+    """A credit note there; `note` is ours. `refunded` is what of it went back to the card."""
+
+    id: str
+    invoice: str
+    total: int
+    refunded: int
+    note: str
+    created: int
+
+
+@dataclass(frozen=True, slots=True)
 class RemotePayment:
     """A payment intent there, and what became of its charge; amounts in minor units."""
 
@@ -88,3 +101,13 @@ class RemoteCheckout:
     payment_intent: str
     setup_intent: str
     checkout: str
+
+
+def id_of(value: Any) -> str:
+    """Of what is answered as an id or whole; "" where there is nothing."""
+    return value if isinstance(value, str) else str(getattr(value, "id", "") or "")
+
+
+def plain(metadata: Any) -> dict[str, str]:
+    """Metadata as it was given."""
+    return dict(metadata.to_dict()) if metadata else {}

@@ -8,7 +8,7 @@ import structlog
 from django.db import transaction
 from django.db.models import F, Q
 
-from billing import credit, gateway, grants, mails, topup_rules
+from billing import credit, gateway, grants, mails, refunds, topup_rules
 from billing.allowances import AutoTopUp, Grant
 from billing.models import Account
 from billing.receivables import Payment, PaymentProfile
@@ -52,6 +52,7 @@ def paid(*, organization: int, payment: RemotePayment, reference: str, now: date
         },
     )
     _credit(row, reference, now)
+    refunds.follow(payment, now=now)
 
 
 def follow(payment: Payment, *, now: datetime) -> int:

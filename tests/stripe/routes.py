@@ -204,6 +204,12 @@ ROUTES = (
         P.PaymentIntentListParams,
         _intents,
     ),
+    Route(
+        "GET",
+        "/v1/disputes",
+        P.DisputeListParams,
+        _all("dispute", "/v1/disputes", "payment_intent"),
+    ),
     Route("GET", "/v1/disputes/{}", P.DisputeRetrieveParams, _one("dispute")),
     Route("POST", "/v1/refunds", P.RefundCreateParams, _make(payments.create_refund)),
 )

@@ -21,8 +21,9 @@ class Command(BaseCommand):
     """`reconcile --month 2026-11`."""
 
     help = (
-        "Compare history, ledger, credit counters and invoices of a month, organization by "
-        "organization, and print the rows in which they disagree. Exits with 1 if there are any."
+        "Compare history, ledger, credit counters, invoices and the payment provider of a month, "
+        "organization by organization, and print the rows in which they disagree. Exits with 1 if "
+        "there are any, or if the provider could not be asked."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -41,7 +42,10 @@ class Command(BaseCommand):
             self.stdout.write(orjson.dumps(_data(reports, month)).decode())
         else:
             self._print(reports, month)
-        if any(report.differences for report in reports):
+        for report in reports:
+            if report.unread:
+                self.stderr.write(f"{report.organization}: {report.unread}")
+        if any(report.differences or report.unread for report in reports):
             raise SystemExit(1)
 
     def _print(self, reports: Sequence[Report], month: date) -> None:

@@ -1,0 +1,134 @@
+"""Money given back at the provider: it is credit no more, and each night compared."""
+
+from datetime import timedelta
+
+import pytest
+from prometheus_client import REGISTRY
+from redis import Redis
+
+from analytics import reconciliation, tasks
+from analytics.reconciliation import Kind, reconcile
+from billing import collecting, credit, events, grants, lifecycle
+from billing.models import Account
+from billing.months import month_of
+from billing.receivables import Collection
+from kit.money import NANOS
+from tests.billing.rows import entry
+from tests.billing.test_allowances import bought, differences, hear, now, spend
+from tests.billing.test_invoicing import AFTER, close
+from tests.billing.test_ledger import booked
+from tests.billing.test_payments import GOOD, collect, receive, save_card
+from tests.stripe.payments import close_dispute, create_refund, dispute
+from tests.stripe.server import Double
+
+
+@pytest.fixture(autouse=True)
+def _redis(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Empty; and nothing is on its way."""
+    monkeypatch.setattr(reconciliation, "_ON_ITS_WAY", timedelta(days=-365))
+
+
+def apart(account: Account) -> dict[str, str]:
+    """What the provider's side has otherwise."""
+    found = reconcile(account.organization, month_of(now())).differences
+    return {each.subject: each.found for each in found if each.kind is Kind.PROVIDER}
+
+
+def give_back(double: Double, amount: int) -> str:
+    """In Stripe's dashboard; the payment."""
+    [intent] = double.of("payment_intent", status="succeeded")
+    create_refund(double.state, {"payment_intent": intent["id"], "amount": amount})
+    return str(intent["id"])
+
+
+@pytest.mark.parametrize(
+    ("refunded", "left", "owed"), [(2_500, 0, 10), (2_000, 0, 5), (1_000, 5, 0)]
+)
+def test_a_top_up_that_is_refunded_at_stripe_is_credit_no_more(
+    double: Double, account: Account, refunded: int, left: int, owed: int
+) -> None:
+    mine = account.organization_id
+    bought(double, account, GOOD)
+    spend(account, 10 * NANOS)
+    assert apart(account) == {}
+    payment = give_back(double, refunded)
+    assert apart(account) == {f"{payment} refunded": f"0, there {refunded}"}
+    hear(double)
+    assert apart(account) == {}
+    assert grants.left(mine, now=now()) == left * NANOS
+    assert credit.owed(mine) == owed * NANOS
+    credit.renew(mine)
+    assert Kind.CREDIT not in {each.kind for each in differences(account)}
+
+
+def test_two_refunds_of_a_top_up_take_back_both_parts(double: Double, account: Account) -> None:
+    bought(double, account, GOOD)
+    for left in (15, 5):
+        give_back(double, 1_000)
+        hear(double)
+        assert grants.left(account.organization_id, now=now()) == left * NANOS
+
+
+def test_a_refund_that_is_heard_before_its_payment_is_heard_again(
+    double: Double, account: Account
+) -> None:
+    bought(double, account, GOOD)
+    give_back(double, 1_000)
+    account.organization.payments.across_organizations().update(reference=None)
+    event = next(each for each in double.state.events if each["type"] == "charge.refunded")
+    assert not events.handle(receive(double, event), now=now())
+
+
+def test_a_payment_that_was_won_back_is_no_difference(double: Double, account: Account) -> None:
+    bought(double, account, GOOD)
+    made = dispute(double.state, double.of("charge")[0])
+    [said] = apart(account).items()
+    assert said[1] == "succeeded, there disputed"
+    close_dispute(double.state, made, "won")
+    hear(double)
+    assert apart(account) == {}
+
+
+def test_credit_notes_and_what_they_gave_back_are_compared(
+    double: Double, account: Account
+) -> None:
+    amounts = {"input_tokens": 100 * NANOS}
+    booked(entry(account.organization_id, units={"input_tokens": 1}, amounts=amounts))
+    invoice = close(account)
+    save_card(double, account, GOOD)
+    collect()
+    lifecycle.credit_note(invoice=invoice.pk, reason="sorry", now=AFTER, minor=1_000)
+    collecting.wake(now=AFTER, organization=account.organization)
+    collect()
+    hear(double)
+    Collection.objects.for_org(account.organization_id).update(next_at=None)
+    assert apart(account) == {}
+    payment = give_back(double, 500)
+    hear(double)
+    assert apart(account) == {f"{payment} refunded": "1000, there 1500"}
+    [note] = double.of("credit_note")
+    note["total"] = 900
+    assert "1000, there 900" in apart(account).values()
+
+
+def test_a_provider_that_does_not_answer_leaves_the_other_books_compared(
+    double: Double, account: Account
+) -> None:
+    bought(double, account, GOOD)
+    spend(account, 1)
+    double.fail("cut", "GET /v1/", 100)
+    report = reconcile(account.organization, month_of(now()))
+    assert "could not be asked" in report.unread
+    assert Kind.HISTORY in {each.kind for each in report.differences}
+    tasks.reconcile_nightly()
+    assert REGISTRY.get_sample_value("reconciliation_failed_organizations") == 1
+
+
+def test_what_began_just_now_is_on_its_way_and_no_difference(
+    double: Double, account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bought(double, account, GOOD)
+    account.organization.payments.across_organizations().delete()
+    assert list(apart(account).values()) == ["no payment, there 2500"]
+    monkeypatch.setattr(reconciliation, "_ON_ITS_WAY", timedelta(minutes=10))
+    assert apart(account) == {}
