@@ -75,7 +75,8 @@ def _step(row: Collection, now: datetime) -> datetime | None:
         _close(row, now)
         return None
     if row.invoice.status == Status.UNCOLLECTIBLE:
-        return _hope(row, now)
+        _hope(row, now)
+        return None
     if gateway.enabled() and not gateway.is_too_small(row.invoice.due_minor, row.invoice.currency):
         return _collect(row, now)
     return _await(row, now)

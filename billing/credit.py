@@ -9,7 +9,7 @@ where the account has moved on since, booking sees to its hold (`hold_again`) or
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, time, timedelta
+from datetime import UTC, datetime, time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,8 +31,6 @@ from kit.redis import Argument, Lua, pipeline, state
 
 log = structlog.get_logger()
 
-_AT_ONCE = timedelta(seconds=10)
-"""How long whoever noted a change has to renew by itself."""
 _LUA = Path(__file__).parent / "lua"
 _reserve = Lua(_LUA / "credit_reserve.lua")
 _settle = Lua(_LUA / "credit_settle.lua")
@@ -206,29 +204,10 @@ def renew(organization: int) -> None:
 def renew_on_commit(organization: int) -> None:
     """`renew`, once what the running transaction changes is committed.
 
-    It is noted with the change: should we die in between, or Redis be away, `renew_noted` does it.
+    It is noted with the change: should we die in between, or Redis be away, `renewals` does it.
     """
     Renewal.objects.create(organization_id=organization)
     transaction.on_commit(partial(renew, organization), robust=True)
-
-
-def renew_noted(*, now: datetime) -> int:
-    """Renew for whom that was noted and has not happened since; how many they were."""
-    rows = Renewal.objects.across_organizations().filter(at__lt=now - _AT_ONCE)
-    organizations = list(rows.order_by().values_list("organization", flat=True).distinct()[:500])
-    return sum(_renewed(each) for each in organizations)
-
-
-def _renewed(organization: int) -> bool:
-    """One that fails keeps nobody else waiting."""
-    try:
-        renew(organization)
-    except NoAccount:
-        Renewal.objects.for_org(organization).delete()
-    except Exception:
-        log.exception("counters could not be renewed", organization=organization)
-        return False
-    return True
 
 
 def rebuild(organization: int, *, only_missing: bool = True) -> None:

@@ -26,6 +26,9 @@ from billing.remote import (
     RemoteNote,
     RemotePayment,
     Unanswered,
+    as_checkout,
+    as_invoice,
+    as_payment,
     id_of,
     plain,
 )
@@ -114,7 +117,7 @@ def open_top_up(
 
 def checkout(session: str) -> RemoteCheckout:
     """As it stands now."""
-    return _checkout(_ask(lambda: _v1().checkout.sessions.retrieve(session)))
+    return as_checkout(_ask(lambda: _v1().checkout.sessions.retrieve(session)))
 
 
 def portal(*, customer: str, back: str, key: str) -> str:
@@ -136,7 +139,7 @@ def create_invoice(
         "pending_invoice_items_behavior": "exclude",
         "metadata": {"invoice": invoice},
     }
-    return _invoice(_ask(lambda: _v1().invoices.create(params, _once(key))))
+    return as_invoice(_ask(lambda: _v1().invoices.create(params, _once(key))))
 
 
 def add_item(
@@ -164,24 +167,24 @@ def add_item(
 def finalize(invoice: str, *, key: str) -> RemoteInvoice:
     """From draft to open."""
     params: Any = {"auto_advance": False}
-    return _invoice(_ask(lambda: _v1().invoices.finalize_invoice(invoice, params, _once(key))))
+    return as_invoice(_ask(lambda: _v1().invoices.finalize_invoice(invoice, params, _once(key))))
 
 
 def pay(invoice: str, *, method: str, key: str) -> RemoteInvoice:
     """Charge the card; raises `Declined`."""
     params: Any = {"payment_method": method, "off_session": True}
-    return _invoice(_ask(lambda: _v1().invoices.pay(invoice, params, _once(key))))
+    return as_invoice(_ask(lambda: _v1().invoices.pay(invoice, params, _once(key))))
 
 
 def note_paid(invoice: str, *, key: str) -> RemoteInvoice:
     """The money came another way."""
     params: Any = {"paid_out_of_band": True}
-    return _invoice(_ask(lambda: _v1().invoices.pay(invoice, params, _once(key))))
+    return as_invoice(_ask(lambda: _v1().invoices.pay(invoice, params, _once(key))))
 
 
 def void(invoice: str, *, key: str) -> RemoteInvoice:
     """An open invoice is no longer due."""
-    return _invoice(_ask(lambda: _v1().invoices.void_invoice(invoice, {}, _once(key))))
+    return as_invoice(_ask(lambda: _v1().invoices.void_invoice(invoice, {}, _once(key))))
 
 
 def invoice(identifier: str) -> RemoteInvoice:
@@ -194,14 +197,14 @@ def invoice(identifier: str) -> RemoteInvoice:
             lambda: list(_v1().invoices.line_items.list(identifier, page).auto_paging_iter())
         )
         lines = [plain(row.metadata).get("line", "") for row in rows]
-    return _invoice(found, frozenset(lines))
+    return as_invoice(found, frozenset(lines))
 
 
 def invoices(*, customer: str) -> Iterator[RemoteInvoice]:
     """All of a customer's."""
     params: Any = {"customer": customer, "limit": _PAGE}
     for each in _ask(lambda: list(_v1().invoices.list(params).auto_paging_iter())):
-        yield _invoice(each)
+        yield as_invoice(each)
 
 
 def payment_of(invoice: str) -> str:
@@ -222,14 +225,14 @@ def is_processing(invoice: str) -> bool:
 def payment(intent: str) -> RemotePayment:
     """As it stands now."""
     params: Any = {"expand": ["latest_charge"]}
-    return _payment(_ask(lambda: _v1().payment_intents.retrieve(intent, params)))
+    return as_payment(_ask(lambda: _v1().payment_intents.retrieve(intent, params)))
 
 
 def payments(*, customer: str) -> Iterator[RemotePayment]:
     """All of a customer's."""
     params: Any = {"customer": customer, "limit": _PAGE, "expand": ["data.latest_charge"]}
     for each in _ask(lambda: list(_v1().payment_intents.list(params).auto_paging_iter())):
-        yield _payment(each)
+        yield as_payment(each)
 
 
 def charge(
@@ -245,7 +248,7 @@ def charge(
         "off_session": True,
         "metadata": {"payment": payment},
     }
-    return _payment(_ask(lambda: _v1().payment_intents.create(params, _once(key))))
+    return as_payment(_ask(lambda: _v1().payment_intents.create(params, _once(key))))
 
 
 def refund(*, intent: str, minor: int, currency: str, key: str) -> None:
@@ -363,47 +366,4 @@ def _open(params: Any, customer: str, checkout: str, back: str, key: str) -> Rem
         "cancel_url": back,
         "metadata": {"checkout": checkout},
     }
-    return _checkout(_ask(lambda: _v1().checkout.sessions.create(params, _once(key))))
-
-
-def _checkout(found: Any) -> RemoteCheckout:
-    return RemoteCheckout(
-        id=found.id,
-        url=found.url or "",
-        status=found.status or "",
-        paid=found.payment_status == "paid",
-        amount=ours(found.amount_total or 0, found.currency) if found.currency else 0,
-        payment_intent=id_of(found.payment_intent),
-        setup_intent=id_of(found.setup_intent),
-        checkout=plain(found.metadata).get("checkout", ""),
-    )
-
-
-def _invoice(found: Any, lines: frozenset[str] = frozenset()) -> RemoteInvoice:
-    return RemoteInvoice(
-        id=found.id,
-        status=found.status or "",
-        total=ours(found.total, found.currency),
-        remaining=ours(found.amount_remaining, found.currency),
-        number=found.number or "",
-        invoice=plain(found.metadata).get("invoice", ""),
-        currency=found.currency.upper(),
-        created=found.created,
-        lines=lines,
-    )
-
-
-def _payment(found: Any) -> RemotePayment:
-    charge = found.latest_charge
-    is_whole = charge is not None and not isinstance(charge, str)
-    return RemotePayment(
-        id=found.id,
-        status=found.status,
-        amount=ours(found.amount, found.currency),
-        refunded=ours(charge.amount_refunded, found.currency) if is_whole else 0,
-        disputed=charge.disputed if is_whole else False,
-        method=id_of(found.payment_method),
-        payment=plain(found.metadata).get("payment", ""),
-        customer=id_of(found.customer),
-        created=found.created,
-    )
+    return as_checkout(_ask(lambda: _v1().checkout.sessions.create(params, _once(key))))

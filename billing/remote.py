@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
+from billing.stripe_amounts import ours
+
 
 class Unanswered(Exception):
     """No answer came, or "not now": it may be done or not. Ask again later with the same key."""
@@ -111,3 +113,49 @@ def id_of(value: Any) -> str:
 def plain(metadata: Any) -> dict[str, str]:
     """Metadata as it was given."""
     return dict(metadata.to_dict()) if metadata else {}
+
+
+def as_checkout(found: Any) -> RemoteCheckout:
+    """A Checkout session, from what the provider's package answers."""
+    return RemoteCheckout(
+        id=found.id,
+        url=found.url or "",
+        status=found.status or "",
+        paid=found.payment_status == "paid",
+        amount=ours(found.amount_total or 0, found.currency) if found.currency else 0,
+        payment_intent=id_of(found.payment_intent),
+        setup_intent=id_of(found.setup_intent),
+        checkout=plain(found.metadata).get("checkout", ""),
+    )
+
+
+def as_invoice(found: Any, lines: frozenset[str] = frozenset()) -> RemoteInvoice:
+    """An invoice, with the names of its lines where they were read."""
+    return RemoteInvoice(
+        id=found.id,
+        status=found.status or "",
+        total=ours(found.total, found.currency),
+        remaining=ours(found.amount_remaining, found.currency),
+        number=found.number or "",
+        invoice=plain(found.metadata).get("invoice", ""),
+        currency=found.currency.upper(),
+        created=found.created,
+        lines=lines,
+    )
+
+
+def as_payment(found: Any) -> RemotePayment:
+    """A payment intent; refunds and disputes only with its charge expanded."""
+    charge = found.latest_charge
+    is_whole = charge is not None and not isinstance(charge, str)
+    return RemotePayment(
+        id=found.id,
+        status=found.status,
+        amount=ours(found.amount, found.currency),
+        refunded=ours(charge.amount_refunded, found.currency) if is_whole else 0,
+        disputed=charge.disputed if is_whole else False,
+        method=id_of(found.payment_method),
+        payment=plain(found.metadata).get("payment", ""),
+        customer=id_of(found.customer),
+        created=found.created,
+    )

@@ -85,15 +85,15 @@ def _invoices(
         invoice, there = ours.get(identifier), theirs.get(identifier)
         if invoice is None or there is None:
             number = str(invoice) if invoice else f"{there.number if there else ''} {identifier}"
-            sides = ("there is" if each else "missing" for each in (invoice, there))
-            yield identifier, number, *sides
+            here, said = ("there is" if each else "missing" for each in (invoice, there))
+            yield identifier, number, here, said
             continue
         if there.status not in _SAME[Invoice.Status(invoice.status)]:
             yield identifier, f"{invoice} status", invoice.status, there.status
         due = _due(invoice)
         if there.status != "draft" and (there.total, there.currency) != (due, invoice.currency):
-            said = f"{due} {invoice.currency}", f"{there.total} {there.currency}"
-            yield identifier, f"{invoice} total", *said
+            sides = f"{due} {invoice.currency}", f"{there.total} {there.currency}"
+            yield identifier, f"{invoice} total", *sides
 
 
 def _notes(profile: PaymentProfile, theirs: dict[str, RemoteNote], waiting: set[str]) -> _Found:

@@ -11,11 +11,11 @@ from billing import (
     checkouts,
     closing,
     collecting,
-    credit,
     events,
     ledger,
     mails,
     profiles,
+    renewals,
     subscriptions,
     topups,
 )
@@ -47,7 +47,7 @@ def collect() -> int:
     for session in checkouts.unheard(now=timezone.now()):
         _guarded("a page could not be looked at", look_at_checkout, session)
     done = _advance_due()
-    credit.renew_noted(now=timezone.now())
+    renewals.make_good(now=timezone.now())
     subscriptions.watch(now=timezone.now())
     topups.watch(now=timezone.now())
     alerts.watch(now=timezone.now())

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from redis import Redis
 
 from analytics.reconciliation import Kind, reconcile
-from billing import alerts, checkouts, credit, events, grants, topups
+from billing import alerts, checkouts, credit, events, grants, renewals, topups
 from billing.allowances import AutoTopUp, Budget, BudgetAlert, Grant, GrantUse
 from billing.credit import OutOfCredit, OverBudget
 from billing.models import Account, LedgerEntry
@@ -363,11 +363,11 @@ def test_whoever_dies_after_a_commit_leaves_word_that_redis_has_to_learn(account
     before = figures(account)
     grants.give(organization=account.organization_id, amount=NANOS, reason="paid", now=now())
     assert figures(account) == before
-    assert credit.renew_noted(now=now()) == 0, "whoever noted it is given time"
+    assert renewals.make_good(now=now()) == 0, "whoever noted it is given time"
     soon = now() + timedelta(minutes=1)
-    assert credit.renew_noted(now=soon) == 1
+    assert renewals.make_good(now=soon) == 1
     assert figures(account) == (before[0] + NANOS, before[1])
-    assert credit.renew_noted(now=soon) == 0
+    assert renewals.make_good(now=soon) == 0
 
 
 def test_alerts_of_one_organization_that_fail_stop_no_others(
