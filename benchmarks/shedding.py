@@ -130,8 +130,11 @@ async def measure(stack: Stack, options: argparse.Namespace) -> tuple[Phase, Pha
         await load.closed(options.slots, 5)
         say(f"The peak, for {options.seconds:g} s …")
         peak = await load.closed(options.slots, options.seconds)
-        if not peak.answered:
-            raise SystemExit(f"Nothing was answered in the first phase: {dict(peak.statuses)}.")
+        if not peak.tokens:
+            raise SystemExit(
+                f"No answer came within the first {options.seconds:g} s ({dict(peak.statuses)}); "
+                "give it more --seconds, or fewer --tokens."
+            )
         rate = options.times * len(peak.answered) / options.seconds
         say(f"{options.times:g} times as much, {rate:.0f} requests/s …")
         return peak, await load.opened(rate, options.seconds, options.seconds / 2)
