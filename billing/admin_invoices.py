@@ -113,7 +113,7 @@ def _steps(invoice: Invoice) -> list[tuple[str, str]]:
         moves = ()
     names = {Invoice.Status.OPEN: "issue it", Invoice.Status.PAID: "mark as paid"}
     steps = [(to.value, names.get(to, f"mark as {to.label.lower()}")) for to in moves]
-    if invoice.kind == Invoice.Kind.INVOICE and invoice.number and invoice.total_minor > 0:
+    if invoice.kind == Invoice.Kind.INVOICE and invoice.number and invoice.taxed_minor > 0:
         steps.append((_CREDIT, "credit what is left of it"))
     return [("", "leave it as it is"), *steps]
 

@@ -7,6 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from billing.invoicing import Line, shown
+from billing.lifecycle import PREPAID
 from billing.models import Invoice, InvoiceLine, LedgerEntry, Meter
 from billing.typesetting import pdf
 from kit.money import decimal, show
@@ -48,10 +49,12 @@ def as_data(invoice: Invoice) -> dict[str, Any]:
                 "amount": shown(line.minor, currency).removeprefix(f"{currency} "),
             }
             for line in invoice.lines.all()
+            if line.kind != PREPAID
         ],
         "currency": currency,
         "exact": show(invoice.subtotal, currency),
-        "net": shown(invoice.total_minor, currency),
+        "net": shown(invoice.taxed_minor, currency),
+        "prepaid": shown(-invoice.prepaid_minor, currency) if invoice.prepaid_minor else "",
         "tax_name": _tax_name(invoice),
         "tax": shown(invoice.tax_minor, currency),
         "total": shown(invoice.due_minor, currency),
@@ -63,7 +66,12 @@ def as_data(invoice: Invoice) -> dict[str, Any]:
 
 def named(line: Line | InvoiceLine) -> str:
     """What a line is about: a model, a plan, or what else is charged."""
-    others = {"grants": "Prepaid", "minimum": "Monthly minimum", "credit": "Credit"}
+    others = {
+        "grants": "Credit given",
+        "prepaid": "Prepaid",
+        "minimum": "Monthly minimum",
+        "credit": "Credit",
+    }
     return line.model or others.get(line.meter, "")
 
 

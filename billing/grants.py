@@ -7,7 +7,7 @@ from datetime import UTC, date, datetime
 from uuid import UUID
 
 from django.db import transaction
-from django.db.models import F, Q, Sum
+from django.db.models import F, Q, QuerySet, Sum
 
 from billing import credit
 from billing.allowances import Grant, GrantUse
@@ -106,7 +106,16 @@ def consume(costs: Iterable[Cost], *, now: datetime) -> None:
 
 def used(organization: int, month: date) -> int:
     """What grants have paid of a month, in nanos."""
+    return _sum(GrantUse.objects.for_org(organization).filter(month=month))
+
+
+def given(organization: int, month: date) -> int:
+    """What of it was a gift or a plan's allowance, and not paid for before."""
     rows = GrantUse.objects.for_org(organization).filter(month=month)
+    return _sum(rows.exclude(grant__kind=Grant.Kind.TOP_UP))
+
+
+def _sum(rows: QuerySet[GrantUse]) -> int:
     return int(rows.aggregate(sum=Sum("amount", default=0))["sum"])
 
 

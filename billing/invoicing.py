@@ -11,6 +11,7 @@ from django.db.models import Sum
 
 from billing import adjustments, days, grants, ledger, lifecycle, proof, subscriptions
 from billing.days import UsageDay
+from billing.lifecycle import PREPAID
 from billing.models import Invoice, InvoiceLine, LedgerEntry, Period
 from billing.months import month_of
 from billing.usage import Extra, Summary, summary
@@ -20,7 +21,7 @@ from kit.money import NANOS, minor_exponent, show, to_minor
 log = structlog.get_logger()
 
 GRANTS = "grants"
-"""The line that takes off what grants have paid."""
+"""The line that takes off what gifts and allowances have paid: so much less is taxed."""
 OTHERS = "(others)"
 MOST_PROJECTS = 40
 """Named on one invoice; those that cost least share a line beyond."""
@@ -91,6 +92,11 @@ class Draft:
     total_minor: int
     granted: int = 0
 
+    @property
+    def prepaid_minor(self) -> int:
+        """What top-ups have paid of it."""
+        return -sum(line.minor for line in self.lines if line.kind == PREPAID)
+
 
 def preview(*, organization: int, month: date, now: datetime) -> Draft:
     """A month's bill as it stands; changes nothing.
@@ -156,8 +162,12 @@ def as_draft(invoice: Invoice) -> Draft:
 
 
 def recount(invoice: Invoice) -> Draft:
-    """What the ledger says now of a stored invoice's month: the same, or something is wrong."""
-    return _draft(invoice.organization_id, invoice.month)
+    """What the ledger says now of a stored invoice's month: the same, or something is wrong.
+
+    Older ones have one line for all grants.
+    """
+    told_apart = invoice.lines.filter(kind=PREPAID).exists()
+    return _draft(invoice.organization_id, invoice.month, tell_apart=told_apart)
 
 
 def plain(minor: int, currency: str) -> str:
@@ -197,7 +207,9 @@ def _trust(organization: int, month: date) -> None:
         days.rebuild(organization, month)
 
 
-def _draft(organization: int, month: date, extras: Iterable[Extra] = ()) -> Draft:
+def _draft(
+    organization: int, month: date, extras: Iterable[Extra] = (), *, tell_apart: bool = True
+) -> Draft:
     """What the ledger says, and `extras` that are not in it yet."""
     used = summary(organization, month)
     if not used.currency:
@@ -205,8 +217,10 @@ def _draft(organization: int, month: date, extras: Iterable[Extra] = ()) -> Draf
     used = replace(used, extras=(*used.extras, *extras))
     granted = _granted(used, grants.used(organization, month))
     lines = [*_of_use(used), *_of_extras(used)]
-    if granted:
-        lines.append(Line(GRANTS, "", GRANTS, "", "", 1, -granted))
+    given = min(granted, grants.given(organization, month)) if tell_apart else granted
+    for kind, paid in ((GRANTS, given), (PREPAID, granted - given)):
+        if paid:
+            lines.append(Line(kind, "", kind, "", "", 1, -paid))
     minors = to_minor([line.nanos for line in lines], used.currency)
     lines = [replace(line, minor=minor) for line, minor in zip(lines, minors, strict=True)]
     if sum(line.nanos for line in lines) != used.amount - granted:
@@ -258,6 +272,7 @@ def _write(draft: Draft, now: datetime) -> Invoice:
         subtotal=draft.subtotal,
         granted=draft.granted,
         total_minor=draft.total_minor,
+        prepaid_minor=draft.prepaid_minor,
         closed_at=now,
         merkle_root=root,
         row_count=rows,

@@ -12,7 +12,8 @@ from django.conf import settings
 from django.db import connection, transaction
 from django.db.models import Sum
 
-from billing import credit
+from billing import credit, grants
+from billing.allowances import Grant
 from billing.models import BillingDetails, Invoice, InvoiceLine, InvoiceMove
 from billing.receivables import Collection
 from billing.tax import tax_for
@@ -35,6 +36,8 @@ LEGAL = {
     Status.PAID: (),
     Status.VOID: (),
 }
+PREPAID = "prepaid"
+"""The kind of the line that takes off what top-ups have paid."""
 CREDITED = "Credited in full by"
 """How the note of a move begins that took an invoice's whole amount off it."""
 _SERIES = {Invoice.Kind.INVOICE: "INV", Invoice.Kind.CREDIT_NOTE: "CN"}
@@ -92,7 +95,8 @@ def credit_note(
 
     `minor` is how much is credited, net, in the currency's minor unit: all that is left unless
     said. What is credited of an open invoice is owed no more; once nothing is left, the invoice
-    is paid. What is credited of a paid one is to be paid back. Raises `NotCreditable`.
+    is paid. What is credited of a paid one is to be paid back. With all that is left goes back what
+    prepaid credit had paid, as credit. Raises `NotCreditable`.
     """
     with transaction.atomic():
         corrected = _locked(invoice)
@@ -104,9 +108,11 @@ def credit_note(
         )
         left = corrected.total_minor + sums["net"]
         minor = left if minor is None else minor
-        _require_creditable(corrected, minor, left)
+        _require_creditable(corrected, minor, left, noted=earlier.exists())
         note = _note(corrected, minor, left, sums, reason, now)
         _write_lines(note, corrected, is_whole=minor == corrected.total_minor)
+        if note.prepaid_minor:
+            _return_prepaid(note, corrected, now)
         _step(note, Status.OPEN, now, reason, by)
         _step(note, Status.PAID, now, f"Corrects {corrected}.", by)
         if minor == left and corrected.status in (Status.OPEN, Status.UNCOLLECTIBLE):
@@ -145,7 +151,7 @@ def _step(row: Invoice, to: Status, now: datetime, note: str, by: str) -> None:
 def _issue(row: Invoice, now: datetime) -> None:
     details = BillingDetails.objects.for_org(row.organization_id).first()
     tax = tax_for(details, seller=settings.SELLER["country"], on=now.date())
-    row.tax_name, row.tax_rate, row.tax_minor = tax.name, tax.rate, tax.of(row.total_minor)
+    row.tax_name, row.tax_rate, row.tax_minor = tax.name, tax.rate, tax.of(row.taxed_minor)
     row.note = tax.note
     row.seller, row.buyer = dict(settings.SELLER), _buyer(row, details)
     row.issued_at = now
@@ -168,10 +174,24 @@ def _number(kind: str, now: datetime) -> str:
         return f"{series}-{cursor.fetchone()[0]:06d}"
 
 
-def _require_creditable(corrected: Invoice, minor: int, left: int) -> None:
+def _return_prepaid(note: Invoice, corrected: Invoice, now: datetime) -> None:
+    """What was paid for before is credit again, to the nano, and without an end."""
+    paid = corrected.lines.filter(kind=PREPAID).aggregate(sum=Sum("nanos", default=0))["sum"]
+    grants.give(
+        organization=note.organization_id,
+        amount=-int(paid),
+        reason=f"Prepaid credit back, {note.number}",
+        kind=Grant.Kind.TOP_UP,
+        reference=f"note-{note.pk}",
+        now=now,
+    )
+
+
+def _require_creditable(corrected: Invoice, minor: int, left: int, *, noted: bool) -> None:
     if corrected.kind != Invoice.Kind.INVOICE or corrected.status in (Status.DRAFT, Status.VOID):
         raise NotCreditable(f"{corrected} is no issued invoice.")
-    if not 0 < minor <= left:
+    nothing_but_prepaid = minor == left == 0 and corrected.prepaid_minor and not noted
+    if not 0 < minor <= left and not nothing_but_prepaid:
         amounts = [
             show(_nanos(each, corrected.currency), corrected.currency) for each in (minor, left)
         ]
@@ -201,6 +221,7 @@ def _note(
         currency=corrected.currency,
         subtotal=-exact,
         total_minor=-minor,
+        prepaid_minor=-corrected.prepaid_minor if is_last else 0,
         tax_name=corrected.tax_name,
         tax_rate=corrected.tax_rate,
         tax_minor=-tax,
@@ -217,7 +238,7 @@ def tax_after(corrected: Invoice, credited: int) -> int:
     """The tax on what has been credited in all, so that notes over everything sum to its tax."""
     if credited == corrected.total_minor:
         return corrected.tax_minor
-    return credited * corrected.tax_minor // corrected.total_minor
+    return credited * corrected.tax_minor // corrected.taxed_minor
 
 
 def _write_lines(note: Invoice, corrected: Invoice, *, is_whole: bool) -> None:

@@ -190,7 +190,8 @@ class Invoice(models.Model):
     """A closed month's bill: the sum of its ledger rows, rounded once.
 
     A credit note is one of negative amounts that corrects another. Amounts in minor units are
-    net; `tax_minor` comes on top. Once it has a number, only its status moves.
+    net; `tax_minor` comes on top: it is the tax on `taxed_minor`, for what was paid for before is
+    a payment and no discount. Once it has a number, only its status moves.
     """
 
     class Kind(models.TextChoices):
@@ -231,6 +232,9 @@ class Invoice(models.Model):
     granted = models.BigIntegerField(
         default=0, help_text="In nanos: what grants have paid of the subtotal."
     )
+    prepaid_minor = models.BigIntegerField(
+        default=0, help_text="What top-ups have paid of it: taxed, and then taken off."
+    )
     merkle_root = models.CharField(max_length=64, blank=True)
     row_count = models.PositiveBigIntegerField(default=0)
     proof_format = models.CharField(max_length=16, default="ledger-rows-1")
@@ -260,6 +264,11 @@ class Invoice(models.Model):
 
     def __str__(self) -> str:
         return self.number or f"{self.month:%Y-%m} · {self.organization}"
+
+    @property
+    def taxed_minor(self) -> int:
+        """The net amount before prepaid credit."""
+        return self.total_minor + self.prepaid_minor
 
     @property
     def due_minor(self) -> int:

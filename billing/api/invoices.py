@@ -30,7 +30,7 @@ class Line(BaseModel):
     `exact` is the ledger's sum; `amount` is rounded.
     """
 
-    kind: str = Field(description="use, tier, minimum, plan, grants or credit.")
+    kind: str = Field(description="use, tier, minimum, plan, grants, prepaid or credit.")
     model: str = Field(description="A plan's name where the line is a plan's fee.")
     meter: str
     project: str
@@ -49,9 +49,10 @@ class Document(BaseModel):
     month: str = Field(examples=["2026-11"])
     currency: str
     exact: str = Field(description="Exactly the sum of the month's ledger rows.")
-    net: str
+    net: str = Field(description="What is taxed.")
     tax: str
-    total: str
+    prepaid: str = Field(description="What prepaid credit has paid of it.")
+    total: str = Field(description="Net and tax, less what was prepaid.")
     tax_name: str
     tax_rate_percent: str = Field(examples=["19.000"])
     issued_at: str | None
@@ -239,7 +240,8 @@ def _document(row: Invoice) -> Document:
         month=f"{row.month:%Y-%m}",
         currency=row.currency,
         exact=decimal(row.subtotal),
-        net=plain(row.total_minor, row.currency),
+        net=plain(row.taxed_minor, row.currency),
+        prepaid=plain(row.prepaid_minor, row.currency),
         tax=plain(row.tax_minor, row.currency),
         total=plain(row.due_minor, row.currency),
         tax_name=row.tax_name,
