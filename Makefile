@@ -7,7 +7,7 @@ OFFLINE := DATABASE_URL=postgresql://nobody@127.0.0.1:1/none DATABASE_POOL=0 $(B
 PIP := $(BIN) -m pip --disable-pip-version-check install --no-warn-script-location -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run stop test check fix docs bench
+.PHONY: help setup run stop test clients check fix docs bench
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,6 +22,9 @@ stop: ## Stop the platform that runs from this checkout
 
 test: .venv/.tools ## Run the tests (ARGS="-k streams" for some of them)
 	@$(BIN) -m pytest $(ARGS)
+
+clients: .venv/.tools ## Run other people's clients against a platform (Python's, and Node.js's if it is there)
+	@$(BIN) -m tests.clients.run $(ARGS)
 
 check: .venv/.tools ## Lint, types, import contracts, spelling, known holes, missing migrations
 	$(BIN) -m ruff check

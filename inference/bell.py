@@ -19,7 +19,8 @@ HEARD_MS = 2_000
 UNANSWERED_MS = 50
 """A bell that rings for longer is heard by nobody."""
 
-_LISTEN = Lua(Path(__file__).parent / "lua" / "listen.lua")
+_LUA = Path(__file__).parent / "lua"
+_LISTEN, _RING = Lua(_LUA / "listen.lua"), Lua(_LUA / "ring.lua")
 
 
 def listen(worker: str, models: Sequence[str]) -> None:
@@ -40,9 +41,9 @@ def wait(client: redis.Redis, models: Sequence[str], *, seconds: float) -> str |
     return rung[0].decode().removeprefix("queue:").removesuffix(":bell") if rung else None
 
 
-def ring(model: str) -> None:
-    """Once more, by a worker that leaves without having answered."""
-    state().lpush(_bell(model), 0)
+def ring(model: str) -> bool:
+    """Once more, should requests wait still, for whoever listens next; False if nobody does."""
+    return bool(_RING([f"queue:{model}", _ears(model), _bell(model)], []))
 
 
 def _bell(model: str) -> str:

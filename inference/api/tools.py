@@ -19,6 +19,11 @@ from kit.errors import Invalid
 
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
 _MOST_CALLS = 16
+_MORE = {
+    *("additionalProperties", "patternProperties", "unevaluatedProperties", "propertyNames"),
+    *("$ref", "allOf", "anyOf", "oneOf", "not", "if", "minProperties"),
+}
+"""What can ask for properties beside those named."""
 _ONE_LINE = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 _HEAD = re.compile(r'\s*\{"name": ("(?:[^"\\]|\\.)*"), "arguments": ')
 
@@ -98,9 +103,17 @@ def wanted(form: ChatForm, tools: Sequence[Tool]) -> Wanted | None:
 
 
 def _call(tool: Tool) -> str:
-    schema = {**tool.function.schema_of_arguments, "x-guidance": _ONE_LINE}
+    schema = {**_named_only(tool.function.schema_of_arguments), "x-guidance": _ONE_LINE}
     before = f'\n{{"name": {json.dumps(tool.function.name)}, "arguments": '
     return f"{json.dumps(before)} %json {json.dumps(schema)} {json.dumps('}' + chr(10) + CLOSE)}"
+
+
+def _named_only(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """What a function names as its arguments, and no others, unless it says that it takes some: an
+    answer that keeps to this keeps to the schema, and functions are seldom ready for more."""
+    if "properties" not in schema or _MORE & schema.keys():
+        return dict(schema)
+    return {**schema, "additionalProperties": False}
 
 
 def _instructions(tools: Sequence[Tool], *, must: bool) -> str:

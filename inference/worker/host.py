@@ -12,7 +12,7 @@ import structlog
 from django.conf import settings
 from redis.exceptions import RedisError
 
-from inference import jobs
+from inference import bell, jobs
 from inference.announce import Announcement, announce
 from inference.catalog.offers import Offer
 from inference.engine import load_embedder, load_engine
@@ -65,15 +65,20 @@ class Host:
     def answer(self, model: str, *, passed: int = 0) -> None:
         """Requests wait: take them, up to half of the room, so that other workers get their share.
 
-        Should more wait, the next worker is told; a full one passes the announcement on, and claims
-        by itself as slots fall free.
+        Should more wait, the bell rings for the next worker; a full one passes the announcement on,
+        and claims by itself as slots fall free.
         """
         most = max(1, self._room(model) // 2)
         begun = self.serve(model, most=most)
         offer = self._stations.offers.get(model)
-        if offer is None or (begun < most and self._room(model)):
+        if offer is None:
             return
-        passed = 0 if begun else passed + 1
+        if self._room(model):
+            if begun < most or bell.ring(model):
+                return
+            passed = 0
+        else:
+            passed = 1 if begun else passed + 1
         if jobs.to_be_told(model, passed=passed):
             announce(Announcement(model, offer.queue, passed=passed))
 

@@ -143,7 +143,26 @@ the forms with every parameter that the `openai` package knows.
 `openai` package's models and no others, but one: `usage.cost`, what the request cost, exactly.
 Paths of OpenAI's that are not below answer 404 in its form of errors.
 
+## Clients
+
+The `openai` package for Python is run by the tests. `make clients` runs the others, against a
+platform of its own with the default model: OpenAI's for Node.js (chats, streams, `parse`, tools,
+responses, embeddings, moderations, files, batches, errors), Vercel's AI SDK over chats and over
+responses, LlamaIndex, LiteLLM's client, and `langchain-openai` with the standard suites of
+`langchain-tests` for chat models (over chats and over responses) and for embeddings. Of those,
+these do not pass or do not run:
+
+| tests of langchain-tests | | why |
+| --- | --- | --- |
+| `test_structured_output*` | expected to fail | the default model (135 M parameters) repeats itself within a string, greedily, until `max_tokens`: JSON that is cut off |
+| `test_tool_calling*` | expected to fail | the call and its arguments are right, but the model makes it more than once |
+| `test_agent_loop` | expected to fail | the model does not answer with what its tool found |
+| `test_serdes` | skipped | it compares with a snapshot that lies in LangChain's own repository |
+| images, audio, PDF, Anthropic's inputs | skipped | no model here takes them |
+| `test_json_mode` | skipped | LangChain runs it for models that declare it; `json_object` is in our own tests |
+| `*_override`, `init_from_env`, VCR | skipped | about LangChain's own classes |
+
 ## Endpoints
 
 {tables}
-"""
+"""  # noqa: E501

@@ -101,6 +101,7 @@ def test_a_worker_that_leaves_lets_the_bell_ring_for_others(
     host.attend()
     until(lambda: redis.zcard(f"queue:{ECHO}:ears"))
     host._attendant.stop()
-    bell.ring(ECHO)
+    bell.listen("another", [ECHO])
+    redis.lpush(f"queue:{ECHO}:bell", 1)
     until(lambda: not host._attendant._thread.is_alive())
     assert redis.llen(f"queue:{ECHO}:bell") == 1

@@ -139,6 +139,22 @@ async def test_tools(key: str, host: Host, content: str, fields: Any, expected: 
     assert essence(again) == essence(found)
 
 
+@pytest.mark.parametrize(
+    ("more", "keys"), [({}, {"a"}), ({"additionalProperties": True}, {"a", "c"})]
+)
+async def test_arguments_are_those_that_the_function_names(
+    key: str, host: Host, more: Any, keys: set[str]
+) -> None:
+    """Unless it says that it takes others."""
+    schema = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"], **more}
+    tool = {"type": "function", "function": {"name": "f", "parameters": schema}}
+    content = '<tool_call>\n{"name": "f", "arguments": {"a": 1, "c": 3}}\n</tool_call>'
+    with serving(host):
+        found = await whole(key, asked(content, tools=[tool], tool_choice="required"))
+    [call] = found.choices[0].message.tool_calls or []
+    assert json.loads(call.function.arguments).keys() == keys  # type: ignore[union-attr]
+
+
 async def test_what_a_call_gave_can_be_sent_back(key: str, host: Host) -> None:
     with serving(host):
         first = await whole(key, asked(CALL, tools=[ADD]))
