@@ -5,7 +5,8 @@ process. Calls go to both in alternating rounds: `/v1/models` needs Redis alone,
 PostgreSQL too. The same traffic to both, that of as many organizations as the few are; and for the
 many spread over all of them too, each of which is then asked for too rarely to be remembered.
 
-Making many takes a while: `--keep` leaves them in a folder, for the next run to measure.
+Making many takes a while: `--keep` leaves them in a folder, for the next run to measure, or to go
+on with where this one was cut off.
 
   .venv/bin/python benchmarks/tenancy.py                  10 and 1,000 organizations
   .venv/bin/python benchmarks/tenancy.py --keep var/tenancy --make-only
@@ -35,8 +36,10 @@ import httpx  # noqa: E402
 import psycopg  # noqa: E402
 from psycopg.errors import DuplicateDatabase  # noqa: E402
 from rich.console import Console  # noqa: E402
+from rich.progress import track  # noqa: E402
 
-from kit.embedded import Postgres, Valkey, free_port  # noqa: E402
+from config.stack.apart import servers  # noqa: E402
+from kit.embedded import free_port  # noqa: E402
 
 _RESULTS = ROOT / "benchmarks" / "RESULTS.md"
 _PATHS = ("/v1/models", "/api/v1/usage")
@@ -98,15 +101,8 @@ def main() -> int:
             if options.keep
             else stack.enter_context(tempfile.TemporaryDirectory(prefix="platform-bench-"))
         )
-        Path(folder).mkdir(exist_ok=True)
-        postgres = Postgres(Path(folder) / "postgres", port=free_port())
-        valkey = Valkey(Path(folder) / "valkey", port=free_port())
-        for server in (postgres, valkey):
-            server.start()
-            stack.callback(server.stop)
-        worlds = [
-            world(count, postgres.url, valkey.url, folder) for count in (options.few, options.many)
-        ]
+        stack.enter_context(servers(Path(folder)))
+        worlds = [world(count, folder) for count in (options.few, options.many)]
         if options.make_only:
             return 0
         rows = latencies(worlds)
@@ -118,8 +114,9 @@ def main() -> int:
     return 0 if median(worlds[1].seconds[-10:]) <= 2 and same else 1
 
 
-def world(count: int, postgres: str, valkey: str, folder: str) -> World:
+def world(count: int, folder: str) -> World:
     """Make the database and its organizations, each by itself; then migrate when all is so."""
+    postgres, valkey = os.environ["DATABASE_URL"], os.environ["REDIS_URL"]
     environment = {
         **os.environ,
         "DATABASE_URL": urlunsplit(urlsplit(postgres)._replace(path=f"/with_{count}")),
@@ -158,7 +155,8 @@ def prepare(count: int) -> dict[str, object]:
     made = Path(os.environ["VAR_DIR"]) / f"made_{count}.jsonl"
     lines = made.read_text().splitlines() if made.is_file() else []
     with made.open("a") as file:
-        for number in range(len(lines), count):
+        left = range(len(lines), count)
+        for number in track(left, "Organizations", console=Console(stderr=True)):
             began = time.perf_counter()
             found = Organization.objects.filter(slug=f"o{number}").first()
             organization = found or Organization(slug=f"o{number}", name=f"Organization {number}")

@@ -107,6 +107,7 @@ class AuditEntryAdmin(ModelAdmin):  # type: ignore[misc]
     search_fields = ("action", "target", "actor", "actor_name", "address")
     search_help_text = "What, on what, who, or from where"
     date_hierarchy = "at"
+    ordering = ("-id",)
     paginator = InfinitePaginator
     show_full_result_count = False
     fieldsets = (
@@ -117,8 +118,8 @@ class AuditEntryAdmin(ModelAdmin):  # type: ignore[misc]
     )
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[AuditEntry]:
-        """Newest first."""
-        return AuditEntry.objects.across_organizations().order_by("-id")
+        """Of all organizations."""
+        return AuditEntry.objects.across_organizations()
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         """Nobody."""

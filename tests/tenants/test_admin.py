@@ -11,7 +11,7 @@ from django.test import Client
 from django_tenants.utils import schema_exists
 from redis import Redis
 
-from tenants import keys
+from tenants import audit, keys
 from tenants.accounts import factors
 from tenants.admin import KeyForm
 from tenants.models import ApiKey, Membership, Organization, Role, User
@@ -251,3 +251,13 @@ def test_log_in_takes_an_e_mail_however_it_is_typed(redis: Redis, alice: User) -
     alice.save()
     assert Client().login(username="ALICE@example.com", password=factories.PASSWORD)
     assert not Client().login(username="ALICE@example.com", password="wrong")
+
+
+def test_the_audit_log_shows_the_newest_first_whosever_it_is(
+    operator: Client, acme: Organization, globex: Organization
+) -> None:
+    for number, of in enumerate((acme, globex, acme)):
+        change = audit.Change("test.done", f"thing:{number}")
+        audit.record(change, by=audit.SYSTEM, organization=of.pk, now=NOW)
+    shown = re.findall(r"thing:\d", page(operator, "auditentry/"))
+    assert list(dict.fromkeys(shown)) == ["thing:2", "thing:1", "thing:0"]
