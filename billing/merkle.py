@@ -5,10 +5,10 @@ Standard library alone: copy this file anywhere. Download the proof, take the ro
   python -m billing.merkle INV-2026-000042.ndjson --root 9f86d081…
 
 The first line of the file says what the invoice says; every other line is a row of the ledger, as
-hashed. Checked are the root, that each row's parts are its amount, that the rows' amounts are the
-invoice's exact sum and, less what grants have paid and rounded once, its net total, and that no
-request is charged twice. With --one the file is the proof of a single request, and its path is
-followed to the root.
+hashed. Checked are the root, that each row's units at the rates of its price version come to its
+parts and those to its amount, that the rows' amounts are the invoice's exact sum and, less what
+grants have paid and rounded once, its net total, and that no request is charged twice. With --one
+the file is the proof of a single request, and its path is followed to the root.
 """
 
 import argparse
@@ -21,6 +21,12 @@ from pathlib import Path
 from typing import Any
 
 _TOGETHER = 1 << 10
+_MILLION = 1_000_000
+_BATCH = "batch_"
+"""A meter of batches that a price list leaves out costs what it does outside them."""
+_PARTS = {"cached_input_tokens": "input_tokens", "reasoning_tokens": "output_tokens"}
+"""A part that a price list leaves out costs as its whole; the two are rounded together."""
+_WRITTEN = ("output_tokens", "batch_output_tokens", "reasoning_tokens")
 
 
 class Disproved(Exception):
@@ -115,8 +121,7 @@ def check(lines: Sequence[bytes], expected: str) -> dict[str, Any]:
         if row["request"] <= seen:
             raise Disproved(f"{row['request']} is charged twice, or out of order.")
         seen = row["request"]
-        if sum(row["amounts"].values()) != row["amount"]:
-            raise Disproved(f"{seen}: the parts do not come to {row['amount']}.")
+        _check_amount(row, head)
         total += row["amount"]
     if (total, len(rows)) != (head["exact_nanos"], head["rows"]):
         raise Disproved(
@@ -128,11 +133,57 @@ def check(lines: Sequence[bytes], expected: str) -> dict[str, Any]:
     return dict(head)
 
 
+def _check_amount(row: dict[str, Any], head: dict[str, Any]) -> None:
+    """The parts come to the amount, and the units at their rates to the parts."""
+    if sum(row["amounts"].values()) != row["amount"]:
+        raise Disproved(f"{row['request']}: the parts do not come to {row['amount']}.")
+    version = row.get("price_version")
+    if version is None:
+        return
+    if str(version) not in head["prices"]:
+        raise Disproved(f"{row['request']}: the proof lacks its price version {version}.")
+    price = head["prices"][str(version)]
+    if (price["model"], price["currency"]) != (row["model"], row["currency"]):
+        raise Disproved(f"{row['request']}: price version {version} is another model's.")
+    due = amounts(row, price["rates"])
+    if due != row["amounts"]:
+        raise Disproved(f"{row['request']}: at its rates it costs {due}, not {row['amounts']}.")
+
+
+def amounts(row: dict[str, Any], rates: dict[str, int]) -> dict[str, int]:
+    """What a row's units cost by meter, in nanos; rates are nanos for a million units.
+
+    Nothing where it failed, or was cancelled before its first token.
+    """
+    units = row["units"]
+    stopped = row["state"] == "cancelled" and not any(units.get(each) for each in _WRITTEN)
+    if row["state"] == "failed" or stopped:
+        return dict.fromkeys(units, 0)
+    found = {
+        meter: _rounded(count * _rate(rates, meter), _MILLION) for meter, count in units.items()
+    }
+    for part, whole in _PARTS.items():
+        if part in units and whole in units:
+            both = sum(units[meter] * _rate(rates, meter) for meter in (part, whole))
+            found[whole] = _rounded(both, _MILLION) - found[part]
+    return found
+
+
+def _rate(rates: dict[str, int], meter: str) -> int:
+    whole = _PARTS[meter] if meter in _PARTS else meter.removeprefix(_BATCH)
+    return rates.get(meter, rates.get(whole, 0))
+
+
 def _net(head: dict[str, Any]) -> int:
-    """What is left after grants, in the currency's smallest unit, rounded half to even once."""
-    unit = 10 ** (9 - head["minor_exponent"])
-    whole, rest = divmod(head["exact_nanos"] - head["granted_nanos"], unit)
-    return int(whole + (rest * 2 > unit or (rest * 2 == unit and whole % 2)))
+    """What is left after grants, in the currency's smallest unit, rounded once."""
+    unit = int(10 ** (9 - head["minor_exponent"]))
+    return _rounded(head["exact_nanos"] - head["granted_nanos"], unit)
+
+
+def _rounded(amount: int, unit: int) -> int:
+    """So many units, half to even."""
+    whole, rest = divmod(amount, unit)
+    return whole + int(rest * 2 > unit or (rest * 2 == unit and whole % 2 == 1))
 
 
 def check_one(proof: dict[str, Any], expected: str) -> dict[str, Any]:
@@ -144,7 +195,9 @@ def check_one(proof: dict[str, Any], expected: str) -> dict[str, Any]:
     found = climb(hashed, proof["index"], proof["rows"], steps).hex()
     if found != expected.lower():
         raise Disproved(f"The path leads to {found}, the invoice says {expected}.")
-    return dict(json.loads(proof["row"]))
+    row = dict(json.loads(proof["row"]))
+    _check_amount(row, proof)
+    return row
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

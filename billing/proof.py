@@ -4,7 +4,7 @@ The database writes the lines and hashes them, so that a month of millions is cl
 """
 
 from collections.abc import Iterator
-from datetime import date
+from datetime import UTC, date
 from functools import lru_cache
 from typing import Any
 from uuid import UUID
@@ -13,18 +13,22 @@ import orjson
 from django.db import connection
 
 from billing import merkle
-from billing.models import Fee, Invoice, Meter
+from billing.models import Fee, Invoice, LedgerEntry, Meter, PriceVersion
 from kit.edge import NotFound
 from kit.money import minor_exponent
 
-FORMAT = "ledger-rows-2"
+FORMAT = "ledger-rows-3"
 _PAGE = 20_000
 _NEW = ("kind", "project")
 _OF_1 = (
     *("amount", "amounts", "created_at", "currency", "key", "label", "model", "request"),
     *("state", "units"),
 )
-_FIELDS = {"ledger-rows-1": _OF_1, FORMAT: tuple(sorted((*_OF_1, *_NEW)))}
+_FIELDS = {
+    "ledger-rows-1": _OF_1,
+    "ledger-rows-2": tuple(sorted((*_OF_1, *_NEW))),
+    FORMAT: tuple(sorted((*_OF_1, *_NEW, "price_version"))),
+}
 _TEXT = "to_json({name}::text)::text"
 _NAMES = sorted([*map(str, Meter), *map(str, Fee)])
 _OBJECT = (
@@ -37,6 +41,7 @@ _WRITTEN = {
     "amount": "amount::text",
     "amounts": _OBJECT,
     "units": _OBJECT,
+    "price_version": "coalesce(price_version_id::text, 'null')",
     "created_at": (
         'to_char(created_at AT TIME ZONE \'UTC\', \'\\"YYYY-MM-DD"T"HH24:MI:SS.US"Z"\\"\')'
     ),
@@ -112,8 +117,13 @@ def _line(form: str) -> str:
 
 
 def head(invoice: Invoice) -> dict[str, Any]:
-    """What the invoice says: the first line of the whole proof."""
+    """What the invoice says: the first line of the whole proof.
+
+    With the price lists that its rows name, so that each amount can be reckoned anew.
+    """
+    prices = {"prices": _prices(invoice)} if invoice.proof_format == FORMAT else {}
     return {
+        **prices,
         "format": invoice.proof_format,
         "number": invoice.number,
         "month": f"{invoice.month:%Y-%m}",
@@ -125,6 +135,22 @@ def head(invoice: Invoice) -> dict[str, Any]:
         "net_minor": invoice.total_minor,
         "minor_exponent": minor_exponent(invoice.currency),
         "tax_minor": invoice.tax_minor,
+    }
+
+
+def _prices(invoice: Invoice) -> dict[str, Any]:
+    """By version: model, nanos for a million units by meter, tiers, and since when they hold."""
+    rows = LedgerEntry.objects.for_org(invoice.organization_id).filter(month=invoice.month)
+    used = rows.exclude(price_version=None).order_by().values("price_version").distinct()
+    return {
+        str(price.pk): {
+            "model": price.model,
+            "currency": price.currency,
+            "effective_from": price.effective_from.astimezone(UTC).isoformat(),
+            "rates": price.rates,
+            "tiers": price.tiers,
+        }
+        for price in PriceVersion.objects.filter(pk__in=used).order_by("pk")
     }
 
 

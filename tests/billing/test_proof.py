@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from redis import Redis
 
-from billing import lifecycle, merkle, proof
+from billing import lifecycle, merkle, pricing, proof
 from billing.documents import as_data
 from billing.merkle import Disproved
-from billing.models import Account, Invoice
+from billing.models import WRITTEN, Account, Invoice, Meter, tokens
 from kit.ids import request_id
 from kit.money import NANOS, minor_exponent, to_minor
 from tests import factories
@@ -99,10 +99,16 @@ def test_each_leaf_has_a_path_to_the_root_and_to_no_other(
 @pytest.fixture
 def account(transactional_db: None, redis: Redis) -> Account:
     """Acme's, with five rows in November, booked out of order."""
-    rows.price("echo")
+    price = rows.price("echo", rates={"input_tokens": 100 * NANOS})
     found = rows.account("acme")
     made = [
-        entry(found.organization_id, label=f"é {n}", amounts={"input_tokens": n * NANOS})
+        entry(
+            found.organization_id,
+            label=f"é {n}",
+            price_version=price.pk,
+            units={"input_tokens": 10_000 * n},
+            amounts={"input_tokens": n * NANOS},
+        )
         for n in range(5)
     ]
     booked(*reversed(made))
@@ -159,7 +165,7 @@ async def test_an_invoice_is_proved_against_the_root_on_its_pdf(
 def tampered(data: bytes) -> list[bytes]:
     """What somebody could make of a proof."""
     head, *lines = data.splitlines()
-    cheaper = lines[4].replace(b'"input_tokens":10,', b'"input_tokens":9,')
+    cheaper = lines[4].replace(b'"units":{"input_tokens":', b'"units":{"input_tokens":1')
     assert cheaper != lines[4]
     wrong = orjson.dumps({**orjson.loads(head), "exact_nanos": 1})
     rounded = orjson.dumps({**orjson.loads(head), "net_minor": 1_001})
@@ -202,6 +208,69 @@ def test_a_right_root_over_wrong_rows_is_not_enough() -> None:
         merkle.check(*proof_of([row, row]))
     with pytest.raises(Disproved, match="parts"):
         merkle.check(*proof_of([{**row, "amount": 6}]))
+
+
+RATES_OF = st.dictionaries(st.sampled_from(list(Meter)), st.integers(0, 10**12), min_size=1)
+
+
+@given(
+    rates=RATES_OF,
+    units=st.dictionaries(st.sampled_from(list(Meter)), st.integers(0, 10**7)),
+    state=st.sampled_from(["finished", "failed", "cancelled"]),
+)
+def test_the_checker_prices_units_as_the_platform_does(
+    rates: dict[Meter, int], units: dict[Meter, int], state: str
+) -> None:
+    price = pricing.Price(1, "echo", "EUR", NOW, {str(k): v for k, v in rates.items()})
+    row = {"units": {str(k): v for k, v in units.items()}, "state": state}
+    free = state == "failed" or (state == "cancelled" and tokens(row["units"], *WRITTEN) == 0)  # type: ignore[arg-type]
+    due = pricing.charge(price, row["units"], free=free)  # type: ignore[arg-type]
+    assert merkle.amounts(row, dict(price.rates)) == due.amounts
+
+
+def priced(lines: list[dict[str, Any]], prices: dict[str, Any]) -> tuple[list[bytes], str]:
+    """A proof of rows that name price versions."""
+    (head, *texts), whole = proof_of(lines)
+    return [orjson.dumps({**orjson.loads(head), "prices": prices}), *texts], whole
+
+
+def test_an_amount_that_is_not_units_at_their_rates_is_not_proved() -> None:
+    prices = {"7": {"model": "echo", "currency": "EUR", "rates": {"input_tokens": 3_000_000}}}
+    row = {
+        "request": "a",
+        "model": "echo",
+        "currency": "EUR",
+        "state": "finished",
+        "price_version": 7,
+        "units": {"input_tokens": 2},
+        "amount": 6,
+        "amounts": {"input_tokens": 6},
+    }
+    assert merkle.check(*priced([row], prices))["rows"] == 1
+    dearer = {**row, "amount": 7, "amounts": {"input_tokens": 7}}
+    with pytest.raises(Disproved, match="at its rates"):
+        merkle.check(*priced([dearer], prices))
+    with pytest.raises(Disproved, match="lacks its price"):
+        merkle.check(*priced([{**row, "price_version": 8}], prices))
+    with pytest.raises(Disproved, match="another model"):
+        merkle.check(*priced([{**row, "model": "other"}], prices))
+
+
+@pytest.fixture
+def former(invoice: Invoice) -> Invoice:
+    """November's, as it was closed before price versions were hashed."""
+    invoice.proof_format = "ledger-rows-2"
+    invoice.merkle_root, _ = proof.root(invoice.organization_id, invoice.month, "ledger-rows-2")
+    invoice.save()
+    return invoice
+
+
+async def test_a_proof_of_the_former_format_is_checked_as_before(
+    former: Invoice, key: str, tmp_path: Path
+) -> None:
+    data = await downloaded(key)
+    assert b"price" not in data
+    assert checked(tmp_path, data, "--root", former.merkle_root).returncode == 0
 
 
 async def test_one_request_is_proved_by_its_path(
