@@ -8,13 +8,14 @@ from celery import shared_task
 from django.utils import timezone
 
 from billing import metering
-from inference import responses, texts
+from inference import responses, stopping, texts
 from inference.announce import RUN
 from inference.batches import batch as batches
 from inference.batches import files
 from inference.batching import carry
 from inference.letters import shelf
 from inference.worker import Host
+from tenants import shutting
 from tenants.models import Organization
 
 _BATCHES = BoundedSemaphore(4)
@@ -53,6 +54,12 @@ def run_batches(**_: Any) -> None:
             carry(batch, stopping=_is_draining)
     finally:
         _BATCHES.release()
+
+
+@shared_task(name=shutting.TASK, ignore_result=True)
+def stop_refused(organization: int = 0, **_: Any) -> int:
+    """Cancel what runs for callers who were shut out; how many requests."""
+    return stopping.stop_refused(organization)
 
 
 @shared_task(name="inference.purge_files", ignore_result=True)

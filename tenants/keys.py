@@ -19,7 +19,7 @@ from django.conf import settings
 from django.db import transaction
 
 from kit.errors import Refused
-from tenants import audit
+from tenants import audit, shutting
 from tenants.audit import Actor, Change
 from tenants.models import ApiKey, Environment, Organization, Scope, User, every_scope
 from tenants.records import changing
@@ -125,6 +125,7 @@ def revoke(
         if living.update(revoked_at=now):
             change = Change(action, target(key), {"revoked_at": None}, {"revoked_at": now})
             audit.record(change, by=by, organization=key.organization_id, now=now)
+            shutting.look_again(key.organization_id)
     key.refresh_from_db(fields=["revoked_at"])
 
 

@@ -9,7 +9,7 @@ from datetime import datetime
 from django.db import transaction
 
 from kit.errors import Refused
-from tenants import audit
+from tenants import audit, shutting
 from tenants.audit import Actor, Change
 from tenants.auth import Caller
 from tenants.models import Membership, Role
@@ -117,6 +117,7 @@ def _end(member: Membership, action: str, actor: Actor, now: datetime) -> None:
     member.delete()
     member.user_id = user
     _record(action, member, {"user_id": user, "role": member.role}, {}, actor, now)
+    shutting.look_again(member.organization_id)
 
 
 def _refuse_last_owner(member: Membership) -> None:

@@ -9,6 +9,7 @@ from django.contrib.auth.models import AbstractUser, BaseUserManager
 from django.db import models
 from django.db.models.functions import Lower
 
+from tenants import shutting
 from tenants.records import changing
 from tenants.remembered import Remembered
 
@@ -72,10 +73,14 @@ class User(AbstractUser):
 
     def save(self, *args: Any, **kwargs: Any) -> None:
         """Save; whoever is shut out, or let in again, is so in every process."""
+        changes = self.pk is not None and self.is_active != self._was_active
         with ExitStack() as stack:
-            if self.pk is not None and self.is_active != self._was_active:
+            if changes:
                 self._changes(stack)
             super().save(*args, **kwargs)
+        if changes and not self.is_active:
+            for member in self.memberships.across_organizations():
+                shutting.look_again(member.organization_id)
         self._was_active = self.is_active
 
     def delete(self, *args: Any, **kwargs: Any) -> tuple[int, dict[str, int]]:

@@ -12,7 +12,7 @@ from django.core.exceptions import ValidationError
 from django.db import transaction
 
 from kit.errors import Invalid, Refused
-from tenants import audit
+from tenants import audit, shutting
 from tenants.audit import Actor, Change
 from tenants.models import Membership, Organization, Retention, Role, User
 
@@ -260,6 +260,8 @@ def _save(organization: Organization, change: Change, by: Actor, now: datetime) 
             audit.plain(change.before), audit.plain(_suspension(organization))
         )
         _record(change.action, organization, before, after, by, now)
+        if organization.suspended_at is not None:
+            shutting.look_again(organization.pk)
 
 
 def _record(
