@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import orjson
 import structlog
 from django.conf import settings
-from django.db import InterfaceError, OperationalError
+from django.db import DataError, InterfaceError, OperationalError
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from psycopg.errors import QueryCanceled
 from pydantic import BaseModel, ValidationError
@@ -118,6 +118,8 @@ def refusal_of(error: Exception) -> Refused:
     if isinstance(error, RedisError):
         log.warning("Redis does not answer", error=str(error))
         return Unavailable("The platform's state does not answer; try again.")
+    if isinstance(error, DataError) and "NUL" in str(error):
+        return Invalid("A text has a NUL character (U+0000), which nothing here can be; remove it.")
     if isinstance(error, OperationalError | InterfaceError):
         if isinstance(error.__cause__, QueryCanceled):
             return timed_out()

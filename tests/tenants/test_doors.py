@@ -443,6 +443,15 @@ def _refused(status: Any) -> int:
     return int(found)
 
 
+def test_a_text_that_postgresql_cannot_hold_is_refused_and_breaks_nothing(world: World) -> None:
+    for method, path in (
+        ("POST", "api/v1/billing/subscription/quote"),
+        ("PUT", "api/v1/billing/subscription"),
+    ):
+        status, said = ask(method, path, {"plan": "a\0b"}, world.tokens["owner"], "acme")
+        assert (status, "NUL" in said) == (400, True)
+
+
 SOCKETS = {"ws/v1/infer": (WORK, "inference")}
 """Routes of WebSockets: the roles that get in, and the scope that a key needs."""
 
