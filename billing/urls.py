@@ -20,6 +20,7 @@ from billing.views.billing import (
 )
 from billing.views.founding import NewOrganization
 from billing.views.plan import CancelPlan, ChoosePlan
+from billing.views.topups import SetAutoTopUp, StopAutoTopUp
 
 pages = [path("organizations/new", NewOrganization.as_view(), name="new-organization")]
 portal = [
@@ -28,6 +29,8 @@ portal = [
     path("billing/plan/cancel", CancelPlan.as_view(), name="billing-cancel-plan"),
     path("billing/checkouts", OpenCheckout.as_view(), name="billing-open-checkout"),
     path("billing/checkouts/<uuid:identifier>", WaitForCheckout.as_view(), name="billing-checkout"),
+    path("billing/auto-top-up", SetAutoTopUp.as_view(), name="billing-auto-top-up"),
+    path("billing/auto-top-up/stop", StopAutoTopUp.as_view(), name="billing-stop-auto-top-up"),
     path("billing/invoices/<str:number>.pdf", Document.as_view(), name="billing-document"),
     path("billing/details", SetDetails.as_view(), name="billing-set-details"),
     path("billing/budgets", SetBudget.as_view(), name="billing-set-budget"),

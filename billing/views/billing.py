@@ -14,7 +14,7 @@ from billing.invoicing import shown
 from billing.models import Invoice
 from billing.receivables import Checkout, PaymentProfile
 from billing.soon import soon
-from billing.views import plan
+from billing.views import plan, topups
 from kit import money
 from kit.edge import NotFound
 from kit.errors import Invalid
@@ -62,6 +62,7 @@ class Billing(_Page):
             "currency": currency,
             "month": found.month,
             **plan.shown(organization, self.now),
+            **topups.shown(organization),
             "standing": {
                 "left": show(found.left, currency),
                 "limit": show(found.limit, currency),

@@ -6,7 +6,7 @@ import pytest
 from django.test import Client
 from redis import Redis
 
-from billing import checkouts, credit
+from billing import checkouts, credit, topup_rules, topups
 from billing.allowances import Budget
 from billing.models import Account, TaxRate
 from billing.receivables import Checkout, PaymentProfile
@@ -17,7 +17,7 @@ from tests.billing.rows import NOW, entry
 from tests.billing.test_allowances import give
 from tests.billing.test_invoicing import close
 from tests.billing.test_ledger import booked
-from tests.billing.test_payments import GOOD
+from tests.billing.test_payments import GOOD, save_card
 from tests.stripe.server import Double
 
 pytestmark = pytest.mark.usefixtures("redis")
@@ -91,6 +91,28 @@ def test_a_card_is_saved_by_way_of_a_page_at_the_provider(
     checkouts.complete(str(row.remote), now=NOW)
     assert alice.get(waiting)["Location"] == "/o/acme/billing"
     assert "visa •••• 4242" in seen(alice)
+
+
+def test_credit_is_bought_by_itself_until_that_is_stopped(
+    alice: Client, account: Account, double: Double
+) -> None:
+    save_card(double, account, GOOD, NOW)
+    form = {"below": "130", "amount": "60"}
+    assert alice.post("/o/acme/billing/auto-top-up", form).status_code == 302
+    page = seen(alice)
+    for text in ("less than <strong>EUR 130.00", "<strong>EUR 60.00", 'value="60.00"'):
+        assert text in page
+    topups.watch(now=NOW)
+    assert "EUR 60.00 on 2026-11-24 12:00, succeeded" in seen(alice)
+    topup_rules.stop(organization=account.organization_id, why="The card was declined.")
+    assert "The card was declined. Set it again" in seen(alice)
+    alice.post("/o/acme/billing/auto-top-up", form)
+    assert "stopped" not in seen(alice)
+    for wrong in ({"below": "1", "amount": "0.001"}, {"below": "", "amount": "5"}):
+        answer = alice.post("/o/acme/billing/auto-top-up", wrong, follow=True)
+        assert any(f"{name}:" in answer.content.decode() for name in ("below", "amount"))
+    assert alice.post("/o/acme/billing/auto-top-up/stop").status_code == 302
+    assert "whenever little is left" in seen(alice)
 
 
 def test_what_is_no_amount_is_told_on_the_page(alice: Client, account: Account) -> None:
