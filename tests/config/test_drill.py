@@ -84,7 +84,10 @@ def test_a_token_after_the_cancelling_step_is_a_difference(habit: Habit) -> None
 
 
 def test_an_answer_that_goes_on_long_after_its_plain_client_has_left_is_a_difference() -> None:
-    gone = heard(Habit.LEAVE, left=100.0)
+    gone = heard(Habit.LEAVE, left=100.0, plain=True)
+    keyed = heard(Habit.LEAVE, left=100.0)
+    assert wrong(keyed, fate=Fate("done", sealed=108.0)) == []
+    assert wrong(keyed, fate=Fate("done", sealed=120.0))
     assert wrong(gone, fate=Fate("done", sealed=101.0)) == []
     assert wrong(gone, fate=Fate("done", sealed=108.0))
     for victim in (WEB, VALKEY):

@@ -14,8 +14,6 @@ import aiohttp
 from config.drill.heard import LOST, Habit, Heard
 
 _PAUSE = 0.2
-_READS_ON_SHARE = 1.0
-"""Of the readers of requests in background."""
 _SILENCE = 0.5
 """From how long on waiting for the next token is a pause, in seconds."""
 UNAVAILABLE = (aiohttp.ClientError, asyncio.TimeoutError, ConnectionError, json.JSONDecodeError)
@@ -63,9 +61,9 @@ class Client:
         self._url = url
         self._heard = heard
         self._leaves_after = chance.randrange(1, 60)
-        self._reads_on = chance.random() < _READS_ON_SHARE
+        heard.plain = plain and heard.habit is Habit.LEAVE
         self._headers = {"Authorization": f"Bearer {key}"}
-        if heard.habit is not Habit.LEAVE or not plain:
+        if not heard.plain:
             self._headers["Idempotency-Key"] = uuid4().hex
         self._key = key
         self._token_at: float | None = None
@@ -175,12 +173,7 @@ class Client:
         if not self._heard.request:
             data = await self._json("POST", "/api/v1/infer", {**self._body(), "background": True})
             self._heard.request = data["request_id"]
-        if self._reads_on:
-            await self._stream()
-            return
-        if self._heard.left is None:
-            await self._leave_early()
-        await self._await_end()
+        await self._stream()
 
     async def _await_end(self) -> None:
         while True:

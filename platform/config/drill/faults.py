@@ -49,7 +49,8 @@ def _of_leaving(each: Heard, fate: Fate, kills: Sequence[Kill]) -> Iterator[str]
         return
     passed = fate.sealed - each.left
     is_cancelled = each.reason == "cancelled"
-    if each.habit is Habit.LEAVE and not is_cancelled and passed > _NOTICED_SECONDS:
+    patience = _NOTICED_SECONDS + (0 if each.plain else LINGER_SECONDS)
+    if each.habit is Habit.LEAVE and not is_cancelled and passed > patience:
         if not _is_excused(each.left, fate.sealed, kills):
             yield f"was not cancelled, though its client was gone for {passed:.1f} s before its end"
     elif each.habit is Habit.HANG_UP and is_cancelled and passed < LINGER_SECONDS - _CLOCK_SECONDS:
@@ -65,7 +66,7 @@ def seconds_to_stop(heard: Sequence[Heard], found: Sequence[Fate]) -> list[float
     return [
         max(0.0, fate.sealed - each.left)
         for each, fate in zip(heard, found, strict=True)
-        if each.habit is Habit.LEAVE
+        if each.plain
         and each.reason == "cancelled"
         and each.left is not None
         and fate.sealed is not None

@@ -17,7 +17,6 @@ class Habit(StrEnum):
     SOCKET = "socket"
     WHOLE = "whole"
     BACKGROUND = "background"
-    """Half of them stop reading in the middle, for good: that stops nothing."""
     HANG_UP = "hang up"
     CANCEL = "cancel"
     TWICE = "twice"
@@ -61,6 +60,8 @@ class Heard:
     """Requests that gave way in line before this one took their place."""
     twins: set[str] = field(default_factory=set)
     """The requests under which the same was answered."""
+    plain: bool = False
+    """Whether it was sent without an Idempotency-Key."""
     left_at: int = 0
     """How many tokens had come when its client left for good."""
     left: float | None = None
