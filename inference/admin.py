@@ -30,6 +30,7 @@ from inference.catalog.models import Model as CatalogModel
 from inference.models import Request
 from kit.ids import first_id
 from kit.money import show
+from tenants import audit, reading
 from tenants.models import ApiKey, Organization
 
 _ORGANIZATION = "organization"
@@ -222,6 +223,7 @@ class RequestAdmin(ModelAdmin):  # type: ignore[misc]
             return _rendered(view())
         if request.session.get(_ORGANIZATION) != chosen.slug:
             request.session[_ORGANIZATION] = chosen.slug
+        reading.note(chosen, what="jobs", by=audit.operator(request.user), now=datetime.now(UTC))
         request.jobs_of = chosen  # type: ignore[attr-defined]
         with schema_context(chosen.schema_name):
             return _rendered(view())

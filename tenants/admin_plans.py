@@ -39,11 +39,14 @@ class ModelLimitsInline(TabularInline):  # type: ignore[misc]
 
 @admin.register(Plan)
 class PlanAdmin(Audited, ModelAdmin):  # type: ignore[misc]
-    """Limits that many organizations share."""
+    """Limits that many organizations share, and whether their answers are cached."""
 
-    list_display = ("name", *LIMITS, "organizations")
+    list_display = ("name", *LIMITS, "caching", "organizations")
     search_fields = ("name",)
-    fieldsets = ((None, {"fields": ("name", *LIMITS)}),)
+    fieldsets = (
+        (None, {"fields": ("name", *LIMITS)}),
+        ("Answers given again", {"fields": ("caching",)}),
+    )
     inlines = (ModelLimitsInline,)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Plan]:

@@ -5,18 +5,30 @@ the law or an auditor wants (`tenants.owned`). Everything that was sealed under 
 data keys, in backups and in Redis as well, is noise from then on.
 """
 
+import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+import structlog
+from celery import current_app
+from django.core.mail import EmailMessage
 from django.db import connection, models, transaction
 from psycopg import sql
 
 from kit.redis import state
 from tenants import audit, certificates, datakeys, organizations, owned
 from tenants.audit import Actor, Change
-from tenants.models import ApiKey, AuditEntry, AuditHead, DataKey, Organization
+from tenants.models import (
+    ApiKey,
+    AuditEntry,
+    AuditHead,
+    DataKey,
+    Membership,
+    Organization,
+    Role,
+)
 from tenants.owned import Table
 
 _ACTION = "organization.erased"
@@ -31,6 +43,8 @@ _IN_REDIS = (
 )
 """Keys that carry an organization; `docs/architecture.md` has all. `job:…` names it in a field."""
 _SCANNED = 1000
+
+log = structlog.get_logger()
 
 
 def erase(organization: Organization, *, now: datetime, by: Actor) -> dict[str, Any]:
@@ -57,7 +71,56 @@ def certificate_of(organization: Organization) -> dict[str, Any]:
     return certificate
 
 
+def tell(organization: int) -> int:
+    """Send its former owners the certificate; how many letters.
+
+    Raises DoesNotExist, and OSError where the mail server takes none of them.
+    """
+    entry = AuditEntry.objects.for_org(organization).get(action=_ACTION)
+    certificate = entry.after["certificate"]
+    whose = certificate["statement"]["organization"]
+    subject = f"{whose['name']} was erased: its certificate"
+    text = (
+        f"The organization {whose['name']!r} ({whose['slug']}) was erased on "
+        f"{entry.at:%Y-%m-%d at %H:%M} UTC.\nWhat went, how many rows of each table, and what has "
+        "to be kept and why, is in the certificate attached.\n\n"
+        f"It is signed with {certificate['algorithm']} by the key\n\n"
+        f"    {certificate['public_key']}\n\n"
+        "which the platform publishes at /api/v1/certificates/keys. Keep that key beside the "
+        "certificate:\nwith the two anyone can check it, without us "
+        "(docs/examples/verify_certificate.py).\n"
+    )
+    attached = json.dumps(certificate, indent=2, ensure_ascii=False)
+    sent, failed = 0, None
+    for address in entry.after.get("told", ()):
+        message = EmailMessage(" ".join(subject.split()), text, to=[address])
+        message.attach(f"certificate-{whose['slug']}.json", attached, "application/json")
+        try:
+            sent += message.send()
+        except OSError as error:
+            log.error("a certificate could not be sent", error=str(error))
+            failed = error
+    if failed is not None and not sent:
+        raise failed
+    return sent
+
+
+def _have_told(organization: Organization) -> None:
+    try:
+        current_app.send_task(
+            "tenants.send_certificate", kwargs={"organization": organization.pk}, retry=False
+        )
+    except Exception as error:
+        how = f"manage.py certificates send {organization.slug}"
+        log.error("the certificate was not sent", error=str(error), send_it_by=how)
+
+
 def _erase(organization: Organization, now: datetime, by: Actor) -> dict[str, Any]:
+    told = sorted(
+        Membership.objects.for_org(organization)
+        .filter(role=Role.OWNER)
+        .values_list("user__email", flat=True)
+    )
     if organization.suspended_at is None:
         organization.suspended_at = now
     organization.erased_at, organization.suspended_reason = now, _REASON
@@ -70,9 +133,11 @@ def _erase(organization: Organization, now: datetime, by: Actor) -> dict[str, An
         "api_keys": list(keys),
         "rows": _empty(organization.pk),
     }
-    certificate = certificates.sign(_statement(organization, erased, now, by))
-    fact = Change(_ACTION, organizations.target(organization), after={"certificate": certificate})
+    certificate = certificates.sign(_statement(organization, erased, now, by), now=now)
+    after = {"certificate": certificate, "told": told}
+    fact = Change(_ACTION, organizations.target(organization), after=after)
     audit.record(fact, by=by, organization=organization.pk, now=now)
+    transaction.on_commit(lambda: _have_told(organization))
     return certificate
 
 

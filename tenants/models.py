@@ -18,6 +18,7 @@ from tenants.models_audit import AuditHead as AuditHead
 from tenants.models_invitations import Invitation as Invitation
 from tenants.models_invitations import Role as Role
 from tenants.models_keys import DataKey as DataKey
+from tenants.models_keys import SigningKey as SigningKey
 from tenants.models_sso import Protocol as Protocol
 from tenants.models_sso import SingleSignOn as SingleSignOn
 from tenants.models_users import Door as Door
@@ -174,7 +175,8 @@ class Organization(Remembered, Limited, TenantMixin):  # type: ignore[misc,djang
 
 
 class Domain(DomainMixin):  # type: ignore[misc]
-    """A host of an organization's own for its portal."""
+    """A host of an organization's own. django-tenants wants the table; nothing is served by it: see
+    docs/adr/0017."""
 
 
 class Membership(Limited):

@@ -1,4 +1,4 @@
-"""The keys that organizations' texts are sealed under."""
+"""The keys that organizations' texts are sealed under; those that certificates are signed with."""
 
 from django.db import models
 
@@ -33,3 +33,23 @@ class DataKey(models.Model):
 
     def __str__(self) -> str:
         return f"{self.organization or 'platform'} · {self.version}"
+
+
+class SigningKey(models.Model):
+    """A key that the platform signs certificates with, or did; see `tenants.certificates`."""
+
+    public = models.CharField(max_length=44, primary_key=True, editable=False)
+    algorithm = models.CharField(max_length=16, default="Ed25519", editable=False)
+    sealed = models.TextField(blank=True, editable=False)
+    made_at = models.DateTimeField()
+    retired_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        constraints = (
+            models.UniqueConstraint(
+                fields=("algorithm",), condition=models.Q(retired_at=None), name="one_key_signs"
+            ),
+        )
+
+    def __str__(self) -> str:
+        return self.public

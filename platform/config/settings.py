@@ -147,7 +147,8 @@ MANAGEMENT_AT_ONCE = int(_env("MANAGEMENT_AT_ONCE", "32"))
 MANAGEMENT_SECONDS = int(_env("MANAGEMENT_SECONDS", "20"))
 """How long the database works at one statement of these."""
 AUDIT_ANCHORS = Path(_env("AUDIT_ANCHORS", str(VAR_DIR / "audit" / "anchors.jsonl")))
-"""Where the heads of the audit log are written down daily; best where the database's host can't."""
+"""Where the heads of the audit log are written down daily: one file, which all replicas mount; best
+where the database's host cannot write."""
 EXPORTS_DIR = Path(_env("EXPORTS_DIR", str(VAR_DIR / "exports")))
 """Where exports lie, sealed; web processes and workers must both reach it."""
 BODY_LIMIT = 2 * 1024 * 1024

@@ -20,18 +20,23 @@ _LASTS = timedelta(hours=1)
 
 def begin(request: HttpRequest, user: User, *, now: datetime) -> None:
     """From now on, until it is stopped or its hour is over."""
+    stop(request, now=now)
     until = now + _LASTS
     request.session[_AS] = {"user": user.pk, "email": user.email, "until": until.timestamp()}
     _record(request, "operator.logged_in_as", user, {}, {"user": user.email, "until": until}, now)
 
 
 def whom(request: HttpRequest, *, now: datetime) -> User | None:
-    """As whom the operator of this session looks; None where they are themselves."""
+    """As whom the operator of this session looks; None where they are themselves.
+
+    Where its hour is over, or the right was taken, that is recorded when it is noticed here; that
+    nothing was seen after the hour is in the entry of its beginning already.
+    """
     said: dict[str, Any] | None = request.session.get(_AS)
     if said is None:
         return None
     if said["until"] <= now.timestamp() or not request.user.has_perm(PERMISSION):
-        del request.session[_AS]
+        stop(request, now=now)
         return None
     return User.objects.filter(pk=said["user"], is_active=True, is_staff=False).first()
 
@@ -40,8 +45,14 @@ def stop(request: HttpRequest, *, now: datetime) -> None:
     """Themselves again. Again changes nothing."""
     said = request.session.pop(_AS, None)
     user = User.objects.filter(pk=said["user"]).first() if said else None
-    if user is not None:
-        _record(request, "operator.stopped_acting", user, {"user": user.email}, {}, now)
+    if said is None or user is None:
+        return
+    after = {}
+    if said["until"] <= now.timestamp():
+        after = {"because": "its hour was over"}
+    elif not request.user.has_perm(PERMISSION):
+        after = {"because": "the right was taken"}
+    _record(request, "operator.stopped_acting", user, {"user": user.email}, after, now)
 
 
 def _record(

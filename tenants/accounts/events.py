@@ -17,7 +17,7 @@ from django.contrib.auth.signals import user_logged_in, user_logged_out
 from django.http import HttpRequest
 
 from tenants import audit, failures, logins
-from tenants.accounts import factors, sessions
+from tenants.accounts import acting, factors, sessions
 from tenants.audit import Change
 from tenants.models import Door, User
 
@@ -44,6 +44,7 @@ def _came(request: HttpRequest, user: User, **_: Any) -> None:
 
 def _left(request: HttpRequest, user: User | None, **_: Any) -> None:
     if user is not None:
+        acting.stop(request, now=datetime.now(UTC))
         sessions.end(request, user, now=datetime.now(UTC))
 
 

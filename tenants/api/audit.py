@@ -19,6 +19,9 @@ from tenants.trail import Filter
 
 _TYPES = {"csv": "text/csv; charset=utf-8", "jsonl": "application/x-ndjson"}
 _FILTERS = [
+    OpenApiParameter(
+        "q", str, description="A part of the action, actor, its name, address or target."
+    ),
     OpenApiParameter("action", str, description="Or how it begins: `key.`"),
     OpenApiParameter("actor", str, description="`user:7`, `key:…`, `operator:1`, `system`"),
     OpenApiParameter("target", str, description="`key:…`, `membership:…`"),
@@ -59,10 +62,11 @@ class _Filters(BaseModel):
     target: str = Field("", max_length=254)
     since: AwareDatetime | None = None
     until: AwareDatetime | None = None
+    q: str = Field("", max_length=254)
 
     def only(self) -> Filter:
         """As the domain takes it."""
-        return Filter(self.action, self.actor, self.target, self.since, self.until)
+        return Filter(self.action, self.actor, self.target, self.since, self.until, self.q)
 
 
 class _Page(_Filters):

@@ -138,7 +138,10 @@ class MemberRemoval(MembersPage):
     def post(self, request: HttpRequest, user: int) -> HttpResponse:
         """Out within a second."""
         members.remove(self.caller, self.actor, user=user, now=self.now)
-        return self.done("The member is removed. The API keys that they made stay.")
+        return self.done(
+            "The member is removed. Their own API keys open nothing any more; those that they made "
+            "for service accounts stay."
+        )
 
 
 class Leaving(MembersPage):

@@ -23,7 +23,7 @@ from kit import origin
 from kit.origin import Origin
 from tenants import anchors, audit, keys, organizations, tasks
 from tenants.audit import Change
-from tenants.models import AuditEntry, AuditHead, Membership, Organization, Role, User
+from tenants.models import AuditEntry, AuditHead, Membership, Organization, Plan, Role, User
 from tests import factories
 
 pytestmark = [pytest.mark.usefixtures("redis"), pytest.mark.django_db]
@@ -33,7 +33,10 @@ NOW = datetime(2026, 11, 1, 12, tzinfo=UTC)
 
 @pytest.fixture(autouse=True)
 def _own_anchors(settings: Any, tmp_path: Path) -> None:
+    """Begun, and empty."""
     settings.AUDIT_ANCHORS = tmp_path / "audit" / "anchors.jsonl"
+    settings.AUDIT_ANCHORS.parent.mkdir()
+    settings.AUDIT_ANCHORS.touch(0o600)
 
 
 def entries(of: Organization | None) -> list[AuditEntry]:
@@ -57,7 +60,7 @@ def by_force() -> Iterator[Any]:
 
 
 def found() -> list[tuple[int, str]]:
-    return [(flaw.sequence, flaw.what.split(":")[0]) for flaw in anchors.verify()]
+    return [(flaw.sequence, flaw.what.split(":")[0]) for flaw in anchors.verify(now=NOW)]
 
 
 def test_an_entry_says_who_when_where_and_what(acme: Organization) -> None:
@@ -235,6 +238,59 @@ def test_only_heads_that_moved_are_anchored_again(
     assert settings.AUDIT_ANCHORS.stat().st_mode & 0o777 == 0o600
 
 
+def test_a_file_of_anchors_that_is_gone_is_missed_and_no_other_is_begun_unasked(
+    acme: Organization, settings: Any
+) -> None:
+    settings.AUDIT_ANCHORS.unlink()
+    write(acme, 4)
+    assert found() == [], "of a fresh platform nothing is expected"
+    assert anchors.anchor(now=NOW) == 2
+    settings.AUDIT_ANCHORS = settings.AUDIT_ANCHORS.with_name("another_replicas.jsonl")
+    with by_force() as cursor:
+        cursor.execute(
+            "DELETE FROM tenants_auditentry WHERE chain = %s AND sequence > 2", [acme.pk]
+        )
+    AuditHead.objects.filter(chain=acme.pk).update(sequence=2, hash=entries(acme)[-1].hash)
+    assert found() == [(1, "anchors gone")]
+    with pytest.raises(anchors.AnchorsMissing, match="another_replicas"):
+        anchors.anchor(now=NOW)
+    with pytest.raises(CommandError, match="--anew"):
+        call_command("audit", "anchor")
+    assert found() == [(1, "anchors gone")], "trying changes nothing"
+    call_command("audit", "anchor", "--anew")
+    assert [each.action for each in entries(None)] == ["audit.anchors_begun"] * 2
+    assert found() == []
+
+
+def test_entries_that_nobody_has_anchored_for_days_are_a_flaw(
+    acme: Organization, globex: Organization
+) -> None:
+    for each in (acme, globex):
+        write(each, 2)
+    later = NOW + timedelta(days=3)
+    [flaw] = anchors.verify(now=later)
+    assert (flaw.sequence, "not anchored" in flaw.what) == (2, True)
+    anchors.anchor(now=NOW)
+    assert list(anchors.verify(now=later)) == []
+    write(globex, 1)
+    assert [(flaw.chain, flaw.sequence) for flaw in anchors.verify(now=later)] == [(globex.pk, 3)]
+
+
+def test_a_line_that_a_crash_tore_is_ended_and_told_and_stops_nothing(
+    acme: Organization, settings: Any
+) -> None:
+    write(acme, 1)
+    anchors.anchor(now=NOW)
+    with settings.AUDIT_ANCHORS.open("a") as file:
+        file.write('{"at": "2026-11-01T12:00:00+00:00", "chain"')
+    write(acme, 1)
+    torn = (0, "line 2 of the anchors does not read")
+    assert found() == [torn]
+    assert anchors.anchor(now=NOW) == 1
+    assert [each.sequence for each in anchors.anchored()] == [1, 2]
+    assert found() == [torn]
+
+
 def test_the_command_ends_with_one_where_something_is_wrong(
     acme: Organization, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -380,6 +436,17 @@ def test_log_ins_of_operators_are_recorded_and_those_that_fail(
     )
 
 
+def test_whether_a_plan_caches_answers_is_set_by_operators_and_recorded(operator: Client) -> None:
+    plan = Plan.objects.create(name="Small")
+    form = dict.fromkeys(("requests_per_minute", "tokens_per_minute", "concurrent_requests"), 0)
+    form |= {"model_limits-TOTAL_FORMS": 0, "model_limits-INITIAL_FORMS": 0}
+    path = f"/admin/tenants/plan/{plan.pk}/change/"
+    sent = operator.post(path, {**form, "name": "Small", "caching": "exact"})
+    assert sent.status_code == 302, sent.context["adminform"].form.errors
+    assert last(None)[0] == "plan.changed"
+    assert last(None)[3:] == ({"caching": "off"}, {"caching": "exact"})
+
+
 def test_credit_and_prices_set_by_operators_are_recorded(
     operator: Client, acme: Organization
 ) -> None:
@@ -467,6 +534,11 @@ def test_the_log_is_filtered(auditor: str, acme: Organization) -> None:
     def seen(**query: Any) -> list[int]:
         return [each["sequence"] for each in get(auditor, **query).json()["data"]]
 
+    @async_to_sync
+    async def export(part: str) -> list[int]:
+        lines = [each async for each in await ask(auditor, "/export", q=part)]
+        return [json.loads(line)["sequence"] for line in b"".join(lines).splitlines()]
+
     assert seen(action="key.") == [1]
     assert seen(target="thing:1") == [3]
     assert seen(actor="system", action="test.done") == [4, 3, 2]
@@ -474,6 +546,13 @@ def test_the_log_is_filtered(auditor: str, acme: Organization) -> None:
     later = (NOW + timedelta(seconds=1)).isoformat()
     assert seen(until=later, since=NOW.isoformat()) == [4, 3, 2]
     assert seen(until=NOW.isoformat()) == []
+    where = Origin(ip_address("203.0.113.9"))
+    who = audit.Actor("user:7", "Ann@example.com")
+    audit.record(Change("a.b", "x_y"), by=who, organization=acme.pk, now=NOW, where=where)
+    for part in ("ann@EX", "113.9", "a.B", "user:7", "x_y"):
+        assert seen(q=part) == [5], part
+        assert export(part) == [5], part
+    assert seen(q="%") == seen(q="ann@example.com", action="test.") == seen(q="x-y") == []
     for bad in (
         {"since": "yesterday"},
         {"since": "2026-11-01T12:00:00"},
@@ -482,6 +561,7 @@ def test_the_log_is_filtered(auditor: str, acme: Organization) -> None:
         {"before": 0},
         {"actr": "x"},
         {"actor": "a\0"},
+        {"q": "x" * 255},
     ):
         assert get(auditor, **bad).status_code == 400, bad
 

@@ -270,6 +270,7 @@ OPEN = {
     ("GET", "api/schema"): 200,
     ("GET", "api/docs"): 200,
     ("GET", "api/changes"): 200,
+    ("GET", "api/v1/certificates/keys"): 200,
     ("GET", "^(?:v1|api)(?:/|$)"): 404,
     ("POST", "api/v1/auth/token"): 400,
     ("POST", "api/v1/auth/refresh"): 400,

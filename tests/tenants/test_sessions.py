@@ -227,12 +227,26 @@ def test_an_operator_looks_as_a_person_does_and_changes_nothing(
     assert (began.actor_name, stopped.action) == ("op@example.com", "operator.stopped_acting")
 
 
-def test_looking_ends_by_itself(operator: Client, ann: User) -> None:
+def test_looking_ends_by_itself(operator: Client, ann: User, acme: Organization) -> None:
     log_in_as(operator, ann)
     session = operator.session
     session["acting_as"] = {**session["acting_as"], "until": 0}
     session.save()
-    assert operator.get("/o/acme/").status_code == 404
+    for _ in range(2):
+        assert operator.get("/o/acme/").status_code == 404
+    began, ended = entries(acme)[-2:]
+    assert (began.action, ended.action) == ("operator.logged_in_as", "operator.stopped_acting")
+    assert (ended.actor_name, ended.after) == ("op@example.com", {"because": "its hour was over"})
+
+
+def test_looking_ends_with_the_operators_log_in_and_where_another_begins(
+    operator: Client, ann: User, acme: Organization
+) -> None:
+    for _ in range(2):
+        log_in_as(operator, ann)
+    operator.post("/accounts/logout/")
+    told = [each.action.removeprefix("operator.") for each in entries(acme)]
+    assert told == ["logged_in_as", "stopped_acting"] * 2
 
 
 def test_operators_cannot_look_as_operators_nor_without_the_permission(
@@ -248,10 +262,13 @@ def test_operators_cannot_look_as_operators_nor_without_the_permission(
     assert "acting_as" not in clerk.session
 
 
-def test_whose_right_is_taken_looks_no_more(operator: Client, ann: User) -> None:
+def test_whose_right_is_taken_looks_no_more(
+    operator: Client, ann: User, acme: Organization
+) -> None:
     log_in_as(operator, ann)
     User.objects.filter(email="op@example.com").update(is_superuser=False)
     assert operator.get("/o/acme/").status_code == 404
+    assert entries(acme)[-1].after == {"because": "the right was taken"}
 
 
 def test_a_browser_is_seen_without_a_write_a_page(ann: User) -> None:

@@ -6,6 +6,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.utils import timezone
 
 from tenants import anchors, audit
+from tenants.anchors import AnchorsMissing
 
 
 class Command(BaseCommand):
@@ -16,13 +17,20 @@ class Command(BaseCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         """What to do."""
         parser.add_argument("what", choices=("verify", "anchor"))
+        parser.add_argument(
+            "--anew", action="store_true", help="anchor: begin another file, the old one is lost"
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Say each flaw, or that there is none."""
         if options["what"] == "anchor":
-            self.stdout.write(f"{anchors.anchor(now=timezone.now())} heads anchored")
+            try:
+                moved = anchors.anchor(now=timezone.now(), anew=options["anew"])
+            except AnchorsMissing as error:
+                raise CommandError(str(error)) from error
+            self.stdout.write(f"{moved} heads anchored")
             return
-        flaws = list(anchors.verify())
+        flaws = list(anchors.verify(now=timezone.now()))
         for flaw in flaws:
             whose = "platform" if flaw.chain == audit.PLATFORM else f"organization {flaw.chain}"
             self.stdout.write(f"{whose}, entry {flaw.sequence}: {flaw.what}")
