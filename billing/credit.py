@@ -156,9 +156,9 @@ def settle(pipe: Any, *, organization: int, request: UUID, amount: int, epoch: i
     _settle.add(pipe, _keys(organization), [str(request), amount, epoch])
 
 
-def release(pipe: Any, *, organization: int, request: UUID) -> None:
-    """Queue the end of a hold that nothing came of."""
-    _settle.add(pipe, _keys(organization), [str(request), 0, 0])
+def release(pipe: Any, *, organization: int, request: UUID, unless: str | None = None) -> None:
+    """Queue the end of a hold that nothing came of, unless that key exists in Redis then."""
+    _settle.add(pipe, [*_keys(organization), *([unless] if unless else [])], [str(request), 0, 0])
 
 
 @dataclass(frozen=True, slots=True)

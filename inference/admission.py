@@ -7,6 +7,7 @@ before it has let the request pass. No PostgreSQL, but to rebuild counters that 
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
@@ -22,7 +23,8 @@ from inference import jobs, line, responses
 from inference.announce import Announcement, announce
 from inference.catalog.offers import Offer, offer
 from inference.engine import Sampling
-from inference.jobs import Job, Reuse
+from inference.jobs import Job, Leaving, Reuse
+from inference.line import AlreadyIn
 from inference.remote import refuse_unknown
 from kit import origin
 from kit.errors import Refused
@@ -125,14 +127,17 @@ async def admit(
     web: str,
     now: datetime,
     keep: int = jobs.KEPT_SECONDS,
+    leaving: Leaving = Leaving.LINGER,
+    repeatable: bool = False,
 ) -> Admitted:
     """Reserve what the request can cost at most, put it in line, and tell the workers.
 
     `web` is the web process that reads it, "" if none does; `keep` how many seconds its stream can
-    be read after its end.
+    be read after its end; `leaving` what becomes of it when its readers leave. `repeatable`: others
+    may try to admit it under the same id at the same time; of them one does.
 
     Raises the refusals of `tenants.limits`, `billing.credit` and `inference.line`; then nothing
-    is counted or held.
+    is counted or held. And `AlreadyIn`.
     """
     ring = await datakeys.aring(caller.organization)
     scopes = limits.scopes(caller, model=wish.offer.name, alias=wish.offer.alias)
@@ -140,8 +145,10 @@ async def admit(
     async def enter(price: Price) -> tuple[Job, limits.Standing, bool]:
         job = _job(caller, wish, request, price.version, scopes)
         frame = responses.sealed(wish.frame, ring, organization=job.organization, request=request)
-        submit = partial(line.submit, job=job, ring=ring, web=web, keep=keep, frame=frame)
-        return job, *await _enter(job, price, scopes, submit)
+        submit = partial(
+            line.submit, job=job, ring=ring, web=web, keep=keep, frame=frame, leaving=leaving
+        )
+        return job, *await _enter(job, price, scopes, submit, repeatable=repeatable)
 
     name, organization = wish.offer.name, caller.organization
     job, standing, to_be_told = await _priced(name, organization, enter)
@@ -167,9 +174,17 @@ async def admit_again(job: Job, *, request: UUID) -> None:
             price_version=price.version,
             counted=(),
         )
-        submit = partial(line.submit, job=fresh, ring=ring, web="", keep=jobs.KEPT_LONG_SECONDS)
-        _, to_be_told = await _enter(fresh, price, (), submit)
-        return to_be_told
+        submit = partial(
+            line.submit,
+            job=fresh,
+            ring=ring,
+            web="",
+            keep=jobs.KEPT_LONG_SECONDS,
+            leaving=Leaving.CONTINUE,
+        )
+        with suppress(AlreadyIn):
+            return (await _enter(fresh, price, (), submit, repeatable=True))[1]
+        return False
 
     if await _priced(job.model, job.organization, enter):
         announce(Announcement(job.model, model.queue, request=str(request)))
@@ -189,7 +204,12 @@ async def _priced(
 
 
 async def _enter(
-    job: Job, price: Price, scopes: Sequence[Scope], submit: Callable[..., None]
+    job: Job,
+    price: Price,
+    scopes: Sequence[Scope],
+    submit: Callable[..., None],
+    *,
+    repeatable: bool,
 ) -> tuple[limits.Standing, bool]:
     """Where its caller stands then, and whether the workers are to be told."""
     most = pricing.most(price, **job.units(read=job.input_tokens, written=job.output_tokens))
@@ -199,19 +219,25 @@ async def _enter(
         _scripts, scopes=scopes, job=job, most=most, currency=price.currency, submit=submit
     )
     try:
-        return await _try_until_paid(job, scopes, scripts)
+        return await _try_until_paid(job, scopes, scripts, repeatable)
+    except AlreadyIn as twin:
+        if twin.is_over:
+            await withdraw(job, unless_in=False)
+        raise
     except Refused:
         await withdraw(job)
         raise
 
 
 async def _try_until_paid(
-    job: Job, scopes: Sequence[Scope], scripts: Scripts
+    job: Job, scopes: Sequence[Scope], scripts: Scripts, repeatable: bool
 ) -> tuple[limits.Standing, bool]:
     give_up = time.monotonic() + _CREDIT_WAIT
     while True:
-        replies = await async_pipeline(scripts)
+        # In one go where twins try: what one counts and holds is then never half another's.
+        replies = await async_pipeline(scripts, atomic=repeatable)
         try:
+            line.refuse_twin(replies[2])
             standing = limits.admitted(replies[0], scopes)
             credit.reserved(replies[1])
             to_be_told = line.submitted(replies[2])
@@ -225,12 +251,14 @@ async def _try_until_paid(
             return standing, to_be_told
 
 
-async def withdraw(job: Job) -> None:
-    """Count and hold nothing for a request that did not get in."""
+async def withdraw(job: Job, *, unless_in: bool = True) -> None:
+    """Count and hold nothing for a request that did not get in: `unless_in`, where it has got in
+    meanwhile, its twin's counts and hold are left alone."""
+    unless = f"job:{job.id}" if unless_in else None
 
     def scripts(pipe: Any) -> None:
-        limits.withdraw(pipe, counted=job.counted, request=job.id)
-        credit.release(pipe, organization=job.organization, request=job.id)
+        limits.withdraw(pipe, counted=job.counted, request=job.id, unless=unless)
+        credit.release(pipe, organization=job.organization, request=job.id, unless=unless)
 
     await async_pipeline(scripts)
 

@@ -18,12 +18,12 @@ from django.db import InterfaceError, OperationalError
 from redis.exceptions import RedisError
 
 from inference import jobs
-from inference.api.offline import Cancelled, Offline, answer
+from inference.api.offline import Offline, answer
 from inference.batches import batch as life
 from inference.batches import files, results
 from inference.batches.models import Batch, BatchLine, line_place
 from inference.batches.reading import Unfit, lines_of
-from inference.generation import NotKept, Unserved
+from inference.generation import Cancelled, NotKept, Unserved
 from inference.jobs import PRIORITIES
 from inference.live import Listener
 from kit.edge import Broken, openai_body

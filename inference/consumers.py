@@ -21,7 +21,7 @@ from pydantic import Field
 from inference.api.access import INFERENCE
 from inference.api.forms import InferForm
 from inference.api.infer import bill, prompt_wish, token
-from inference.api.requests import entry
+from inference.api.requests import entry, is_end
 from inference.generation import Generation, generation, reading
 from inference.idempotency import Repeatable
 from inference.jobs import Leaving
@@ -179,6 +179,10 @@ class InferConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
                 param="request_id",
             ) from error
         after = entry(message.after)
+        if is_end(after):
+            raise Invalid(
+                "after is the last event of a stream: nothing comes after it.", param="after"
+            )
         self._begin(
             message.id or str(request),
             request,

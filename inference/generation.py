@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from uuid import UUID
@@ -14,6 +14,7 @@ from inference import idempotency, jobs, undelivered
 from inference.admission import Admitted, Wish, admit
 from inference.idempotency import Repeatable
 from inference.jobs import Head, Job, Leaving, TurnedAway
+from inference.line import AlreadyIn
 from inference.live import Follower, Listener, Silent
 from inference.pace import room_in
 from inference.stream import Ended, Event, Piece, texts_of
@@ -23,7 +24,7 @@ from tenants import watch
 from tenants.auth import Caller
 from tenants.limits import Standing
 
-LINGER_SECONDS = 15
+LINGER_SECONDS = 15.0
 """How long a resumable request whose readers are gone waits for one to come back."""
 
 log = structlog.get_logger()
@@ -55,10 +56,41 @@ async def not_kept(caller: Caller, request: UUID) -> Refused:
     )
 
 
+async def readable(caller: Caller, request: UUID) -> Head:
+    """A request, in flight or kept, that the caller may read. Raises `NotKept`, also of one that
+    another key sent to a model which the caller's may not use, and `NotKeptAnyMore`."""
+    head = await jobs.head(request=request, organization=caller.organization)
+    if head is None:
+        raise await not_kept(caller, request)
+    refuse_anothers(caller, request, model=head.model, key=head.key)
+    return head
+
+
+def may_read(caller: Caller, *, model: str, key: str) -> bool:
+    """Whether the caller may read what `model` answered to the API key `key`: a key that may use
+    some models alone reads those, and what it has sent itself (by an alias, for instance)."""
+    return not caller.models or model in caller.models or key == caller.key
+
+
+def refuse_anothers(caller: Caller, request: UUID, *, model: str, key: str) -> None:
+    """Raise `NotKept` of a request that the caller may not read."""
+    if not may_read(caller, model=model, key=key):
+        raise NotKept(
+            f"There is no request {request} that this API key may read: take the one that sent it, "
+            "or one that may use its model."
+        )
+
+
 class GenerationFailed(Refused):
     """The model could not finish the answer; nothing was charged."""
 
     status, code = 500, "generation_failed"
+
+
+class Cancelled(Refused):
+    """Somebody stopped it."""
+
+    status, code = 409, "request_cancelled"
 
 
 class Overloaded(Refused):
@@ -145,6 +177,15 @@ class Generation:
             "Nothing was charged; try again."
         )
 
+    def refuse_cut(self) -> None:
+        """Raise `Cancelled` if it was stopped before its end: for edges that cannot say so of an
+        answer. Only after the last piece."""
+        if self.ended.reason == "cancelled":
+            raise Cancelled(
+                f"The request {self.job.id} was cancelled before its answer was whole; what came "
+                "until then is billed. Send it anew, under another Idempotency-Key if it had one."
+            )
+
     async def whole(self, *, count: int = 1) -> Answer:
         """The answer, or all of them (`count` at least), when complete; raises
         `GenerationFailed`."""
@@ -186,19 +227,45 @@ async def generation(
     go on reading, the caller has some seconds to come back all the same. Raises what `admit` and
     `idempotency.tie` raise.
     """
-    listener = await Listener.here()
     if repeatable is not None:
-        organization = caller.organization
-        request = await _tied(repeatable, organization, request)
-        if await jobs.exists(request):
-            async with reading(caller=caller, request=request, leaving=leaving) as run:
-                yield run
-            return
+        request = await _tied(repeatable, caller.organization, request)
+    is_known = repeatable is not None and await jobs.exists(request)
+    async with AsyncExitStack() as stack:
+        run = None
+        if not is_known:
+            first = _entered(caller, wish, request, now, leaving, repeatable=repeatable is not None)
+            with suppress(AlreadyIn):
+                run = await stack.enter_async_context(first)
+        if run is None:
+            again = reading(caller=caller, request=request, leaving=leaving)
+            run = await stack.enter_async_context(again)
+        yield run
+
+
+@asynccontextmanager
+async def _entered(
+    caller: Caller,
+    wish: Wish,
+    request: UUID,
+    now: datetime,
+    leaving: Leaving,
+    *,
+    repeatable: bool,
+) -> AsyncIterator[Generation]:
+    """One that is sent for the first time. Raises what `admit` raises."""
+    listener = await Listener.here()
     async with Follower(request, listener, organization=caller.organization) as follower:
-        keep = jobs.KEPT_LONG_SECONDS if repeatable else jobs.KEPT_SECONDS
-        entering = asyncio.create_task(
-            admit(caller=caller, wish=wish, request=request, web=listener.id, now=now, keep=keep)
+        admission = admit(
+            caller=caller,
+            wish=wish,
+            request=request,
+            web=listener.id,
+            now=now,
+            keep=jobs.KEPT_LONG_SECONDS if repeatable else jobs.KEPT_SECONDS,
+            leaving=leaving,
+            repeatable=repeatable,
         )
+        entering = asyncio.create_task(admission)
         try:
             admitted = await asyncio.shield(entering)
             with watch.watched(caller, scope=_SCOPE, stop=follower.stop):
@@ -225,8 +292,17 @@ async def start(
         request = await _tied(repeatable, organization, request)
         if await jobs.exists(request):
             return request
-    keep = jobs.KEPT_LONG_SECONDS
-    await admit(caller=caller, wish=wish, request=request, web="", now=now, keep=keep)
+    with suppress(AlreadyIn):
+        await admit(
+            caller=caller,
+            wish=wish,
+            request=request,
+            web="",
+            now=now,
+            keep=jobs.KEPT_LONG_SECONDS,
+            leaving=Leaving.CONTINUE,
+            repeatable=True,
+        )
     return request
 
 
@@ -246,6 +322,8 @@ async def reading(
     listener = await Listener.here()
     organization = caller.organization
     async with Follower(request, listener, organization=organization, after=after) as follower:
+        if caller.models:
+            await readable(caller, request)
         head = await jobs.attach(request=request, organization=organization, web=listener.id)
         if head is None:
             raise await not_kept(caller, request)
@@ -261,9 +339,9 @@ async def reading(
 
 
 async def _tied(repeatable: Repeatable, organization: int, request: UUID) -> UUID:
-    """The id under which it runs; a new one where the first was turned away from the line."""
+    """The id under which it runs; a new one where the first came to nothing."""
     first = await idempotency.tie(repeatable, organization=organization, request=request)
-    if first == request or not await jobs.was_turned_away(first):
+    if first == request or not await jobs.came_to_nothing(first):
         return first
     return await idempotency.tie_anew(
         repeatable, organization=organization, first=first, request=request
@@ -281,17 +359,19 @@ def _patient(leaving: Leaving, error: Exception, follower: Follower) -> Leaving:
 async def _leave_once_in(entering: asyncio.Task[Admitted], leaving: Leaving) -> None:
     try:
         job = (await entering).job
-    except (Refused, RedisError):
+    except (AlreadyIn, Refused, RedisError):
         return
     await _leave(job, leaving)
 
 
 async def _leave(job: Job | Head, leaving: Leaving) -> None:
     try:
-        await jobs.leave(request=job.id, organization=job.organization, leaving=leaving)
-        if leaving is Leaving.LINGER:
-            await asyncio.sleep(LINGER_SECONDS)
-            await jobs.cancel_unread(request=job.id, organization=job.organization)
+        request, organization, grace = job.id, job.organization, LINGER_SECONDS
+        await jobs.leave(request=request, organization=organization, leaving=leaving, grace=grace)
+        left = grace if leaving is Leaving.LINGER else None
+        while left is not None:
+            await asyncio.sleep(left)
+            left = await jobs.cancel_unread(request=request, organization=organization, grace=grace)
     except RedisError as error:
         log.warning("a request whose reader left runs on", request=str(job.id), error=str(error))
 

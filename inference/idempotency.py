@@ -51,7 +51,7 @@ async def tie(repeatable: Repeatable, *, organization: int, request: UUID) -> UU
 async def tie_anew(
     repeatable: Repeatable, *, organization: int, first: UUID, request: UUID
 ) -> UUID:
-    """Tie the key to `request` in place of `first`, which ended without having run.
+    """Tie the key to `request` in place of `first`, which came to nothing.
 
     The id under which it runs: another's, if that one was quicker.
     """

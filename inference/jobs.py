@@ -92,6 +92,8 @@ class Head:
     model: str
     model_version: str
     state: str
+    key: str
+    """The API key that sent it."""
 
 
 class Leaving(StrEnum):
@@ -213,10 +215,10 @@ async def exists(request: UUID) -> bool:
     return bool(await async_state().exists(f"job:{request}"))
 
 
-async def was_turned_away(request: UUID) -> bool:
-    """Whether it ended in line, so that sending it again is another request."""
+async def came_to_nothing(request: UUID) -> bool:
+    """Whether it failed, or ended in line: it was free, and sending it again is another request."""
     reason = cast("bytes | None", await async_state().hget(f"job:{request}", "reason"))
-    return reason is not None and reason.decode() in set(TurnedAway)
+    return reason is not None and reason.decode() in {"failed", *TurnedAway}
 
 
 async def attach(*, request: UUID, organization: int, web: str) -> Head | None:
@@ -227,18 +229,18 @@ async def attach(*, request: UUID, organization: int, web: str) -> Head | None:
     found = await _ATTACH.arun([f"job:{request}"], [organization, web])
     if not found:
         return None
-    state, model, version = (each.decode() for each in found)
-    return Head(request, organization, model, version, state)
+    state, model, version, key = (each.decode() for each in found)
+    return Head(request, organization, model, version, state, key)
 
 
 async def head(*, request: UUID, organization: int) -> Head | None:
     """A request of this organization, in flight or kept; None if there is none."""
-    names = ["state", "org", "model", "version"]
+    names = ["state", "org", "model", "version", "key"]
     found = cast("list[bytes | None]", await async_state().hmget(f"job:{request}", names))
-    state, owner, model, version = (each.decode() if each else "" for each in found)
+    state, owner, model, version, key = (each.decode() if each else "" for each in found)
     if owner != str(organization):
         return None
-    return Head(request, organization, model, version, state)
+    return Head(request, organization, model, version, state, key)
 
 
 async def found_in(*, request: UUID) -> str:
@@ -247,15 +249,22 @@ async def found_in(*, request: UUID) -> str:
     return found.decode() if found else ""
 
 
-async def leave(*, request: UUID, organization: int, leaving: Leaving) -> None:
-    """A reader left. With `Leaving.CANCEL` the request is stopped unless others read it."""
-    when = "unread" if leaving is Leaving.CANCEL else "never"
-    await _cancel(request, organization, "cancelled", leaves=1, when=when)
+async def leave(*, request: UUID, organization: int, leaving: Leaving, grace: float) -> None:
+    """A reader left.
+
+    With `Leaving.CANCEL` the request is stopped unless others read it, or one who left with
+    `Leaving.LINGER` may still come back within `grace` seconds; with `Leaving.CONTINUE` no reader
+    who leaves stops it any more.
+    """
+    when = "unread" if leaving is Leaving.CANCEL else leaving.value
+    await _cancel(request, organization, leaves=1, when=when, grace=grace)
 
 
-async def cancel_unread(*, request: UUID, organization: int) -> None:
-    """Stop a request that nobody reads."""
-    await _cancel(request, organization, "cancelled", leaves=0, when="unread")
+async def cancel_unread(*, request: UUID, organization: int, grace: float) -> float | None:
+    """Stop a request that nobody reads, and nobody has read for `grace` seconds; how many of these
+    are left, None where there is nothing to wait for."""
+    reply = await _cancel(request, organization, leaves=0, when="unread", grace=grace)
+    return int(reply[1]) / 1000 if reply[0] == b"later" else None
 
 
 async def cancel(*, request: UUID, organization: int) -> bool:
@@ -263,15 +272,17 @@ async def cancel(*, request: UUID, organization: int) -> bool:
 
     A waiting one ends at once, a running one within a step of its worker.
     """
-    reply = await _cancel(request, organization, "cancelled", leaves=0, when="always")
-    return reply in (b"sealed", b"told")
+    reply = await _cancel(request, organization, leaves=0, when="always")
+    return reply[0] in (b"sealed", b"told")
 
 
 async def _cancel(
-    request: UUID, organization: int, reason: str, *, leaves: int, when: str
-) -> bytes:
-    arguments: list[Argument] = [str(request), organization, reason, leaves, when]
-    reply: bytes = await _CANCEL.arun([f"job:{request}", SEALED], arguments)
+    request: UUID, organization: int, *, leaves: int, when: str, grace: float = 0.0
+) -> Sequence[Any]:
+    arguments: list[Argument] = [str(request), organization, "cancelled", leaves, when]
+    reply: Sequence[Any] = await _CANCEL.arun(
+        [f"job:{request}", SEALED], [*arguments, int(grace * 1000)]
+    )
     return reply
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from django.conf import settings
 
 from inference.bell import UNANSWERED_MS
-from inference.jobs import KEPT_NOTHING_SECONDS, KEPT_SECONDS, SEALED, TOLD_MS, Job
+from inference.jobs import KEPT_NOTHING_SECONDS, KEPT_SECONDS, SEALED, TOLD_MS, Job, Leaving
 from kit.envelope import Ring
 from kit.errors import Refused, Unavailable, spread
 from kit.redis import Lua
@@ -48,6 +48,14 @@ class BooksBehind(Refused):
     status, code = 503, "books_behind"
 
 
+class AlreadyIn(Exception):
+    """The request got in before, under this id; `is_over`: it has ended since."""
+
+    def __init__(self, *, is_over: bool) -> None:
+        super().__init__()
+        self.is_over = is_over
+
+
 def submit(
     pipe: Any,
     *,
@@ -57,10 +65,12 @@ def submit(
     web: str,
     keep: int = KEPT_SECONDS,
     frame: bytes = b"",
+    leaving: Leaving = Leaving.LINGER,
 ) -> None:
     """Queue the script that accepts the request; the web process `web` reads it, unless "".
 
     It is kept for `keep` seconds after its end, and so is its stream unless nothing is to be kept.
+    With `Leaving.CONTINUE` it goes on whenever a reader leaves, whatever that reader says.
     `frame` is a stored response's, sealed, or b"": see `inference.responses`.
     """
     _SUBMIT.add(
@@ -88,6 +98,8 @@ def submit(
             round(job.timeout * 1000),
             MOST_PATIENT,
             UNANSWERED_MS,
+            leaving.value,
+            job.key,
         ],
     )
 
@@ -96,9 +108,10 @@ def submitted(reply: Sequence[Any]) -> bool:
     """Whether the workers are to be told, from the script's reply; it is not needed while an
     announcement is under way, since whoever gets that looks for all that waits.
 
-    Raises `QueueFull`, `ShareFull` or `BooksBehind`, or `Unavailable` if the script did not act or
-    the state Redis is short of memory.
+    Raises `AlreadyIn`, `QueueFull`, `ShareFull` or `BooksBehind`, or `Unavailable` if the script
+    did not act or the state Redis is short of memory.
     """
+    refuse_twin(reply)
     if reply[0] == b"full":
         raise QueueFull(
             f"{int(reply[1]):,} requests wait for this model already; try again shortly.",
@@ -125,3 +138,10 @@ def submitted(reply: Sequence[Any]) -> bool:
     if reply[0] != b"ok":
         raise Unavailable("The request did not get in; nothing was charged. Try again.")
     return bool(reply[1])
+
+
+def refuse_twin(reply: Sequence[Any]) -> None:
+    """Raise `AlreadyIn` if the script's reply says so: whatever limits and credit say to the same
+    admission is then of no account."""
+    if reply[0] == b"twin":
+        raise AlreadyIn(is_over=reply[1] == b"done")

@@ -224,6 +224,7 @@ class Follower:
         while self.ended is None:
             for event in await self._next():
                 yield event
+            _stop_if_cancelled()
 
     async def _next(self) -> list[Event]:
         entry, payload = await self._inbox.get()
@@ -303,6 +304,14 @@ class Follower:
             self._expected = event.position + len(event.tokens)
         else:
             self.ended = event
+
+
+def _stop_if_cancelled() -> None:
+    """A reader who left has left: before Python 3.12 `asyncio.wait_for`, under Redis's client,
+    loses a cancellation that comes together with what it waits for."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 async def so_far(*, organization: int, request: UUID) -> list[Event]:

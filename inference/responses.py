@@ -59,6 +59,8 @@ class Found:
 
     request: UUID
     model: str
+    key: str
+    """The API key that sent it."""
     frame: Mapping[str, Any]
     pieces: Sequence[Piece]
     waits: bool = False
@@ -117,9 +119,9 @@ def write(rows: Iterable[tuple[str, SealedResponse]]) -> None:
 
 async def find(*, organization: int, request: UUID) -> Found | None:
     """A response of this organization, running or kept; None if there is none."""
-    names = ["org", "state", "model", "frame", "sealed"]
+    names = ["org", "state", "model", "frame", "sealed", "key"]
     found = cast("list[bytes | None]", await async_state().hmget(f"job:{request}", names))
-    owner, state, model, frame, sealed_at = found
+    owner, state, model, frame, sealed_at, key = found
     if frame is None or owner != str(organization).encode():
         return await in_thread(_kept, organization, request)
     ring = await datakeys.aring(organization, needs=sealed_under(frame))
@@ -130,6 +132,7 @@ async def find(*, organization: int, request: UUID) -> Found | None:
     return Found(
         request=request,
         model=(model or b"").decode(),
+        key=(key or b"").decode(),
         frame=orjson.loads(ring.unseal(frame, _framed(organization, request))),
         pieces=[each for each in events if isinstance(each, Piece)],
         waits=state == b"waiting",
@@ -185,6 +188,7 @@ def _kept(organization: int, request: UUID) -> Found | None:
     return Found(
         request=request,
         model=figures.model,
+        key=figures.key,
         frame=frame,
         pieces=pieces,
         ended=Ended(

@@ -24,6 +24,8 @@ from tenants import datakeys
 _LUA = Path(__file__).parent / "lua"
 _ALL, _LEVEL = b"all", 1
 """The field of an entry that has all pieces, and how hard it is pressed."""
+END = "9007199254740991-0"
+"""The id of the terminal event, the largest there can be (lua/end.lua)."""
 LOST = b"lost"
 """What `end` replies where there is no such request any more."""
 LONG = 96
@@ -119,7 +121,7 @@ def end(pipe: Any, *, request: UUID, event: Ended) -> None:
     }
     payload = orjson.dumps(said | ({"cache": event.cache} if event.cache else {}))
     keys = [f"job:{request}", f"stream:{request}", SEALED]
-    _END.add(pipe, keys, [str(request), payload])
+    _END.add(pipe, keys, [str(request), payload, event.reason])
 
 
 def read(organization: int, request: UUID) -> list[Event]:

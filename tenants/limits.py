@@ -156,18 +156,25 @@ def admitted(reply: Sequence[Any], scopes: Sequence[Scope]) -> Standing:
     return _standing(reply[1:], scopes)
 
 
-def settle(pipe: Any, *, counted: Sequence[str], request: UUID, tokens: int) -> None:
+def settle(
+    pipe: Any, *, counted: Sequence[str], request: UUID, tokens: int, unless: str | None = None
+) -> None:
     """Queue the end of a request that took `tokens`; again changes nothing.
 
-    `counted` are the names of the scopes it was admitted in.
+    `counted` are the names of the scopes it was admitted in. Nothing is done where the key `unless`
+    exists in Redis then.
     """
     if counted:
-        _settle.add(pipe, _names(counted), [str(request), tokens])
+        keys = [*_names(counted), *([unless] if unless else [])]
+        _settle.add(pipe, keys, [str(request), tokens])
 
 
-def withdraw(pipe: Any, *, counted: Sequence[str], request: UUID) -> None:
-    """Queue the undoing of an admission: the request was refused further on, so nothing counts."""
-    settle(pipe, counted=counted, request=request, tokens=-1)
+def withdraw(
+    pipe: Any, *, counted: Sequence[str], request: UUID, unless: str | None = None
+) -> None:
+    """Queue the undoing of an admission: the request was refused further on, so nothing counts.
+    `unless`: see `settle`."""
+    settle(pipe, counted=counted, request=request, tokens=-1, unless=unless)
 
 
 def _names(scopes: Iterable[str]) -> list[str]:

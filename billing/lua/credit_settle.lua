@@ -1,6 +1,7 @@
 -- Free a request's hold, and count what it came to as spent, of the credit and of its budgets.
 --
--- KEYS  1 credit:{org}  2 credit:{org}:held  3 credit:{org}:budgets
+-- KEYS  1 credit:{org}  2 credit:{org}:held  3 credit:{org}:budgets  4 perhaps one that must not exist,
+--       or nothing is done
 -- ARGV  1 request id  2 amount in nanos  3 the credit epoch it was booked in
 -- Reply {"ok"}, {"missing"} (no counters: a rebuild reads the ledger, and so this amount),
 --       {"unknown"} (see below).
@@ -9,6 +10,10 @@
 -- request holds nothing was either counted before (a repeated settlement) or lost its hold with
 -- Redis's data (then it was never counted): the ledger knows, so the counters are thrown away and
 -- the next reservation has them rebuilt.
+
+if KEYS[4] and redis.call('EXISTS', KEYS[4]) == 1 then
+  return {'ok'}
+end
 
 local hold = redis.call('HGET', KEYS[2], ARGV[1])
 local epoch = redis.call('HGET', KEYS[1], 'epoch')

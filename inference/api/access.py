@@ -47,14 +47,17 @@ class InferenceEndpoint(ManagedEndpoint):
     ) -> AsyncIterator[Generation]:
         """Admit the wish under the request's own id, or find it again by its Idempotency-Key.
 
-        `X-On-Disconnect` says otherwise than `leaving` what a disconnect does.
+        `X-On-Disconnect` says otherwise than `leaving` what a disconnect does. Without it, whoever
+        has a key may send the request again, and so is waited for.
         """
+        if leaving is Leaving.CANCEL and HEADER in request.headers:
+            leaving = Leaving.LINGER
         entered = generation(
             caller=self.caller,
             wish=_reusing(request, wish),
             request=request.id,  # type: ignore[attr-defined]
             now=datetime.now(UTC),
-            leaving=_leaving(request, leaving),
+            leaving=leaving_of(request, leaving),
             repeatable=_repeatable(request, wish),
         )
         async with entered as run:
@@ -128,7 +131,8 @@ def _reusing(request: HttpRequest, wish: Wish) -> Wish:
         ) from error
 
 
-def _leaving(request: HttpRequest, usual: Leaving) -> Leaving:
+def leaving_of(request: HttpRequest, usual: Leaving) -> Leaving:
+    """What leaving does, as the request says; raises `Invalid`."""
     wanted = request.headers.get("X-On-Disconnect")
     if wanted is None:
         return usual

@@ -168,6 +168,7 @@ class _Chunks:
         async for piece in self._run.pieces():
             for event in self._piece(self._answers[piece.choice], piece):
                 yield event
+        self._run.refuse_cut()
         for event in self._ends():
             yield event
 
@@ -202,6 +203,7 @@ class _Chunks:
 async def _completion(run: Generation, answers: Sequence[_Answer]) -> dict[str, Any]:
     async for piece in run.pieces():
         answers[piece.choice].pieces.append(piece)
+    run.refuse_cut()
     choices = []
     for answer in answers:
         events = answer.take("".join(piece.text for piece in answer.pieces)) + answer.rest()

@@ -221,6 +221,7 @@ async def _chunks(
         answer = answers[piece.choice]
         answer.end = piece.end
         yield sse.event({**head, "choices": [answer.choice([piece], piece.end)], **empty})
+    run.refuse_cut()
     for event in _last(run, answers):
         yield sse.event({**head, "choices": [event], **empty})
     if usage:
@@ -235,6 +236,7 @@ async def _completion(run: Generation, answers: Sequence[_Answer]) -> dict[str, 
     async for piece in run.pieces():
         answers[piece.choice].pieces.append(piece)
         answers[piece.choice].end = piece.end
+    run.refuse_cut()
     ended = run.ended
     return {
         **openai.head(run, "text_completion", prefix="cmpl"),

@@ -86,6 +86,7 @@ class _EmbeddingEndpoint(InferenceEndpoint):
         wish = await embedding_wish(model, texts, endpoint=self.endpoint, label=label)
         async with self.generation(request, wish) as run:
             answer = await run.whole()
+            run.refuse_cut()
         return run, vectors_of(answer.texts[0], count=len(texts))
 
 

@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field
 from inference import history
 from inference.api.access import InferenceEndpoint
 from inference.api.requests import RequestCancel
-from inference.generation import not_kept
+from inference.generation import not_kept, readable, refuse_anothers
 from inference.places import place
 from kit.edge import Json
 from kit.threads import in_thread
@@ -84,6 +84,8 @@ async def job(caller: Caller, identifier: UUID, *, version: int = 1) -> dict[str
     found = await place(request=identifier, organization=organization, now=now)
     known: dict[str, Any]
     if found is not None:
+        if caller.models:
+            await readable(caller, identifier)
         known = {
             "state": found.state,
             "model": found.model,
@@ -101,6 +103,7 @@ async def job(caller: Caller, identifier: UUID, *, version: int = 1) -> dict[str
         row = await in_thread(history.row, caller.schema, identifier)
         if row is None:
             raise await not_kept(caller, identifier)
+        refuse_anothers(caller, identifier, model=row.model, key=row.key)
         known = {
             "state": row.state,
             "model": row.model,

@@ -91,6 +91,7 @@ class Moderations(InferenceEndpoint):
         like = await in_thread(prototypes, model)
         async with self.generation(request, wish) as run:
             answer = await run.whole()
+            run.refuse_cut()
         vectors = vectors_of(answer.texts[0], count=len(wish.lengths))
         borders = pairwise(accumulate(map(len, windows), initial=0))
         judged = [

@@ -20,18 +20,12 @@ from inference.engine import vectors_of
 from inference.generation import Generation, reading, start
 from inference.jobs import Leaving
 from kit.edge import parse
-from kit.errors import Invalid, Refused
+from kit.errors import Invalid
 from tenants.auth import Caller
 
 StreamableForm = TypeVar("StreamableForm", ChatForm, CompletionForm)
 Render = Callable[[Generation], Awaitable[dict[str, Any]]]
 Prepare = Callable[[Caller, bytes, str], Awaitable[tuple[Wish, Render]]]
-
-
-class Cancelled(Refused):
-    """Somebody stopped it."""
-
-    status, code = 409, "request_cancelled"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +52,7 @@ async def answer(asked: Offline, *, now: datetime) -> dict[str, Any]:
     entered = reading(caller=asked.caller, request=asked.request, leaving=Leaving.CONTINUE)
     async with entered as run:
         found = await render(run)
-        if run.ended.reason == "cancelled":
-            raise Cancelled("The request was cancelled before its answer was whole.")
+        run.refuse_cut()
         return found
 
 
@@ -91,6 +84,7 @@ async def _embeddings(caller: Caller, body: bytes, label: str) -> tuple[Wish, Re
 
     async def render(run: Generation) -> dict[str, Any]:
         text = (await run.whole()).texts[0]
+        run.refuse_cut()
         return listed(run, shortened(vectors_of(text, count=len(wish.lengths)), dimensions), form)
 
     return wish, render

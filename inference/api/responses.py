@@ -32,7 +32,7 @@ from inference.api.response_output import (
 )
 from inference.catalog.offers import UnknownModel, offer
 from inference.engine import Text
-from inference.generation import Generation, reading
+from inference.generation import Generation, may_read, reading
 from inference.jobs import Leaving
 from inference.responses import Found, NoResponse
 from kit.edge import Json, body, refusal_of
@@ -63,7 +63,7 @@ class _ResponseEndpoint(InferenceEndpoint):
         with suppress(ValueError):
             request = UUID(name.removeprefix("resp_"))
             found = await responses.find(organization=organization, request=request)
-            if found is not None:
+            if found is not None and may_read(self.caller, model=found.model, key=found.key):
                 return found
         raise NoResponse.of(name, param=param)
 

@@ -9,7 +9,6 @@ from typing import Any
 from uuid import UUID
 
 from django.http import HttpRequest, HttpResponseBase
-from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from pydantic import BaseModel
 
@@ -18,7 +17,7 @@ from inference.api.forms import InferForm
 from inference.api.infer import bill, prompt_wish, told
 from inference.api.jobs import JobState, job
 from inference.api.models import Catalog, Described
-from inference.api.requests import AFTER, RequestCancel, RequestStream
+from inference.api.requests import AFTER, STREAMED, RequestCancel, RequestStream
 from inference.catalog.offers import offer, offers
 from inference.fleet import fleet
 from inference.generation import Generation, reading
@@ -163,7 +162,7 @@ class JobStream(RequestStream):
         summary="A job's events, from where a reader was",
         tags=["Version 2"],
         parameters=AFTER,
-        responses={(200, "text/event-stream"): OpenApiTypes.STR},
+        responses=STREAMED,
     )
     async def get(self, request: HttpRequest, identifier: UUID) -> HttpResponseBase:
         """As version 1's: a stream has no envelope."""

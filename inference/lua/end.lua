@@ -1,10 +1,10 @@
 -- The terminal event of a sealed request, once: after it the stream only ages.
 -- KEYS job, stream, sealed
--- ARGV rid, payload
+-- ARGV rid, payload, the reason as booked
 -- -> "ok" | "ended" before | "lost": there is no such request any more
 local state = redis.call('HGET', KEYS[1], 'state')
 if state ~= 'sealed' then return state and 'ended' or 'lost' end
-redis.call('HSET', KEYS[1], 'state', 'done')
+redis.call('HSET', KEYS[1], 'state', 'done', 'reason', ARGV[3])
 redis.call('HDEL', KEYS[1], 'spec', 'asked', 'sealed_prompt')
 redis.call('ZREM', KEYS[3], ARGV[1])
 -- The largest id there can be: nothing is ever appended after it.

@@ -11,10 +11,13 @@
 --      requests that they may be behind, ms after which a waiting request has waited too long,
 --      ms that an announcement is taken to be under way, what a stored response was asked for,
 --      sealed, or ""; ms from now to its deadline, or 0; most patient ones of an organization;
---      ms after which a bell that rings is heard by nobody
+--      ms after which a bell that rings is heard by nobody; what becomes of it when its readers
+--      leave; API key
 -- -> {"ok", 1 if the workers are to be told} | {"full", waiting, ms until there is room}
 --  | {"share", its own waiting, ms until there is room} | {"behind", ms} | {"memory"} | {"skipped"}
-if redis.call('EXISTS', KEYS[2]) == 1 then return {'ok', 1} end
+--  | {"twin", state}: it got in before
+local twin = redis.call('HGET', KEYS[2], 'state')
+if twin then return {'twin', twin} end
 local epoch = string.match(redis.call('GET', KEYS[1]) or '', '^credit:(%d+)$')
 if not epoch then return {'skipped'} end
 local rid, org, model, priority = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
@@ -97,7 +100,7 @@ end
 redis.call('DEL', KEYS[1])
 redis.call('HSET', KEYS[2], 'state', 'waiting', 'org', org, 'model', model, 'priority', priority,
   'cost', ARGV[5], 'web', ARGV[6], 'spec', ARGV[7], 'attempt', 0, 'position', 0, 'created', now,
-  'credit_epoch', epoch,
+  'credit_epoch', epoch, 'leaving', ARGV[22], 'key', ARGV[23],
   'version', ARGV[9], 'keep', ARGV[10], 'keep_stream', ARGV[11], 'sealed_prompt', ARGV[12],
   'readers', patient and 0 or 1)
 if patient then redis.call('HSET', KEYS[2], 'patient', 1) end

@@ -139,14 +139,14 @@ def pipeline(build: Callable[[Any], None]) -> list[Any]:
         return _once(build)
 
 
-async def async_pipeline(build: Callable[[Any], None]) -> list[Any]:
-    """`pipeline` on the asyncio client."""
+async def async_pipeline(build: Callable[[Any], None], *, atomic: bool = False) -> list[Any]:
+    """`pipeline` on the asyncio client; `atomic`: with nothing of others' in between."""
     try:
-        return await _async_once(build)
+        return await _async_once(build, atomic)
     except NoScriptError:
         for lua in Lua.known:
             await async_state().script_load(lua.source)
-        return await _async_once(build)
+        return await _async_once(build, atomic)
 
 
 def _once(build: Callable[[Any], None]) -> list[Any]:
@@ -155,7 +155,7 @@ def _once(build: Callable[[Any], None]) -> list[Any]:
         return pipe.execute()
 
 
-async def _async_once(build: Callable[[Any], None]) -> list[Any]:
-    async with async_state().pipeline(transaction=False) as pipe:
+async def _async_once(build: Callable[[Any], None], atomic: bool) -> list[Any]:
+    async with async_state().pipeline(transaction=atomic) as pipe:
         build(pipe)
         return await pipe.execute()

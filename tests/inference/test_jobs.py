@@ -23,7 +23,7 @@ from inference.engine import (
     Sampling,
 )
 from inference.jobs import Claim, Job
-from inference.line import BooksBehind, QueueFull
+from inference.line import AlreadyIn, BooksBehind, QueueFull
 from kit.redis import pipeline, state
 from tests.inference.parts import ECHO, RING, append, emitted, fields, job, submit
 
@@ -63,7 +63,8 @@ def test_a_job_survives_its_way_through_redis(redis: Redis) -> None:
 def test_the_same_request_submitted_twice_stands_in_line_once(redis: Redis) -> None:
     one = job()
     submit(one)
-    submit(one)
+    with pytest.raises(AlreadyIn):
+        submit(one)
     assert claim() is not None
     assert claim() is None
 

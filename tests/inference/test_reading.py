@@ -5,6 +5,7 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, suppress
 from typing import Any
+from urllib.parse import quote
 from uuid import UUID
 
 import pytest
@@ -127,10 +128,42 @@ async def test_nobody_else_reads_or_stops_it(
     assert fields_of(request)["state"] == "waiting"
 
 
-async def test_a_place_that_is_none_is_refused(key: str, echo: Offer) -> None:
-    request = await background(key)
-    response = await ask("GET", f"/api/v1/requests/{request}/stream?after=x", key)
+@pytest.mark.parametrize("place", ["x", "5--1", "1_0-0", "5", "-1-0", "\u0661-0", "1" * 30 + "-0"])
+async def test_a_place_that_is_none_is_refused(place: str, key: str, echo: Offer) -> None:
+    path = f"/api/v1/requests/{await background(key)}/stream"
+    response = await ask("GET", f"{path}?after={quote(place)}", key)
     assert (response.status_code, response.json()["param"]) == (400, "after")
+    if place.isascii():
+        response = await ask("GET", path, key, **{"Last-Event-ID": place})
+        assert (response.status_code, response.json()["param"]) == (400, "Last-Event-ID")
+
+
+async def test_a_browser_that_has_read_all_is_told_to_come_back_no_more(
+    key: str, host: Host
+) -> None:
+    path = f"/api/v1/requests/{await background(key)}/stream"
+    with serving(host):
+        *_, done = await events(await ask("GET", path, key))
+    again = await ask("GET", path, key, **{"Last-Event-ID": done["id"]})
+    assert (again.status_code, again.content) == (204, b"")
+
+
+async def test_a_key_limited_to_other_models_reads_what_it_sent_and_nothing_else(
+    key: str, acme: Organization, host: Host
+) -> None:
+    _, narrow = await in_schema("public", lambda: factories.api_key(acme, models=["other"]))
+    _, same = await in_schema("public", lambda: factories.api_key(acme, models=["echo"]))
+    request = await background(key)
+    paths = (f"requests/{request}", f"requests/{request}/stream", f"jobs/{request}")
+    for path in paths:
+        refused = await ask("GET", f"/api/v1/{path}", narrow)
+        assert (refused.status_code, refused.json()["code"]) == (404, "request_not_found")
+    refused = await ask("POST", f"/api/v1/requests/{request}/cancel", narrow)
+    assert refused.status_code == 404
+    assert fields_of(request)["readers"] == "0"
+    with serving(host):
+        assert text_of(await events(await ask("GET", f"/api/v1/{paths[1]}", same))) == "hello there"
+    assert (await ask("GET", f"/api/v1/{paths[2]}", same)).status_code == 200
 
 
 async def test_a_request_is_stopped_by_its_id(key: str, host: Host) -> None:
