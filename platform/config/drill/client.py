@@ -173,6 +173,10 @@ class Client:
         if not self._heard.request:
             data = await self._json("POST", "/api/v1/infer", {**self._body(), "background": True})
             self._heard.request = data["request_id"]
+            if self._leaves_after % 2:
+                await self._leave_early()  # which stops nothing: nobody has to read it
+                await self._await_end()
+                return
         await self._stream()
 
     async def _await_end(self) -> None:
