@@ -143,6 +143,8 @@ class SubscriptionAdmin(Everyones):
         """What comes with the next period."""
         if row.cancel_at_end:
             return "ends"
+        if row.paused_at is not None:
+            return "paused until it is reinstated"
         return f"{row.next_plan}, {row.next_seats} seats" if row.next_plan else "goes on"
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:

@@ -88,6 +88,9 @@ class Subscription(models.Model):
     )
     next_seats = models.PositiveIntegerField(null=True, blank=True)
     cancel_at_end = models.BooleanField(default=False)
+    paused_at = models.DateTimeField(
+        null=True, blank=True, help_text="The period's end that came while it was suspended."
+    )
     trialed = models.BooleanField(default=False)
     changes = models.PositiveIntegerField(default=0)
 

@@ -4,6 +4,9 @@ What costs more holds at once, and the rest of the period is charged for it; wha
 with the next period. Each fee is a row of the ledger, named after what it is for, written in the
 transaction that moves the subscription: whatever crashes or runs twice, it is charged once. Locks
 are taken in one order: the subscription, the account, the month.
+
+Nothing begins while the organization is suspended: its plan pauses where the paid period ends, and
+goes on with a whole new period once it is reinstated.
 """
 
 from dataclasses import dataclass
@@ -14,7 +17,7 @@ import structlog
 from django.db import transaction
 from django.db.models import Count, F, Q
 
-from billing import fees
+from billing import fees, pauses
 from billing.anniversaries import anniversary
 from billing.months import month_after
 from billing.offers import PlanTerms, Spell, Subscription
@@ -86,7 +89,9 @@ def choose(
 ) -> Subscription:
     """Be on a plan, with so many seats: at once if that costs more, else from the next period on.
 
-    Choosing what there is takes back what was to come, a cancellation too. Raises `Invalid`.
+    Choosing what there is takes back what was to come, a cancellation too. A `zone` holds from the
+    next period on, the running one ends as it was begun. Raises `Invalid`; `Suspended` for what
+    would be charged at once while the organization is suspended.
     """
     if zone is not None and zone not in available_timezones():
         raise Invalid(f"timezone: {zone!r} is none; write it like Europe/Berlin.", param="timezone")
@@ -97,9 +102,14 @@ def choose(
         terms = _terms_named(plan, fees.currency_of(organization), now, operator)
         seats = _seats(row, terms, seats, organization)
         before = _facts(row)
+        if row is not None and row.is_on:
+            row.zone = zone or row.zone
         if row is None or not row.is_on:
+            pauses.require_reinstated(organization)
             row = _begin(row, organization, terms, seats, zone or "UTC", now)
         elif _quote(row, terms, seats, now).at_once:
+            if (row.plan, row.seats) != (terms.plan, seats):
+                pauses.require_reinstated(organization)
             _change(row, terms, seats, now)
         else:
             row.next_plan, row.next_seats, row.cancel_at_end = terms.plan, seats, False
@@ -157,12 +167,14 @@ def renew(*, organization: int, now: datetime) -> None:
 def close(*, organization: int, month: date, now: datetime) -> int:
     """Before a month is closed: charge for what began in it; its minimum, in nanos.
 
-    In the transaction that closes the month, before its account is locked.
+    In the transaction that closes the month, before its account is locked. A paused plan does not
+    go on in a month that is over.
     """
     row = _row(organization)
     if row is None:
         return 0
-    _roll(row, min(now, _begins(month_after(month)) - timedelta(microseconds=1)))
+    if row.paused_at is None:
+        _roll(row, min(now, _begins(month_after(month)) - timedelta(microseconds=1)))
     return minimum(organization=organization, month=month)
 
 
@@ -284,39 +296,53 @@ def _roll(row: Subscription, now: datetime) -> None:
     """Into the period of `now`, charging for each on the way."""
     while row.is_on and row.period_end <= now:
         at = row.period_end
-        if row.cancel_at_end or _is_leaving(row):
+        if row.cancel_at_end or pauses.is_leaving(row.organization_id):
             before = _facts(row)
-            row.state, row.cancel_at_end = State.ENDED, False
+            row.state, row.cancel_at_end, row.paused_at = State.ENDED, False, None
             row.save()
             _settle_on(row, at)
             _record("subscription.ended", row, before, audit.SYSTEM, now)
             return
+        if _is_suspended(row, at):
+            _pause(row, at, now)
+            return
+        resumed, row.paused_at = row.paused_at is not None, None
+        at = now if resumed else at
         plan, seats = row.next_plan or row.plan, row.next_seats or row.seats
         moved, row.seats = plan != row.plan, max(seats, _members(row.organization_id))
         row.terms = fees.in_force(plan.pk, row.terms.currency, at) or row.terms
         row.next_plan = row.next_seats = None
-        if row.state == State.TRIALING:
+        if row.state == State.TRIALING or resumed:
             row.state, row.anchor, row.number = State.ACTIVE, at, 0
         else:
             row.number += 1
         row.period_start = at
         row.period_end = anniversary(row.anchor, row.number + 1, row.zone)
         row.save()
-        if moved:
+        if moved or resumed:
             _settle_on(row, at)
         fees.charge(row)
 
 
-def _is_leaving(row: Subscription) -> bool:
-    """Its owner has asked to delete it: nothing more is begun."""
-    rows = Organization.objects.filter(pk=row.organization_id)
-    return rows.exclude(erase_at=None, erased_at=None).exists()
+def _pause(row: Subscription, at: datetime, now: datetime) -> None:
+    """No period begins at `at`, and no month's minimum is owed, until it is reinstated."""
+    if row.paused_at is None:
+        before, row.paused_at = _facts(row), at
+        row.save()
+        Spell.objects.for_org(row.organization_id).filter(ended_at=None).update(ended_at=at)
+        _record("subscription.paused", row, before, audit.SYSTEM, now)
+
+
+def _is_suspended(row: Subscription, at: datetime) -> bool:
+    """Whether it was by `at`; what has begun before a suspension has begun."""
+    since = pauses.suspended_at(row.organization_id)
+    return since is not None and (row.paused_at is not None or since <= at)
 
 
 def _seat_everyone(row: Subscription, now: datetime) -> None:
     """Whoever joined has a seat, paid from now on."""
     members = _members(row.organization_id)
-    if row.is_on and members > row.seats:
+    if row.is_on and members > row.seats and pauses.suspended_at(row.organization_id) is None:
         before = _facts(row)
         _change(row, row.terms, members, now)
         _record("subscription.changed", row, before, audit.SYSTEM, now)
@@ -347,6 +373,8 @@ def _facts(row: Subscription | None) -> dict[str, object]:
         "next_plan": row.next_plan.name if row.next_plan else None,
         "next_seats": row.next_seats,
         "cancel_at_end": row.cancel_at_end,
+        "timezone": row.zone,
+        "paused": row.paused_at is not None,
     }
 
 

@@ -61,7 +61,10 @@ class WantedPlan(BaseModel):
         None,
         max_length=64,
         examples=["Europe/Berlin"],
-        description="Of anniversaries, as it begins.",
+        description=(
+            "Of anniversaries. On a running plan it holds from the next period on; without one the "
+            "plan keeps its own."
+        ),
     )
 
 

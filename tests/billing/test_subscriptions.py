@@ -20,7 +20,9 @@ from billing.subscriptions import NoSubscription, State
 from kit import money
 from kit.errors import Invalid
 from kit.money import NANOS
+from tenants import organizations
 from tenants.audit import Actor
+from tenants.auth import Suspended
 from tenants.models import AuditEntry, Plan
 from tests import factories
 from tests.billing import rows
@@ -208,6 +210,56 @@ def test_who_joins_has_a_seat_from_then_on(account: Account) -> None:
     assert sum(nanos for _, _, nanos in fees(account)[1:]) == 5 * NANOS
     with pytest.raises(Invalid, match="seats"):
         choose(account, "Team", HALF, seats=2)
+
+
+def test_a_suspended_plan_charges_nothing_until_it_is_reinstated(account: Account) -> None:
+    terms("Least", fee=NANOS, minimum=100 * NANOS, allowance=NANOS)
+    organization = account.organization
+    choose(account, "Least")
+    organizations.suspend(organization, now=HALF)
+    for at in (NEXT, NEXT + timedelta(days=40)):
+        renew(account, at)
+    for name in ("alice", "bob"):
+        factories.member(factories.user(name), organization)
+    assert subscriptions.watch(now=NEXT + timedelta(days=40)) == 1
+    with pytest.raises(Suspended):
+        choose(account, "Team", NEXT + timedelta(days=40))
+    assert (len(fees(account)), len(allowed(account))) == (1, 1)
+    january, back = DECEMBER.replace(2027, 1), datetime(2027, 2, 10, 9, tzinfo=UTC)
+    organizations.reinstate(organization, now=back)
+    assert close(account, january, back).subtotal == 0
+    renew(account, back)
+    row = row_of(account)
+    assert (row.period_start, row.period_end) == (back, back.replace(month=3))
+    assert fees(account)[1:] == [("02", "plan_fee", NANOS)]
+    assert len(allowed(account)) == 2
+    renew(account, back.replace(month=3))
+    assert fees(account)[2:] == [("03", "plan_fee", NANOS)]
+
+
+def test_what_began_before_a_suspension_is_charged_though_renewed_later(account: Account) -> None:
+    choose(account, "Team")
+    organizations.suspend(account.organization, now=NEXT + timedelta(seconds=1))
+    renew(account, NEXT + timedelta(days=50))
+    assert [month for month, _, _ in fees(account)] == ["11", "12"]
+
+
+def test_a_plan_cancelled_while_it_is_paused_ends(account: Account) -> None:
+    choose(account, "Team")
+    organizations.suspend(account.organization, now=HALF)
+    renew(account, NEXT)
+    subscriptions.cancel(organization=account.organization_id, now=NEXT, by=BY)
+    organizations.reinstate(account.organization, now=NEXT)
+    renew(account, NEXT)
+    assert (row_of(account).state, len(fees(account))) == (State.ENDED, 1)
+
+
+def test_another_time_zone_holds_from_the_next_period_on(account: Account) -> None:
+    choose(account, "Team")
+    choose(account, "Team", HALF, zone="America/New_York")
+    assert (row_of(account).zone, row_of(account).period_end) == ("America/New_York", NEXT)
+    renew(account, datetime(2027, 2, 17, tzinfo=UTC))
+    assert row_of(account).period_end == datetime(2027, 3, 16, 11, tzinfo=UTC)
 
 
 @pytest.mark.parametrize(
