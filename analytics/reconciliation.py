@@ -202,7 +202,7 @@ def _invoices(organization: Organization, month: date) -> Iterator[tuple[str, st
     period = Period.objects.for_org(organization).filter(month=month).first()
     is_closed = period is not None and period.closed_at is not None
     invoices = Invoice.objects.for_org(organization).filter(kind=Invoice.Kind.INVOICE)
-    invoice = invoices.filter(month=month).first()
+    invoice = invoices.filter(month=month).order_by("-pk").first()
     if invoice is None:
         if is_closed:
             yield f"{month:%Y-%m}", "closed without an invoice"

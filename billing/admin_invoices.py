@@ -15,7 +15,7 @@ from unfold.admin import ModelAdmin, TabularInline
 from unfold.contrib.filters.admin import AutocompleteSelectFilter
 from unfold.widgets import UnfoldAdminSelectWidget, UnfoldAdminTextInputWidget
 
-from billing import buyers, lifecycle
+from billing import buyers, invoicing, lifecycle
 from billing.admin_rows import Everyones, MonthFilter, OfMonth, ReadOnly
 from billing.documents import invoice_pdf, measured, named
 from billing.invoicing import shown
@@ -25,6 +25,7 @@ from kit.money import show
 from tenants.admin_audit import Audited
 
 _CREDIT = "credit"
+_AGAIN = "again"
 
 
 class InvoiceLineInline(ReadOnly, TabularInline):  # type: ignore[misc]
@@ -113,8 +114,12 @@ def _steps(invoice: Invoice) -> list[tuple[str, str]]:
         moves = ()
     names = {Invoice.Status.OPEN: "issue it", Invoice.Status.PAID: "mark as paid"}
     steps = [(to.value, names.get(to, f"mark as {to.label.lower()}")) for to in moves]
-    if invoice.kind == Invoice.Kind.INVOICE and invoice.number and invoice.taxed_minor > 0:
+    is_issued = invoice.number and invoice.status != Invoice.Status.VOID
+    if invoice.kind == Invoice.Kind.INVOICE and is_issued and invoice.taxed_minor > 0:
         steps.append((_CREDIT, "credit what is left of it"))
+    is_void = invoice.kind == Invoice.Kind.INVOICE and invoice.status == Invoice.Status.VOID
+    if is_void and invoicing.standing(invoice.organization_id, invoice.month) is None:
+        steps.append((_AGAIN, "invoice its month again"))
     return [("", "leave it as it is"), *steps]
 
 
@@ -170,6 +175,9 @@ class InvoiceAdmin(Audited, OfMonth, Everyones):
         if step == _CREDIT:
             credit_note = lifecycle.credit_note
             self._attempt(request, credit_note, invoice=obj.pk, reason=reason, now=now, by=by)
+        elif step == _AGAIN:
+            how = {"organization": obj.organization_id, "month": obj.month}
+            self._attempt(request, invoicing.invoice_again, now=now, note=reason, by=by, **how)
         elif step:
             move = lifecycle.move
             self._attempt(request, move, invoice=obj.pk, to=step, now=now, note=reason, by=by)

@@ -9,7 +9,7 @@ import structlog
 from django.db import transaction
 from django.db.models import Sum
 
-from billing import adjustments, days, grants, ledger, lifecycle, proof, subscriptions
+from billing import adjustments, credit, days, grants, ledger, lifecycle, proof, subscriptions
 from billing.days import UsageDay
 from billing.lifecycle import PREPAID
 from billing.models import Invoice, InvoiceLine, LedgerEntry, Period
@@ -43,6 +43,12 @@ class MonthClosed(Refused):
     """The month has its invoice."""
 
     status, code = 409, "month_closed"
+
+
+class NotClosed(Refused):
+    """Only a month that is closed is invoiced again."""
+
+    status, code = 409, "month_not_closed"
 
 
 class NotInvoiceable(Refused):
@@ -145,6 +151,43 @@ def close_month(
     return invoice
 
 
+def invoice_again(
+    *,
+    organization: int,
+    month: date,
+    now: datetime,
+    issue: bool = True,
+    note: str = "",
+    by: str = "",
+) -> Invoice:
+    """Another invoice of a closed month whose last one is void, with the next number.
+
+    Over the same rows of the ledger: the month stays closed. Raises `NotClosed`, and `MonthClosed`
+    while an invoice stands.
+    """
+    with transaction.atomic():
+        ledger.lock_account(organization)
+        periods = Period.objects.for_org(organization).select_for_update()
+        period = periods.filter(month=month).first()
+        if period is None or period.closed_at is None:
+            raise NotClosed(f"{month:%Y-%m} is open still; close it and it has its invoice.")
+        if standing(organization, month) is not None:
+            _require_open(period)
+        _trust(organization, month)
+        invoice = _write(_draft(organization, month), now)
+        if issue:
+            to = Invoice.Status.OPEN
+            invoice = lifecycle.move(invoice=invoice.pk, to=to, now=now, note=note, by=by)
+        credit.renew_on_commit(organization)
+    return invoice
+
+
+def standing(organization: int, month: date) -> Invoice | None:
+    """A month's invoice, the void ones aside."""
+    rows = Invoice.objects.for_org(organization).filter(month=month, kind=Invoice.Kind.INVOICE)
+    return rows.exclude(status=Invoice.Status.VOID).first()
+
+
 def as_draft(invoice: Invoice) -> Draft:
     """What a stored invoice says."""
     return Draft(
@@ -192,7 +235,7 @@ def _require_open(period: Period) -> None:
     if period.closed_at is not None:
         raise MonthClosed(
             f"{period.month:%Y-%m} was closed on {period.closed_at:%Y-%m-%d at %H:%M} UTC; "
-            "its invoice stands."
+            "its invoice stands, and only once that is void is it invoiced again."
         )
 
 

@@ -248,7 +248,7 @@ class Invoice(models.Model):
         constraints = (
             models.UniqueConstraint(
                 fields=("organization", "month"),
-                condition=Q(kind="invoice"),
+                condition=Q(kind="invoice") & ~Q(status="void"),
                 name="one_invoice_a_month",
             ),
             models.CheckConstraint(

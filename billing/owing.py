@@ -41,15 +41,18 @@ def good(organization: int, now: datetime) -> Any:
 def owed(organization: int) -> int:
     """The ledger's rows, in nanos, of all months but those whose invoice is settled.
 
+    A month whose void invoice was followed by another is settled as that one is.
     Credit notes take away from it, as long as the invoice that they correct is not settled; so
     does what grants have paid.
     """
     documents = Invoice.objects.for_org(organization)
-    settled = documents.filter(kind=Invoice.Kind.INVOICE, status__in=_OWED_NO_MORE)
+    invoices = documents.filter(kind=Invoice.Kind.INVOICE)
+    due = invoices.exclude(status__in=_OWED_NO_MORE)
+    settled = invoices.filter(status__in=_OWED_NO_MORE).exclude(month__in=due.values("month"))
     rows = LedgerEntry.objects.for_org(organization).exclude(month__in=settled.values("month"))
     notes = documents.filter(kind=Invoice.Kind.CREDIT_NOTE)
     credited = notes.exclude(corrects__status__in=_OWED_NO_MORE).aggregate(sum=Sum("subtotal"))
     paid = GrantUse.objects.for_org(organization).exclude(month__in=settled.values("month"))
     granted = paid.aggregate(sum=Sum("amount", default=0))["sum"]
-    due = int(rows.aggregate(sum=Sum("amount"))["sum"] or 0) + int(credited["sum"] or 0)
-    return due - int(granted)
+    sum_of = int(rows.aggregate(sum=Sum("amount"))["sum"] or 0) + int(credited["sum"] or 0)
+    return sum_of - int(granted)

@@ -70,6 +70,16 @@ def test_a_credit_note_is_made(operator: Client, invoice: Invoice) -> None:
     assert "cannot be credited" in post(operator, invoice, "credit", "again")
 
 
+def test_a_void_months_invoice_is_made_again(operator: Client, invoice: Invoice) -> None:
+    post(operator, invoice, "void", "wrong buyer")
+    post(operator, invoice, "again", "right buyer")
+    again = Invoice.objects.for_org(invoice.organization_id).exclude(pk=invoice.pk).get()
+    assert (again.number, again.status) == ("INV-2026-000002", "open")
+    step = again.moves.get()
+    assert (step.note, step.by) == ("right buyer", "operator@example.com")
+    assert "invoice its month again" not in post(operator, invoice, "", "")
+
+
 def test_the_pdf_is_a_click_away_for_those_who_may_see_it(
     operator: Client, invoice: Invoice, client: Client
 ) -> None:

@@ -3,17 +3,20 @@
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date, timedelta
 from functools import partial
+from io import StringIO
 from typing import Any
 
 import pytest
+from django.core.management import call_command
 from django.db import OperationalError, connection, transaction
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from redis import Redis
 
+from analytics.reconciliation import Kind, reconcile
 from billing import credit, lifecycle
 from billing.documents import as_data, invoice_pdf, usage_csv
-from billing.invoicing import MonthClosed, plain
+from billing.invoicing import MonthClosed, close_month, invoice_again, plain
 from billing.lifecycle import LEGAL, IllegalMove, NotCreditable, Status
 from billing.models import (
     Account,
@@ -196,6 +199,30 @@ def test_a_credit_note_takes_everything_back_and_settles(invoice: Invoice) -> No
         lifecycle.credit_note(invoice=note.pk, reason="a note of a note", now=AFTER)
     with pytest.raises(IllegalMove):
         move(note, "void")
+
+
+def test_a_void_months_next_invoice_has_the_next_number_and_is_owed(invoice: Invoice) -> None:
+    mine = invoice.organization_id
+    how: dict[str, Any] = {"organization": mine, "month": invoice.month, "now": AFTER}
+    with pytest.raises(MonthClosed, match="once that is void"):
+        invoice_again(**how)
+    move(invoice, "void")
+    with pytest.raises(MonthClosed):
+        close_month(**how)
+    said = StringIO()
+    month = f"{invoice.month:%Y-%m}"
+    slug = invoice.organization.slug
+    call_command("close_month", "--organization", slug, "--month", month, "--again", stdout=said)
+    assert "INV-2026-000002" in said.getvalue()
+    again = Invoice.objects.for_org(mine).get(number="INV-2026-000002")
+    assert (again.total_minor, again.merkle_root) == (invoice.total_minor, invoice.merkle_root)
+    assert credit.owed(mine) == 100 * NANOS
+    found = reconcile(invoice.organization, invoice.month).differences
+    assert [each for each in found if each.kind is Kind.INVOICE] == []
+    with pytest.raises(MonthClosed):
+        invoice_again(**how)
+    move(again, "paid")
+    assert credit.owed(mine) == 0
 
 
 def test_what_is_credited_of_an_open_invoice_is_owed_no_more(invoice: Invoice) -> None:

@@ -16,7 +16,15 @@ from rich.table import Table
 from billing import closing
 from billing.closing import Closed, Due
 from billing.documents import measured, named
-from billing.invoicing import Draft, MonthClosed, as_draft, close_month, preview, shown
+from billing.invoicing import (
+    Draft,
+    MonthClosed,
+    as_draft,
+    close_month,
+    invoice_again,
+    preview,
+    shown,
+)
 from billing.models import Invoice
 from billing.months import month_before, month_of, parse_month
 from kit.errors import Refused
@@ -65,6 +73,13 @@ class Command(BaseCommand):
             help="close the running month; what is used later is booked to the next",
         )
 
+        how.add_argument(
+            "--again",
+            action="store_true",
+            help="with --organization, a new invoice, with the next number, of a closed month "
+            "whose invoice is void",
+        )
+
     def handle(self, *args: Any, **options: Any) -> None:
         """Close, or look, organization by organization."""
         now = timezone.now()
@@ -73,7 +88,12 @@ class Command(BaseCommand):
         month = options["month"] or (this if running else month_before(this))
         width = None if self.stdout.isatty() else 100
         console = Console(file=cast(IO[str], self.stdout), width=width)
+        close: Callable[..., Invoice]
         close = partial(close_month, early=options["early"], issue=not options["draft"])
+        if options["again"]:
+            if options["all"]:
+                raise CommandError("--again is of one month of one --organization.")
+            close = partial(invoice_again, issue=not options["draft"])
         if options["all"] and not options["preview"]:
             self._close_all(month, now, close, options["at_once"], console)
             return
@@ -124,9 +144,9 @@ def _outcomes(found: Mapping[int, Closed], names: Mapping[int, str], month: date
     """One line for each organization."""
     standing = {
         row.organization_id: row
-        for row in Invoice.objects.across_organizations().filter(
-            month=month, kind=Invoice.Kind.INVOICE
-        )
+        for row in Invoice.objects.across_organizations()
+        .filter(month=month, kind=Invoice.Kind.INVOICE)
+        .order_by("pk")
     }
     table = Table(title=f"{month:%B %Y}", box=box.SIMPLE_HEAD, title_justify="left")
     for name in ("Organization", "Invoice", "Status"):
@@ -150,8 +170,9 @@ def _outcomes(found: Mapping[int, Closed], names: Mapping[int, str], month: date
 
 def _standing(organization: Organization, month: date, message: str) -> Table:
     invoices = Invoice.objects.for_org(organization).filter(kind=Invoice.Kind.INVOICE)
-    invoice = invoices.prefetch_related("lines").get(month=month)
-    title = f"Invoice: {organization.name}, {month:%B %Y}. {message}"
+    invoice = invoices.prefetch_related("lines").filter(month=month).latest("pk")
+    named = f"Invoice {invoice.number or 'draft'}, {invoice.status}"
+    title = f"{named}: {organization.name}, {month:%B %Y}. {message}"
     return _table(as_draft(invoice), title)
 
 
