@@ -16,7 +16,14 @@ from unfold.contrib.filters.admin import AutocompleteSelectFilter
 from unfold.widgets import UnfoldAdminSelectWidget, UnfoldAdminTextInputWidget
 
 from billing import buyers, invoicing, lifecycle
-from billing.admin_rows import Everyones, MonthFilter, OfMonth, ReadOnly
+from billing.admin_rows import (
+    Everyones,
+    MonthFilter,
+    OfMonth,
+    ReadOnly,
+    money_field,
+    typed_minor,
+)
 from billing.documents import invoice_pdf, measured, named
 from billing.invoicing import shown
 from billing.models import BillingDetails, Invoice, InvoiceLine, InvoiceMove, TaxRate
@@ -82,14 +89,20 @@ class InvoiceMoveInline(ReadOnly, TabularInline):  # type: ignore[misc]
 
 
 class InvoiceForm(forms.ModelForm):  # type: ignore[type-arg]
-    """The next step in an invoice's life, or a credit note over what is left of it."""
+    """The next step in an invoice's life, or a credit note over some or all that is left of it."""
 
+    minor: int | None = None
     step = forms.ChoiceField(required=False, widget=UnfoldAdminSelectWidget)
     reason = forms.CharField(
         required=False,
         max_length=300,
         widget=UnfoldAdminTextInputWidget,
         help_text="Kept with the step: a transfer's reference, why it is void or credited.",
+    )
+
+    credited = money_field(
+        "With “credit”: so much of it, net, in its currency. Empty: all that is left of it.",
+        required=False,
     )
 
     class Meta:
@@ -105,6 +118,10 @@ class InvoiceForm(forms.ModelForm):  # type: ignore[type-arg]
         given = super().clean() or {}
         if given.get("step") not in ("", Invoice.Status.OPEN) and not given.get("reason"):
             raise ValidationError({"reason": "Say why, or the payment's reference."})
+        if given.get("credited") is not None:
+            if given.get("step") != _CREDIT:
+                raise ValidationError({"credited": "Only a credit is of an amount."})
+            self.minor = typed_minor(given["credited"], self.instance.currency, "credited")
         return given
 
 
@@ -116,7 +133,7 @@ def _steps(invoice: Invoice) -> list[tuple[str, str]]:
     steps = [(to.value, names.get(to, f"mark as {to.label.lower()}")) for to in moves]
     is_issued = invoice.number and invoice.status != Invoice.Status.VOID
     if invoice.kind == Invoice.Kind.INVOICE and is_issued and invoice.taxed_minor > 0:
-        steps.append((_CREDIT, "credit what is left of it"))
+        steps.append((_CREDIT, "credit it"))
     is_void = invoice.kind == Invoice.Kind.INVOICE and invoice.status == Invoice.Status.VOID
     if is_void and invoicing.standing(invoice.organization_id, invoice.month) is None:
         steps.append((_AGAIN, "invoice its month again"))
@@ -139,7 +156,7 @@ class InvoiceAdmin(Audited, OfMonth, Everyones):
     fieldsets = (
         (None, {"fields": readonly_fields[:7]}),
         ("Amount", {"fields": readonly_fields[7:]}),
-        ("Next step", {"fields": ("step", "reason")}),
+        ("Next step", {"fields": ("step", "credited", "reason")}),
     )
     inlines = (InvoiceLineInline, InvoiceMoveInline)
 
@@ -173,8 +190,8 @@ class InvoiceAdmin(Audited, OfMonth, Everyones):
         step, reason = form.cleaned_data.get("step"), form.cleaned_data.get("reason", "")
         by, now = request.user.get_username(), timezone.now()
         if step == _CREDIT:
-            credit_note = lifecycle.credit_note
-            self._attempt(request, credit_note, invoice=obj.pk, reason=reason, now=now, by=by)
+            of = {"invoice": obj.pk, "minor": form.minor}
+            self._attempt(request, lifecycle.credit_note, reason=reason, now=now, by=by, **of)
         elif step == _AGAIN:
             how = {"organization": obj.organization_id, "month": obj.month}
             self._attempt(request, invoicing.invoice_again, now=now, note=reason, by=by, **how)

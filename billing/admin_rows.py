@@ -15,7 +15,7 @@ from unfold.widgets import UnfoldAdminDecimalFieldWidget
 
 from billing.models import LARGEST, PriceVersion, State
 from billing.months import month_after, month_before, month_of, parse_month
-from kit.money import NANOS, decimal
+from kit.money import NANOS, decimal, from_minor, minor_exponent, to_minor
 
 _MONTHS_LISTED = 24
 
@@ -31,6 +31,16 @@ def money_field(help_text: str, *, required: bool = True) -> forms.DecimalField:
         widget=UnfoldAdminDecimalFieldWidget,
         help_text=help_text,
     )
+
+
+def typed_minor(worth: Decimal, currency: str, field: str) -> int:
+    """What was typed, in the currency's minor unit; nothing of it is rounded away."""
+    nanos = int(worth * NANOS)
+    [minor] = to_minor([nanos], currency)
+    if from_minor(minor, currency) != nanos:
+        decimals = minor_exponent(currency)
+        raise forms.ValidationError({field: f"{currency} has {decimals} decimals at most."})
+    return minor
 
 
 def shown_units(nanos: int) -> str:

@@ -29,9 +29,11 @@ def invoice(account: Account, redis: Redis) -> Invoice:
     return close(account)
 
 
-def post(operator: Client, invoice: Invoice, step: str, reason: str = "") -> str:
+def post(
+    operator: Client, invoice: Invoice, step: str, reason: str = "", credited: str = ""
+) -> str:
     """The page after saving."""
-    data = {"step": step, "reason": reason}
+    data = {"step": step, "reason": reason, "credited": credited}
     for prefix in ("lines", "moves"):
         data |= {f"{prefix}-TOTAL_FORMS": "0", f"{prefix}-INITIAL_FORMS": "0"}
     answer = operator.post(f"/admin/billing/invoice/{invoice.pk}/change/", data, follow=True)
@@ -68,6 +70,17 @@ def test_a_credit_note_is_made(operator: Client, invoice: Invoice) -> None:
     note = invoice.credit_notes.for_org(invoice.organization_id).get()
     assert (note.total_minor, invoice.status) == (-10_000, "paid")
     assert "cannot be credited" in post(operator, invoice, "credit", "again")
+
+
+def test_a_part_is_credited(operator: Client, invoice: Invoice) -> None:
+    assert "2 decimals at most" in post(operator, invoice, "credit", "slow", "12.345")
+    assert "Only a credit" in post(operator, invoice, "paid", "slow", "12.34")
+    post(operator, invoice, "credit", "slow", "12.34")
+    note = invoice.credit_notes.for_org(invoice.organization_id).get()
+    assert (note.total_minor, invoice.status) == (-1_234, "open")
+    assert "cannot be credited" in post(operator, invoice, "credit", "slow", "87.67")
+    post(operator, invoice, "credit", "the rest")
+    assert invoice.status == "paid"
 
 
 def test_a_void_months_invoice_is_made_again(operator: Client, invoice: Invoice) -> None:
