@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime
 from enum import StrEnum
 from typing import Any
 from uuid import UUID
@@ -11,7 +10,6 @@ import orjson
 
 from inference.engine import Sampling
 from kit.envelope import Place, Ring, sealed_under
-from kit.ids import made_at
 from tenants.models import Retention
 
 _ASKED = frozenset({"prompt", "lengths", "messages", "sampling", "sealed"})
@@ -61,7 +59,7 @@ class Job:
     project: str = ""
     """What its caller books it to; budgets may count it."""
     timeout: float = 0.0
-    """Seconds from when it came after which it ends where it is; 0: never."""
+    """Seconds from when it got in line after which it ends where it is; 0: never."""
     caching: str = ""
     """How its answer may be found and kept: see `inference.worker.replays`."""
     cache_seconds: int = 0
@@ -109,12 +107,6 @@ class Job:
         if not self.sealed:
             return self
         return replace(self, **_asked(orjson.loads(ring.unseal(self.sealed, self._place))))
-
-    def deadline(self, *, now: datetime, clock: float) -> float | None:
-        """When its time is over, on a clock that reads `clock` now; None: never."""
-        if not self.timeout:
-            return None
-        return clock + self.timeout - (now - made_at(self.id)).total_seconds()
 
     @property
     def sealed_under(self) -> int:

@@ -114,6 +114,8 @@ class Claim:
     position: int
     suspect: bool = False
     """Whether workers died under it: one more, before its next token, and it is set aside."""
+    left: float | None = None
+    """Seconds of its time, when it was leased; None: it is never over."""
 
 
 class Reaper(IntEnum):
@@ -147,9 +149,15 @@ def claim(*, model: str, worker: str, passing_over: Collection[int] = frozenset(
     found = _CLAIM([f"queue:{model}", LEASES], [worker, LEASE_MS, PRIORITIES, *passing_over])
     if not found:
         return None
-    _, attempt, position, spec, sealed, suspect = found
+    _, attempt, position, spec, sealed, suspect, left = found
     job = Job.load(spec, sealed or b"")
-    return Claim(job=job, attempt=attempt, position=position, suspect=bool(suspect))
+    return Claim(
+        job=job,
+        attempt=attempt,
+        position=position,
+        suspect=bool(suspect),
+        left=None if left is None else left / 1000,
+    )
 
 
 def renew(held: Sequence[tuple[UUID, int, bool]]) -> list[str]:

@@ -7,6 +7,7 @@ from typing import Any, cast
 from uuid import UUID
 
 from billing.models import Meter, apart
+from inference.engine import FinishReason
 from inference.jobs import SEALED, Job, TurnedAway
 from kit.redis import pipeline, state
 
@@ -70,8 +71,10 @@ class Sealed:
 
     @property
     def is_free(self) -> bool:
-        """Failures cost nothing, nor does what was stopped before its first token."""
-        return self.state == "failed" or (self.state == "cancelled" and self.completion_tokens == 0)
+        """Failures cost nothing, nor does what was stopped, or had no time, before its first
+        token."""
+        stopped = self.state == "cancelled" or self.reason == FinishReason.timeout
+        return self.state == "failed" or (stopped and self.completion_tokens == 0)
 
 
 def sealed_of(requests: Sequence[UUID]) -> list[Sealed]:

@@ -30,7 +30,10 @@ for _, subject in ipairs({'of:o:', 'of:k:' .. ARGV[4], 'of:p:' .. ARGV[5]}) do
     end
   end
 end
-redis.call('HSET', KEYS[2], ARGV[1], ARGV[2] .. '|' .. ARGV[4] .. '|' .. ARGV[5])
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+redis.call('HSET', KEYS[2], ARGV[1],
+  table.concat({ARGV[2], ARGV[4], ARGV[5], string.format('%.0f', now)}, '|'))
 redis.call('HINCRBY', KEYS[1], 'reserved', ARGV[2])
 for _, id in ipairs(mine) do
   redis.call('HINCRBY', KEYS[3], id .. ':reserved', ARGV[2])

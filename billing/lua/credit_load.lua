@@ -14,7 +14,7 @@ end
 
 local reserved = 0
 for _, hold in ipairs(redis.call('HVALS', KEYS[2])) do
-  local amount, key, project = string.match(hold, '^(%d+)|?([^|]*)|?(.*)$')
+  local amount, key, project = string.match(hold, '^(%d+)|?([^|]*)|?([^|]*)')
   reserved = reserved + tonumber(amount)
   for _, subject in ipairs({'of:o:', 'of:k:' .. key, 'of:p:' .. project}) do
     local id = redis.call('HGET', KEYS[3], subject)

@@ -14,6 +14,9 @@
 
 local AGE = 6 * 3600 * 1000   -- no request lives so long: its hold was left by a crash
 local SWEEP = 60 * 1000
+-- Nanos, API key, project, and since when it is held, in ms; older ones are as old as their ids, which
+-- may have been drawn long before: with an Idempotency-Key, or a batch.
+local HOLD = '^(%d+)|?([^|]*)|?([^|]*)|?(%d*)$'
 
 local function clock()
   local time = redis.call('TIME')
@@ -42,8 +45,8 @@ end
 local function sweep(now)
   local held = redis.call('HGETALL', KEYS[3])
   for i = 1, #held, 2 do
-    if now - made_at(held[i]) > AGE then
-      local amount, key, project = string.match(held[i + 1], '^(%d+)|?([^|]*)|?(.*)$')
+    local amount, key, project, since = string.match(held[i + 1], HOLD)
+    if now - (tonumber(since) or made_at(held[i])) > AGE then
       redis.call('HDEL', KEYS[3], held[i])
       redis.call('HINCRBY', KEYS[2], 'reserved', minus(amount))
       for _, id in ipairs(budgets(key, project)) do
@@ -58,7 +61,16 @@ if redis.call('GET', KEYS[1]) ~= 'limits' then
   return {'skipped'}
 end
 
-if redis.call('HEXISTS', KEYS[3], ARGV[1]) == 0 then
+local function hold(amount, key, project)
+  redis.call('HSET', KEYS[3], ARGV[1],
+    table.concat({amount, key, project, string.format('%.0f', clock())}, '|'))
+end
+
+local before = redis.call('HGET', KEYS[3], ARGV[1])
+if before then
+  -- Perhaps by an admission that died: it is as new as this one.
+  hold(string.match(before, HOLD))
+else
   local credit = redis.call('HMGET', KEYS[2], 'limit', 'spent', 'pending', 'currency', 'swept',
     'until')
   local limit, spent, amount = tonumber(credit[1]), tonumber(credit[2]), tonumber(ARGV[2])
@@ -109,7 +121,7 @@ if redis.call('HEXISTS', KEYS[3], ARGV[1]) == 0 then
       return refused
     end
   end
-  redis.call('HSET', KEYS[3], ARGV[1], ARGV[2] .. '|' .. ARGV[3] .. '|' .. ARGV[4])
+  hold(ARGV[2], ARGV[3], ARGV[4])
   redis.call('HINCRBY', KEYS[2], 'reserved', ARGV[2])
   for _, id in ipairs(mine) do
     redis.call('HINCRBY', KEYS[4], id .. ':reserved', ARGV[2])

@@ -17,7 +17,7 @@ end
 
 local hold = redis.call('HGET', KEYS[2], ARGV[1])
 local epoch = redis.call('HGET', KEYS[1], 'epoch')
-local held, key, project = string.match(hold or '0', '^(%d+)|?([^|]*)|?(.*)$')
+local held, key, project = string.match(hold or '0', '^(%d+)|?([^|]*)|?([^|]*)')
 
 local function count(field, amount)
   for _, subject in ipairs({'of:o:', 'of:k:' .. key, 'of:p:' .. project}) do

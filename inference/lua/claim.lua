@@ -5,7 +5,8 @@
 -- worker has before its next token, so that whom the next death is to be blamed on is known.
 -- KEYS queue, leases
 -- ARGV worker, lease in ms, priorities, then organizations to pass over
--- -> {} | {rid, attempt, position, spec, what was asked, sealed, 1 if it is suspect}
+-- -> {} | {rid, attempt, position, spec, what was asked, sealed, 1 if it is suspect, ms that are left of
+--    its time or nil}
 local now = now_ms()
 local queue = KEYS[1]
 local passed = {}
@@ -29,7 +30,8 @@ local function lease(rid, suspect)
   redis.call('ZREM', queue, rid)
   if found[5] then redis.call('ZREM', queue .. ':deadlines', rid) end
   redis.call('ZADD', KEYS[2], now + ARGV[2], rid)
-  return {rid, attempt, tonumber(found[1]), found[2], found[4], suspect}, found[3], found[6]
+  local left = found[5] and found[5] - now
+  return {rid, attempt, tonumber(found[1]), found[2], found[4], suspect, left}, found[3], found[6]
 end
 
 -- The first of an organization's line, or of its patient one; whether none is left in either.

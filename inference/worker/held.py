@@ -2,7 +2,6 @@
 
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from functools import partial
 from threading import Event
 from time import monotonic
@@ -31,6 +30,8 @@ class Held:
 
     def __init__(self, claim: Claim) -> None:
         self.claim = claim
+        self.deadline = None if claim.left is None else monotonic() + claim.left
+        """When its time is over, on the clock of `time.monotonic`; None: never."""
         self.name = str(claim.job.id)
         self.cipher: Cipher | None = None  # its stream's, once it is opened
         self.gone = Event()
@@ -66,11 +67,6 @@ class Held:
         self.ring = ring
         self.choices.each = max(1, job.n // max(1, len(self.claim.job.lengths)))
         self.cipher = ring.cipher(stream.place(job.organization, job.id))
-
-    @property
-    def deadline(self) -> float | None:
-        """When its time is over, on the clock of `time.monotonic`; None: never."""
-        return self.claim.job.deadline(now=datetime.now(UTC), clock=monotonic())
 
     def replay(self) -> list[Delta]:
         """Its answer, if a cache has it: the deltas of all its works."""

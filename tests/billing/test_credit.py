@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 import pytest
@@ -83,6 +83,15 @@ def settle(request: UUID, amount: int, *, epoch: int, organization: int = ACME) 
 
 def release(request: UUID, *, organization: int = ACME) -> None:
     pipeline(lambda pipe: credit.release(pipe, organization=organization, request=request))
+
+
+def held_since(request: UUID, *, hours: int) -> None:
+    """Its hold is that old."""
+    held = credit._keys(ACME)[1]
+    hold = cast("bytes", state().hget(held, str(request)))
+    amount, key, project, since = hold.split(b"|")
+    before = b"%d" % (int(since) - hours * 3_600_000)
+    state().hset(held, str(request), b"|".join([amount, key, project, before]))
 
 
 def load(
@@ -383,9 +392,32 @@ class TestScripts:
 
     def test_a_hold_that_a_crash_left_is_swept_when_it_stands_in_the_way(self) -> None:
         load(limit=5)
-        reserve(request_id(datetime.now(UTC) - timedelta(hours=7)), 5)
-        assert reserve(fresh(), 5) == [b"ok"]
+        first, second = fresh(), fresh()
+        reserve(first, 4, project="site")
+        reserve(second, 1)
+        held_since(first, hours=7)
+        held_since(second, hours=5)
+        assert reserve(fresh(), 4) == [b"ok"]
         assert reserve(fresh(), 1)[0] == b"reserved"
+
+    def test_a_hold_is_as_old_as_its_admission_however_old_its_id_is(self) -> None:
+        load(limit=5)
+        tied = request_id(datetime.now(UTC) - timedelta(hours=7))
+        assert reserve(tied, 5) == [b"ok"]
+        assert reserve(fresh(), 1)[0] == b"reserved"
+        held_since(tied, hours=7)
+        assert reserve(tied, 5) == [b"ok"], "its admission died, and is repeated"
+        state().hdel(credit._keys(ACME)[0], "swept")
+        assert reserve(fresh(), 1)[0] == b"reserved"
+        settle(tied, 5, epoch=1)
+        assert (counters()["spent"], counters()["reserved"]) == (5, 0)
+
+    def test_a_hold_without_its_time_is_as_old_as_its_id(self) -> None:
+        load(limit=5)
+        before = request_id(datetime.now(UTC) - timedelta(hours=7))
+        reserve(before, 5)
+        state().hset(credit._keys(ACME)[1], str(before), "5|key|site")
+        assert reserve(fresh(), 5) == [b"ok"]
 
     def test_a_hard_budget_refuses_402_with_what_is_left_and_a_soft_one_does_not(self) -> None:
         load(

@@ -26,7 +26,7 @@ from tenants import datakeys
 from tenants.auth import Caller
 from tenants.belonging import ForeignSchema
 from tenants.models import Organization
-from tests.inference.parts import NOW, job
+from tests.inference.parts import NOW, fields, job
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -56,6 +56,11 @@ def admit(request: Job, amount: int) -> bytes:
 @pytest.fixture
 def sealed(caller: Caller, echo: Offer) -> Job:
     """Two tokens in, three out, 8,000 nanos in all, sealed and not booked."""
+    return seal(caller, FinishReason.stop, (1, 2, 3))
+
+
+def seal(caller: Caller, reason: FinishReason, tokens: tuple[int, ...]) -> Job:
+    """A request of two tokens that a worker ended."""
     credit.rebuild(caller.organization)
     made = job(
         organization=caller.organization,
@@ -67,8 +72,9 @@ def sealed(caller: Caller, echo: Offer) -> Job:
     assert admit(made, 18_000) == b"ok"
     claim = jobs.claim(model=made.model, worker="w")
     assert claim is not None
-    outcome = Outcome(FinishReason.stop, prompt_tokens=2, cached_tokens=0, completion_tokens=3)
-    delta = Delta(str(made.id), position=0, tokens=(1, 2, 3), text="abc", outcome=outcome)
+    outcome = Outcome(reason, prompt_tokens=2, cached_tokens=0, completion_tokens=len(tokens))
+    text = "abc"[: len(tokens)]
+    delta = Delta(str(made.id), position=0, tokens=tokens, text=text, outcome=outcome)
     cipher = datakeys.ring(made.organization).cipher(stream.place(made.organization, made.id))
     stream.append([(made.id, claim.attempt, delta, cipher)])
     return made
@@ -117,6 +123,16 @@ def test_history_has_the_project_and_the_parts_of_what_was_read_and_written(
         Request.objects.update(project="another")
     found = reconcile(organization, month_of(NOW)).differences
     assert [each.found for each in found] == ["project another, not site"]
+
+
+@pytest.mark.parametrize(("tokens", "amount"), [((), 0), ((1,), 4_000)])
+def test_whose_time_was_over_before_the_first_token_pays_nothing(
+    tokens: tuple[int, ...], amount: int, caller: Caller, echo: Offer
+) -> None:
+    late = seal(caller, FinishReason.timeout, tokens)
+    finish_each([late.id])
+    assert LedgerEntry.objects.across_organizations().get().amount == amount
+    assert fields(late.id)["reason"] == "timeout"
 
 
 def test_a_seal_outlives_a_flush_where_credit_still_pays_and_is_credited_since_nobody_can_read_it(

@@ -12,7 +12,7 @@ from uuid import UUID
 import pytest
 
 from billing.models import LedgerEntry
-from inference import admission, generation, jobs, line
+from inference import admission, generation, jobs, line, stream
 from inference.admission import admit
 from inference.catalog.offers import Offer
 from inference.engine import Delta, FinishReason, Outcome
@@ -22,6 +22,7 @@ from inference.line import AlreadyIn, QueueFull
 from inference.worker import Host
 from kit.ids import request_id
 from kit.redis import state
+from tenants import datakeys
 from tenants.auth import Caller, Limits
 from tenants.models import Organization
 from tests import factories
@@ -94,6 +95,33 @@ def tell(claim: Claim, position: int, text: str, *, reason: FinishReason | None 
         str(request), position=position, tokens=tuple(text.encode()), text=text, outcome=outcome
     )
     return append([(request, claim.attempt, delta)], claim.job.organization)[0]
+
+
+async def test_whoever_comes_back_to_a_stream_that_became_one_entry_gets_exactly_the_rest(
+    key: str, echo: Offer, redis: Any
+) -> None:
+    request = await background(key)
+    path = f"/api/v1/requests/{request}"
+    claim = taken()
+    job, text = claim.job, "".join(chr(97 + at % 26) for at in range(stream.LONG))
+    ring = datakeys.ring(job.organization)
+    cipher = ring.cipher(stream.place(job.organization, job.id))
+    stop = Outcome(FinishReason.stop, job.prompt_tokens, 0, len(text))
+    deltas = [Delta(request, at, (ord(letter),), letter) for at, letter in enumerate(text)]
+    for delta in [*deltas, Delta(request, len(text), (), "", stop)]:
+        assert stream.append([(job.id, claim.attempt, delta, cipher)]) == ["ok"]
+    await in_schema("public", partial(finish, [job.id], now=datetime.now(UTC)))
+    whole = await events(await ask("GET", f"{path}/stream", key))
+    tokens = [each for each in whole if each["event"] == "token"]
+    assert text_of(tokens) == text
+    assert stream.compact(job.id, cipher)
+    assert redis.xlen(f"stream:{request}") == 2, "all of it, and its end"
+    for at in (-1, 0, len(text) // 2, len(text) - 2, len(text) - 1):
+        after = f"?after={tokens[at]['id']}" if at >= 0 else ""
+        rest = await events(await ask("GET", f"{path}/stream{after}", key))
+        assert [each for each in rest if each["event"] == "token"] == tokens[at + 1 :]
+        assert rest[-1] == whole[-1]
+    assert (await ask("GET", path, key)).json()["text"] == text
 
 
 async def test_a_reader_who_leaves_stops_nothing_that_runs_in_background(

@@ -1,5 +1,7 @@
 """Who is let into a line that is nearly full, who goes for them, and who is blamed for deaths."""
 
+from datetime import UTC, datetime, timedelta
+from time import monotonic
 from typing import cast
 from uuid import UUID
 
@@ -11,6 +13,8 @@ from inference import jobs, line, live, stream
 from inference.engine import Delta, FinishReason, Outcome
 from inference.jobs import Claim, Job
 from inference.line import QueueFull, ShareFull
+from inference.worker.held import Held
+from kit.ids import request_id
 from kit.redis import pipeline, state
 from tests.inference.parts import ECHO, RING, append, fields, job, submit
 
@@ -120,6 +124,26 @@ def test_whose_time_is_over_leaves_the_line_though_it_is_not_its_turn(redis: Red
     assert fields(late.id)["reason"] == "timeout"
     assert claimed(3) == [first.id, in_time.id]
     assert redis.zcard(f"queue:{ECHO}:deadlines") == 0
+
+
+def test_its_time_begins_when_it_gets_in_line_however_old_its_id_is(redis: Redis) -> None:
+    tied = job(id=request_id(datetime.now(UTC) - timedelta(hours=1)), timeout=60.0)
+    submit(tied, job())
+    first, other = claim("a"), claim("a")
+    assert first is not None
+    assert other is not None
+    assert first.left is not None
+    assert 0 < first.left <= 60
+    deadline = Held(first).deadline
+    assert deadline is not None
+    assert deadline > monotonic()
+    assert (other.left, Held(other).deadline) == (None, None)
+    redis.hincrby(f"job:{tied.id}", "deadline", -50_000)
+    jobs.give_back([(tied.id, 1)])
+    again = claim("b")
+    assert again is not None
+    assert again.left is not None
+    assert again.left <= 10, "the time that another worker had it counts"
 
 
 def test_in_a_full_line_whoever_would_be_reached_too_late_goes_first(redis: Redis) -> None:
