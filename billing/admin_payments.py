@@ -10,12 +10,13 @@ from django.utils import timezone
 from unfold.admin import ModelAdmin
 from unfold.contrib.filters.admin import AutocompleteSelectFilter
 
-from billing import budgets, collecting, credit, events, grants
-from billing.admin_rows import Everyones, ReadOnly, money_field, shown_units
+from billing import budgets, collecting, credit, events, grants, refunds
+from billing.admin_rows import Everyones, ReadOnly, money_field, shown_units, typed_minor
 from billing.allowances import AutoTopUp, Budget, Grant
 from billing.invoicing import shown
 from billing.models import Account
-from billing.receivables import Collection, Mail, Payment, ProviderEvent
+from billing.receivables import Collection, Mail, Payment, ProviderEvent, Refund
+from kit.errors import Refused
 from kit.money import NANOS, show, to_minor
 from tenants import audit
 from tenants.admin_audit import Audited
@@ -52,6 +53,81 @@ class PaymentAdmin(ReadOnly, Everyones):
     def charged(self, payment: Payment) -> str:
         """In the currency's minor unit."""
         return shown(payment.amount_minor, payment.currency)
+
+
+class RefundForm(forms.ModelForm):  # type: ignore[type-arg]
+    """How much of which top-up goes back to its card."""
+
+    minor: int | None = None
+    amount = money_field("In its currency. Empty: all that is unspent.", required=False)
+
+    class Meta:
+        model = Refund
+        fields = ("payment", "reason")
+
+    def clean(self) -> dict[str, Any]:
+        """What cannot be given back is said here."""
+        given = super().clean() or {}
+        if self.errors:
+            return given
+        payment = given["payment"]
+        if given["amount"] is not None:
+            self.minor = typed_minor(given["amount"], payment.currency, "amount")
+        try:
+            refunds.require_refundable(payment, self.minor)
+        except Refused as refusal:
+            raise forms.ValidationError(refusal.message) from refusal
+        return given
+
+
+@admin.register(Refund)
+class RefundAdmin(Everyones):
+    """Top-ups given back: the credit shrinks at once, the card has it within minutes."""
+
+    list_display = ("organization", "payment", "given_back", "status", "reason", "failure")
+    list_filter = (("organization", AutocompleteSelectFilter), "status")
+    list_select_related = ("organization", "payment__organization")
+    search_fields = ("payment__reference", "organization__slug", "reason")
+    autocomplete_fields = ("payment",)
+    form = RefundForm
+
+    def get_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
+        """A form, or what stands."""
+        if obj is None:
+            return ("payment", "amount", "reason")
+        stands = ("status", "failure", "created_at", "settled_at")
+        return ("organization", "payment", "given_back", "reason", *stands)
+
+    def formfield_for_foreignkey(self, db_field: Any, request: HttpRequest, **how: Any) -> Any:
+        """Top-ups that stand."""
+        rows = Payment.objects.across_organizations().exclude(grant=None)
+        how["queryset"] = rows.select_related("organization")
+        return super().formfield_for_foreignkey(db_field, request, **how)
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Only adding."""
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Money moved."""
+        return False
+
+    def save_model(self, request: HttpRequest, obj: Refund, form: Any, change: bool) -> None:
+        """Asked for by the domain, which records it."""
+        row = refunds.ask(
+            payment=obj.payment_id,
+            minor=form.minor,
+            reason=obj.reason,
+            now=timezone.now(),
+            by=audit.operator(request.user),
+        )
+        for field in row._meta.concrete_fields:
+            setattr(obj, field.attname, getattr(row, field.attname))
+
+    @admin.display(description="amount")
+    def given_back(self, refund: Refund) -> str:
+        """In the currency's minor unit."""
+        return shown(refund.amount_minor, refund.payment.currency)
 
 
 @admin.register(ProviderEvent)

@@ -251,10 +251,18 @@ def charge(
     return as_payment(_ask(lambda: _v1().payment_intents.create(params, _once(key))))
 
 
-def refund(*, intent: str, minor: int, currency: str, key: str) -> None:
-    """Give back some of what a payment brought."""
+def refund(*, intent: str, minor: int, currency: str, key: str, refund: str = "") -> None:
+    """Give back some of what a payment brought; `refund` is the row of ours that asks for it."""
     params: Any = {"payment_intent": intent, "amount": theirs(minor, currency)}
+    params |= {"metadata": {"refund": refund}} if refund else {}
     _ask(lambda: _v1().refunds.create(params, _once(key)))
+
+
+def refunds_of(intent: str) -> set[str]:
+    """Which rows of ours a payment's refunds were made for."""
+    params: Any = {"payment_intent": intent, "limit": _PAGE}
+    rows = _ask(lambda: list(_v1().refunds.list(params).auto_paging_iter()))
+    return {plain(row.metadata).get("refund", "") for row in rows}
 
 
 def credit_note(

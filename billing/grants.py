@@ -183,6 +183,18 @@ def take_back(grant: int, *, now: datetime, nanos: int | None = None) -> int:
     return owed
 
 
+def put_back(grant: int, *, nanos: int, taken_at: datetime) -> None:
+    """What was taken back unspent at that moment is credit again: nobody got it."""
+    with transaction.atomic():
+        row = Grant.objects.across_organizations().select_for_update().get(pk=grant)
+        if row.expires_at == taken_at:
+            row.expires_at = None
+        else:
+            row.amount, row.remaining = row.amount + nanos, row.remaining + nanos
+        row.save(update_fields=["amount", "remaining", "expires_at"])
+        credit.renew_on_commit(row.organization_id)
+
+
 def _unpay(row: Grant, most: int, now: datetime) -> int:
     """Have what the grant paid in open months owed again, up to so many nanos, and left of it."""
     closed = Period.objects.for_org(row.organization_id).exclude(closed_at=None)

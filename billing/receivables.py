@@ -132,6 +132,45 @@ class Payment(models.Model):
         return f"{self.invoice or self.organization} · {self.attempt} · {self.status}"
 
 
+class Refund(models.Model):
+    """Unspent credit of a top-up on its way back to the card.
+
+    Written, and taken off the credit, before the provider is asked.
+    """
+
+    class Status(models.TextChoices):
+        """What came of it."""
+
+        PENDING = "pending"
+        DONE = "done"
+        FAILED = "failed"
+
+    organization = models.ForeignKey(Organization, on_delete=models.PROTECT, related_name="refunds")
+    payment = models.ForeignKey(Payment, on_delete=models.PROTECT, related_name="refunds")
+    amount_minor = models.BigIntegerField()
+    reason = models.CharField(max_length=300)
+    status = models.CharField(max_length=7, choices=Status.choices, default=Status.PENDING)
+    attempt = models.PositiveIntegerField(default=1)
+    failure = models.CharField(max_length=300, blank=True)
+    leased_until = models.DateTimeField(null=True, blank=True, editable=False)
+    created_at = models.DateTimeField()
+    settled_at = models.DateTimeField(null=True, blank=True)
+
+    objects = OwnedQuerySet["Refund"].as_manager()
+
+    class Meta:
+        ordering = ("-pk",)
+        constraints = (
+            models.UniqueConstraint(
+                fields=("payment",), condition=Q(status="pending"), name="one_pending_refund"
+            ),
+            models.CheckConstraint(condition=Q(amount_minor__gt=0), name="refund_amount"),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.organization} · {self.amount_minor} · {self.status}"
+
+
 class Checkout(models.Model):
     """A page at the provider that a member asked for: to save a card, to see the portal, to pay."""
 

@@ -9,7 +9,7 @@ from django.db.models import Q
 
 from billing import gateway
 from billing.models import Invoice
-from billing.receivables import Collection, Payment, PaymentProfile
+from billing.receivables import Collection, Payment, PaymentProfile, Refund
 from billing.remote import RemoteInvoice, RemoteNote, RemotePayment
 
 _SAME = {
@@ -69,7 +69,11 @@ def _waiting(profile: PaymentProfile, before: datetime) -> set[str]:
     moved = Q(invoice__moves__at__gte=before) | Q(next_at__lte=before + timedelta(hours=1))
     paid = Payment.objects.for_org(profile.organization_id).filter(settled_at__gte=before)
     remotes = rows.filter(moved).values_list("remote", flat=True)
-    return {str(each) for each in [*remotes, *paid.values_list("reference", flat=True)]}
+    asked = Refund.objects.for_org(profile.organization_id).filter(status=Refund.Status.PENDING)
+    references = asked.values_list("payment__reference", flat=True)
+    return {
+        str(each) for each in [*remotes, *references, *paid.values_list("reference", flat=True)]
+    }
 
 
 def _invoices(

@@ -15,6 +15,7 @@ from billing import (
     ledger,
     mails,
     profiles,
+    refunds,
     renewals,
     subscriptions,
     topups,
@@ -50,6 +51,7 @@ def collect() -> int:
     renewals.make_good(now=timezone.now())
     subscriptions.watch(now=timezone.now())
     topups.watch(now=timezone.now())
+    refunds.watch(now=timezone.now())
     alerts.watch(now=timezone.now())
     mails.send_due(now=timezone.now())
     return done

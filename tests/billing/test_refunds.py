@@ -3,16 +3,20 @@
 from datetime import timedelta
 
 import pytest
+from django.test import Client
 from prometheus_client import REGISTRY
 from redis import Redis
 
 from analytics import reconciliation, tasks
 from analytics.reconciliation import Kind, reconcile
-from billing import collecting, credit, events, grants, lifecycle
+from billing import collecting, credit, events, grants, lifecycle, refunds
 from billing.models import Account
 from billing.months import month_of
-from billing.receivables import Collection
+from billing.receivables import Collection, Payment, Refund
+from billing.refunds import NotRefundable
 from kit.money import NANOS
+from tenants.audit import Actor
+from tenants.models import AuditEntry, User
 from tests.billing.rows import entry
 from tests.billing.test_allowances import bought, differences, hear, now, spend
 from tests.billing.test_invoicing import AFTER, close
@@ -59,6 +63,79 @@ def test_a_top_up_that_is_refunded_at_stripe_is_credit_no_more(
     assert credit.owed(mine) == owed * NANOS
     credit.renew(mine)
     assert Kind.CREDIT not in {each.kind for each in differences(account)}
+
+
+def ask(account: Account, minor: int | None) -> Refund:
+    """By an operator, of the one payment."""
+    [payment] = Payment.objects.for_org(account.organization_id)
+    return refunds.ask(
+        payment=payment.pk, minor=minor, reason="they leave", now=now(), by=Actor("user:op")
+    )
+
+
+def back(double: Double) -> list[int]:
+    """What went back to the card."""
+    return sorted(each["amount"] for each in double.of("refund"))
+
+
+def test_what_is_unspent_of_a_top_up_is_given_back_once(double: Double, account: Account) -> None:
+    mine = account.organization_id
+    bought(double, account, GOOD)
+    spend(account, 10 * NANOS)
+    ask(account, 1_000)
+    assert grants.left(mine, now=now()) == 5 * NANOS
+    hear(double)
+    with pytest.raises(NotRefundable, match="under way"):
+        ask(account, 1)
+    for fault in ("cut", "500"):
+        double.fail(fault, "POST /v1/refunds", 1)
+        refunds.watch(now=now())
+    for _ in range(2):
+        refunds.watch(now=now())
+        hear(double)
+    assert (back(double), apart(account)) == ([1_000], {})
+    assert (grants.left(mine, now=now()), credit.owed(mine)) == (5 * NANOS, 0)
+    with pytest.raises(NotRefundable, match=r"EUR 5\.00 of it is unspent"):
+        ask(account, 501)
+    ask(account, None)
+    assert refunds.watch(now=now()) == 1
+    hear(double)
+    assert (back(double), grants.left(mine, now=now())) == ([500, 1_000], 0)
+    assert (credit.owed(mine), apart(account)) == (0, {})
+
+
+@pytest.mark.parametrize("minor", [None, 1_000])
+def test_a_refund_that_is_rejected_is_credit_again(
+    double: Double, account: Account, minor: int | None
+) -> None:
+    bought(double, account, GOOD)
+    row = ask(account, minor)
+    assert grants.left(account.organization_id, now=now()) == (0 if minor is None else 15) * NANOS
+    double.of("charge")[0]["disputed"] = True
+    refunds.watch(now=now())
+    row.refresh_from_db()
+    assert (row.status, "disputed" in row.failure, back(double)) == ("failed", True, [])
+    assert grants.left(account.organization_id, now=now()) == 25 * NANOS
+    assert row.payment.refunded_minor == 0
+
+
+@pytest.mark.urls("tests.billing.urls")
+def test_operators_give_top_ups_back_in_the_admin(
+    double: Double, account: Account, client: Client
+) -> None:
+    bought(double, account, GOOD)
+    client.force_login(User.objects.create_superuser("op@example.com", "unused"))
+    [payment] = Payment.objects.for_org(account.organization_id)
+    given = {"payment": payment.pk, "amount": "25.01", "reason": "they leave"}
+    page = client.post("/admin/billing/refund/add/", given)
+    assert "EUR 25.00 of it is unspent" in page.content.decode()
+    assert client.get("/admin/billing/refund/add/").status_code == 200
+    assert client.post("/admin/billing/refund/add/", {**given, "amount": "4"}).status_code == 302
+    assert client.get("/admin/billing/refund/").status_code == 200
+    told = AuditEntry.objects.for_org(account.organization_id).get(action="top_up.refunded")
+    assert (told.actor_name, told.after["amount_minor"]) == ("op@example.com", 400)
+    assert refunds.watch(now=now()) == 1
+    assert back(double) == [400]
 
 
 def test_two_refunds_of_a_top_up_take_back_both_parts(double: Double, account: Account) -> None:

@@ -211,5 +211,8 @@ ROUTES = (
         _all("dispute", "/v1/disputes", "payment_intent"),
     ),
     Route("GET", "/v1/disputes/{}", P.DisputeRetrieveParams, _one("dispute")),
+    Route(
+        "GET", "/v1/refunds", P.RefundListParams, _all("refund", "/v1/refunds", "payment_intent")
+    ),
     Route("POST", "/v1/refunds", P.RefundCreateParams, _make(payments.create_refund)),
 )

@@ -13,7 +13,7 @@ from django.contrib import admin
 from django.core.cache import cache
 from django.test import Client, RequestFactory
 
-from billing.admin_payments import GrantAdmin
+from billing.admin_payments import GrantAdmin, RefundAdmin
 from billing.admin_plans import SubscriptionAdmin
 from billing.models import Account
 from tenants import audit, failures, keys, logins, organizations, single_sign_on
@@ -321,7 +321,7 @@ KINDS = (
 OF_PERSONS = ("user.", "operator.")
 
 
-BY_DOMAIN = (GrantAdmin, SubscriptionAdmin)
+BY_DOMAIN = (GrantAdmin, RefundAdmin, SubscriptionAdmin)
 COMMITTED = {_factor_set}
 """What is told on commit."""
 
