@@ -66,6 +66,7 @@ def write(rows: Iterable[tuple[str, Row]]) -> None:
     by_schema: dict[str, list[Row]] = defaultdict(list)
     for schema, row in rows:
         by_schema[schema].append(row)
+    connection.ensure_connection()
     try:
         with connection.connection.pipeline():
             for schema, some in by_schema.items():
