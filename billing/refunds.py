@@ -87,7 +87,16 @@ def watch(*, now: datetime) -> int:
     if not gateway.enabled():
         return 0
     rows = Refund.objects.across_organizations().filter(_free(now))
-    return sum(_send(each, now) for each in rows.order_by("pk").values_list("pk", flat=True))
+    return sum(_guarded(each, now) for each in rows.order_by("pk").values_list("pk", flat=True))
+
+
+def _guarded(refund: int, now: datetime) -> bool:
+    """One that fails keeps nobody else waiting."""
+    try:
+        return _send(refund, now)
+    except Exception:
+        log.exception("a refund could not be looked at", refund=refund)
+        return False
 
 
 def _free(now: datetime) -> Q:
