@@ -225,6 +225,7 @@ def _row(each: Sealed, charge: Charge) -> history.Row:
         finished_at=each.sealed_at,
         project=job.project,
         cache=each.cache,
+        kept_seconds=each.kept_seconds,
     )
 
 

@@ -45,6 +45,7 @@ class Row:
     project: str = ""
     cache: str = ""
     reasoning_tokens: int = 0
+    kept_seconds: int = 3600
 
 
 _COLUMNS = tuple(field.name for field in fields(Row))
@@ -109,6 +110,7 @@ class Booked:
     completion_tokens: int
     amount: int
     finished_at: datetime
+    kept_seconds: int
 
 
 def booked(organization: int, request: UUID) -> Booked | None:

@@ -40,6 +40,9 @@ class Request(models.Model):
     cache = models.CharField(
         max_length=8, blank=True, default="", db_default="", help_text="What found its answer."
     )
+    kept_seconds = models.PositiveIntegerField(
+        default=3600, db_default=3600, help_text="How long its answer could be read."
+    )
 
     class Meta:
         verbose_name = "job"

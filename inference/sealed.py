@@ -8,7 +8,7 @@ from uuid import UUID
 
 from billing.models import Meter, apart
 from inference.engine import FinishReason
-from inference.jobs import SEALED, Job, TurnedAway
+from inference.jobs import KEPT_SECONDS, SEALED, Job, TurnedAway
 from kit.redis import pipeline, state
 
 _STATES = {
@@ -46,6 +46,8 @@ class Sealed:
     """What had its answer, where no model made it."""
     asked: bytes
     """The messages, sealed for the history; empty where they are not kept."""
+    kept_seconds: int = KEPT_SECONDS
+    """How long its answer can be read."""
     frame: bytes = b""
     """Of a response that is stored, sealed."""
     dead: bytes | None = None
@@ -110,6 +112,7 @@ def _sealed(fields: dict[bytes, bytes]) -> Sealed:
         credit_epoch=int(fields.get(b"credit_epoch", 0)),
         cache=fields.get(b"cache", b"").decode(),
         asked=fields.get(b"asked", b""),
+        kept_seconds=int(fields.get(b"keep_stream", KEPT_SECONDS)),
         frame=fields.get(b"frame", b""),
         dead=fields.get(b"sealed_prompt", b"") if b"dead" in fields else None,
     )

@@ -8,10 +8,11 @@ from uuid import UUID
 
 from billing import grants
 from inference import history
-from inference.jobs import KEPT_SECONDS
 from kit.errors import Refused, Unavailable, spread
 
 _COME_BACK_SECONDS = 5.0
+_CLOCKS_DIFFER = timedelta(minutes=1)
+"""Redis says when an answer goes, by its own clock: at the very end none counts as lost early."""
 
 
 class Lost(Unavailable):
@@ -49,7 +50,9 @@ def lost_early(*, organization: int, request: UUID, now: datetime) -> NotKeptAny
     """What is told whoever asks for an answer that the state Redis does not know, if it was to be
     kept until later: then what it cost is credited. None if it was not, or never was."""
     booked = history.booked(organization, request)
-    if booked is None or now - booked.finished_at > timedelta(seconds=KEPT_SECONDS):
+    if booked is None:
+        return None
+    if now - booked.finished_at > timedelta(seconds=booked.kept_seconds) - _CLOCKS_DIFFER:
         return None
     credit(organization, request, booked.amount, now=now)
     return NotKeptAnyMore(

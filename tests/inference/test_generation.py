@@ -1,7 +1,8 @@
 """Requests end to end inside one process: admitted, run by the echo model, booked, followed."""
 
 import asyncio
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -13,7 +14,8 @@ from inference.admission import Wish
 from inference.catalog.offers import Offer
 from inference.engine import Delta, Sampling
 from inference.generation import Generation, generation, reading
-from inference.jobs import Job, Verdict
+from inference.idempotency import Repeatable
+from inference.jobs import KEPT_LONG_SECONDS, KEPT_NOTHING_SECONDS, KEPT_SECONDS, Job, Verdict
 from inference.models import Request
 from inference.worker import Host
 from kit.errors import Unavailable
@@ -22,6 +24,7 @@ from kit.redis import state
 from kit.threads import in_thread
 from tenants import datakeys
 from tenants.auth import Caller
+from tenants.models import Retention
 from tests.inference.parts import in_schema, serving, submit
 from tests.inference.test_worker import ended, until
 
@@ -111,6 +114,45 @@ async def test_an_answer_that_was_read_to_its_last_token_is_not_credited(
     )
     assert isinstance(told, undelivered.NotKeptAnyMore)
     assert not await in_schema("public", Grant.objects.across_organizations().exists)
+
+
+@pytest.mark.parametrize(
+    ("key", "retention", "kept"),
+    [
+        (None, Retention.ANSWERS, KEPT_SECONDS),
+        (Repeatable("k", "f"), Retention.ANSWERS, KEPT_LONG_SECONDS),
+        (Repeatable("k", "f"), Retention.NOTHING, KEPT_NOTHING_SECONDS),
+    ],
+)
+async def test_an_answer_that_is_lost_is_credited_as_long_as_it_was_to_be_kept_and_no_longer(
+    key: Repeatable | None,
+    retention: Retention,
+    kept: int,
+    caller: Caller,
+    echo: Offer,
+    host: Host,
+) -> None:
+    asks, now = replace(caller, retention=retention), datetime.now(UTC)
+    begun = generation(
+        caller=asks, wish=wish(echo), request=request_id(now), now=now, repeatable=key
+    )
+    with serving(host):
+        async with begun as run:
+            await run.whole()
+    state().flushall()
+
+    async def told(after: int) -> undelivered.NotKeptAnyMore | None:
+        return await in_thread(
+            undelivered.lost_early,
+            organization=caller.organization,
+            request=run.job.id,
+            now=datetime.now(UTC) + timedelta(seconds=after),
+        )
+
+    assert await told(kept - 30) is None, "it may have gone properly"
+    assert not await in_schema("public", Grant.objects.across_organizations().exists)
+    assert await told(kept - 90) is not None
+    assert await in_schema("public", Grant.objects.across_organizations().count) == 1
 
 
 async def test_a_reader_hears_nothing_twice_of_a_request_that_begins_again_after_a_flush(
