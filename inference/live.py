@@ -283,10 +283,15 @@ class Follower:
         )
 
     def _refuse_another(self, event: Event) -> None:
-        """Where Redis forgot the request and it was sent again under its id, its stream is another
-        one: it goes on somewhere else than where we were."""
+        """Where Redis lost the newest part of a stream, or forgot the request and it was sent again
+        under its id, the stream goes on somewhere else than where we were: it runs, and is
+        billed."""
         if self._is_under_way and isinstance(event, Piece) and event.position != self._expected:
-            raise Lost("The request's state was lost; nothing was charged. Please send it again.")
+            raise Lost(
+                f"Part of the stream of the request {self.request} was lost while it was read. The "
+                "request goes on and is billed once: read its answer from the beginning at "
+                f"/api/v1/requests/{self.request}/stream; sent again, it would be another one."
+            )
 
     def _refuse_silent(self) -> None:
         silent = self._clock() - self._silent_since

@@ -16,7 +16,8 @@ _CLOCKS_DIFFER = timedelta(minutes=1)
 
 
 class Lost(Unavailable):
-    """The request's state is gone (Redis lost its data); it failed and costs nothing."""
+    """The request's state, or part of it, is gone (Redis lost its data); the message says whether
+    it failed, and costs nothing, or goes on."""
 
     code = "request_lost"
 

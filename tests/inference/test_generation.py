@@ -16,6 +16,7 @@ from inference.engine import Delta, Sampling
 from inference.generation import Generation, generation, reading
 from inference.idempotency import Repeatable
 from inference.jobs import KEPT_LONG_SECONDS, KEPT_NOTHING_SECONDS, KEPT_SECONDS, Job, Verdict
+from inference.live import Follower, Listener
 from inference.models import Request
 from inference.worker import Host
 from kit.errors import Unavailable
@@ -168,8 +169,15 @@ async def test_a_reader_hears_nothing_twice_of_a_request_that_begins_again_after
         state().flushall()
         await asyncio.to_thread(submit, run.job)
         await asyncio.to_thread(write, run.job, "hello")
-        with pytest.raises(undelivered.Lost):
+        with pytest.raises(undelivered.Lost, match=f"goes on.*requests/{run.job.id}/stream"):
             await anext(pieces)
+        again = Follower(
+            run.job.id, await Listener.here(), organization=run.job.organization, after=""
+        )
+        async with again:
+            piece = await anext(aiter(again))
+        assert isinstance(piece, stream.Piece)
+        assert piece.text == "hello"
 
 
 def write(job: Job, text: str) -> None:
