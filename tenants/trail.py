@@ -49,6 +49,13 @@ def page(
     return found[:most], found[most - 1]["sequence"] if len(found) > most else None
 
 
+def newer(organization: int, only: Filter, *, before: int, most: int) -> int | None:
+    """Where the page begins that comes before the one below `before`; None: it is the first."""
+    rows = _rows(organization, only).filter(sequence__gte=before).order_by("sequence")
+    found = list(rows.values_list("sequence", flat=True)[: most + 1])
+    return found[most] if len(found) > most else None
+
+
 def chunks(organization: int, only: Filter, *, form: str, after: int = 0) -> Iterator[bytes]:
     """All entries, oldest first, as `csv` or `jsonl`."""
     if form == "csv":

@@ -51,6 +51,8 @@ portal = [
         views.members.InvitationWithdrawal.as_view(),
         name="invitation-withdraw",
     ),
+    path("audit", views.audit.AuditLog.as_view(), name="audit"),
+    path("audit/export", views.audit.AuditExport.as_view(), name="audit-export"),
     path("making", views.organizations.Making.as_view(), name="making"),
     path("settings", views.settings.Settings.as_view(), name="settings"),
     path(

@@ -11,9 +11,10 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from kit.edge import Json, check
 from kit.errors import Invalid
-from kit.threads import in_thread
+from kit.threads import in_thread, take_lane
 from tenants import trail
 from tenants.api.access import OrganizationEndpoint
+from tenants.auth import Caller
 from tenants.roles import Action
 from tenants.trail import Filter
 
@@ -121,17 +122,23 @@ class AuditExport(OrganizationEndpoint):
     )
     async def get(self, request: HttpRequest) -> StreamingHttpResponse:
         """As CSV or JSON lines."""
-        form = check(_asked(request), _Export)
-        parts = trail.chunks(self.caller.organization, form.only(), form=form.format)
-        name = f"audit-{self.caller.slug}-{datetime.now(UTC):%Y%m%d}.{form.format}"
-        return StreamingHttpResponse(
-            _stream(parts),
-            content_type=_TYPES[form.format],
-            headers={"Content-Disposition": f'attachment; filename="{name}"'},
-        )
+        return exported(request, self.caller, now=datetime.now(UTC))
 
 
-async def _stream(parts: Iterator[bytes]) -> AsyncIterator[bytes]:
+def exported(request: HttpRequest, caller: Caller, *, now: datetime) -> StreamingHttpResponse:
+    """The file that a request asks for, of the caller's organization; the portal's too."""
+    form = check(_asked(request), _Export)
+    parts = trail.chunks(caller.organization, form.only(), form=form.format)
+    name = f"audit-{caller.slug}-{now:%Y%m%d}.{form.format}"
+    return StreamingHttpResponse(
+        _stream(parts, caller.organization),
+        content_type=_TYPES[form.format],
+        headers={"Content-Disposition": f'attachment; filename="{name}"'},
+    )
+
+
+async def _stream(parts: Iterator[bytes], organization: int) -> AsyncIterator[bytes]:
+    take_lane(organization)
     while (part := await in_thread(next, parts, None)) is not None:
         yield part
 

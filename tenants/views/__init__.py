@@ -1,6 +1,7 @@
 """The portal's pages of organizations, for people in a browser."""
 
 from tenants.views import (
+    audit,
     invitations,
     keys,
     members,
@@ -13,6 +14,7 @@ from tenants.views import (
 )
 
 __all__ = [
+    "audit",
     "invitations",
     "keys",
     "members",

@@ -24,6 +24,7 @@ PLACES = (
     Place("Webhooks", "webhooks", Action.MANAGE_WEBHOOKS),
     Place("Members", "members", Action.READ_MEMBERS),
     Place("Billing", "billing", Action.READ_USAGE),
+    Place("Audit log", "audit", Action.READ_AUDIT),
     Place("Settings", "settings", Action.READ_MEMBERS),
 )
 

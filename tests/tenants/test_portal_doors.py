@@ -63,6 +63,8 @@ DOORS = (
     Door("POST", "members/<int:user>/remove", 302, MANAGE),
     Door("POST", "invitations/<int:invitation>/resend", 302, MANAGE),
     Door("POST", "invitations/<int:invitation>/withdraw", 302, MANAGE),
+    Door("GET", "audit", 200, MANAGE),
+    Door("GET", "audit/export", 200, MANAGE),
     Door("GET", "billing", 200, MEMBERS, while_suspended=True),
     Door("POST", "billing/plan", 302, MONEY, while_suspended=True),
     Door("POST", "billing/plan/cancel", 302, MONEY, while_suspended=True),
