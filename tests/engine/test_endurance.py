@@ -59,7 +59,7 @@ def run(engine: Engine, works: Iterator[Work], random: Random) -> None:
     gc.collect()
     assert ended == REQUESTS
     assert (engine.free_slots, engine.stats().running) == (8, 0)
-    assert threading.active_count() == threads
+    assert threading.active_count() <= threads  # others' of this process may have ended
     assert process.memory_info().rss - settled < GROWTH
 
 
