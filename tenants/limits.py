@@ -110,7 +110,7 @@ def scopes(caller: Caller, *, model: str = "", alias: str = "") -> tuple[Scope, 
         Scope(f"organization:{organization}", "organization", "your organization", caller.limits),
         Scope(f"key:{caller.key}", "key", "this API key", caller.key_limits),
     ]
-    for name in filter(None, (model, alias)):
+    for name in (model, alias) if alias else (model,):
         bounds = caller.model_limits.get(name, Limits())
         whose = f"your organization on {name}"
         every.append(Scope(f"model:{organization}:{name}", "model", whose, bounds))

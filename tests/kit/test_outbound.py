@@ -81,6 +81,7 @@ CALLERS = {
     "platform/config/drill/batches.py": "this installation, by the operator's command",
     "platform/config/drill/client.py": "this installation, by the operator's command",
     "platform/config/drill/load.py": "this installation, by the operator's command",
+    "platform/config/drill/leftovers.py": "this installation, by the operator's command",
     "platform/config/stack/readiness.py": "this machine",
     "platform/kit/keepers/kms.py": "KMS, at an address that the operator sets",
     "platform/kit/keepers/vault.py": "Vault, at an address that the operator sets",
