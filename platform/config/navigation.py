@@ -40,6 +40,7 @@ _GROUPS = {
         ("Invoices", "request_quote", "billing.invoice"),
         ("Collections", "hourglass_top", "billing.collection"),
         ("Payments", "credit_card", "billing.payment"),
+        ("Refunds", "undo", "billing.refund"),
         ("Grants", "redeem", "billing.grant"),
         ("Automatic top-ups", "autorenew", "billing.autotopup"),
         ("Budgets", "savings", "billing.budget"),

@@ -136,6 +136,12 @@ def written_in_attributes() -> list[str]:
     return sorted(each for each in found if each.strip() not in {"", "x"})
 
 
+_LISTENS = (
+    "() => document.querySelector('#search-input-command')?.closest('[x-data]')?._x_dataStack"
+)
+"""Whether the page's scripts have begun to listen for keys."""
+
+
 def test_an_operator_finds_their_way_in_pages_that_evaluate_no_text(
     stack: Stack, page: Page
 ) -> None:
@@ -163,7 +169,9 @@ def test_an_operator_finds_their_way_in_pages_that_evaluate_no_text(
         expect(page.locator("#content form").first).to_be_visible()
 
     page.goto(f"{stack.url}/admin/tenants/organization/")
+    page.wait_for_function(_LISTENS)
     page.keyboard.press("Control+k")
+    expect(page.locator("#search-input-command")).to_be_focused()
     page.keyboard.type("organiz")
     expect(page.locator("#command-results-list li").first).to_be_visible()
     page.keyboard.press("Escape")
