@@ -84,10 +84,13 @@ class RefundForm(forms.ModelForm):  # type: ignore[type-arg]
 class RefundAdmin(Everyones):
     """Top-ups given back: the credit shrinks at once, the card has it within minutes."""
 
-    list_display = ("organization", "payment", "given_back", "status", "reason", "failure")
+    list_display = (
+        *("organization", "payment", "given_back", "status", "reason", "failure"),
+        *("created_at", "settled_at"),
+    )
     list_filter = (("organization", AutocompleteSelectFilter), "status")
-    list_select_related = ("organization", "payment__organization")
-    search_fields = ("payment__reference", "organization__slug", "reason")
+    list_select_related = ("organization", "payment__organization", "payment__invoice")
+    search_fields = ("reference", "payment__reference", "organization__slug", "reason")
     autocomplete_fields = ("payment",)
     form = RefundForm
 
@@ -95,7 +98,7 @@ class RefundAdmin(Everyones):
         """A form, or what stands."""
         if obj is None:
             return ("payment", "amount", "reason")
-        stands = ("status", "failure", "created_at", "settled_at")
+        stands = ("status", "failure", "reference", "created_at", "settled_at", "next_at")
         return ("organization", "payment", "given_back", "reason", *stands)
 
     def formfield_for_foreignkey(self, db_field: Any, request: HttpRequest, **how: Any) -> Any:

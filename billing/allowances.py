@@ -43,7 +43,7 @@ class Grant(models.Model):
         ordering = ("-pk",)
         constraints = (
             models.CheckConstraint(
-                condition=Q(amount__gt=0, amount__lte=LARGEST), name="grant_amount"
+                condition=Q(amount__gte=0, amount__lte=LARGEST), name="grant_amount"
             ),
             models.CheckConstraint(
                 condition=Q(remaining__gte=0, remaining__lte=F("amount")), name="grant_remaining"

@@ -11,7 +11,7 @@ import orjson
 import structlog
 from django.db.models import F, Q
 
-from billing import checkouts, collecting, disputes, gateway, profiles, refunds
+from billing import checkouts, collecting, disputes, gateway, profiles, refunded
 from billing.receivables import ProviderEvent
 
 log = structlog.get_logger()
@@ -76,4 +76,4 @@ def _follow(kind: str, subject: dict[str, Any], now: datetime) -> None:
     elif kind.startswith("charge.dispute."):
         disputes.note(subject["id"], now=now)
     elif kind.startswith(("charge.refund", "refund.")):
-        refunds.note(subject.get("payment_intent") or "", now=now)
+        refunded.note(subject.get("payment_intent") or "", now=now)

@@ -25,10 +25,12 @@ from billing.remote import (
     RemoteInvoice,
     RemoteNote,
     RemotePayment,
+    RemoteRefund,
     Unanswered,
     as_checkout,
     as_invoice,
     as_payment,
+    as_refund,
     id_of,
     plain,
 )
@@ -251,18 +253,18 @@ def charge(
     return as_payment(_ask(lambda: _v1().payment_intents.create(params, _once(key))))
 
 
-def refund(*, intent: str, minor: int, currency: str, key: str, refund: str = "") -> None:
+def refund(*, intent: str, minor: int, currency: str, key: str, refund: str = "") -> RemoteRefund:
     """Give back some of what a payment brought; `refund` is the row of ours that asks for it."""
     params: Any = {"payment_intent": intent, "amount": theirs(minor, currency)}
     params |= {"metadata": {"refund": refund}} if refund else {}
-    _ask(lambda: _v1().refunds.create(params, _once(key)))
+    return as_refund(_ask(lambda: _v1().refunds.create(params, _once(key))))
 
 
-def refunds_of(intent: str) -> set[str]:
-    """Which rows of ours a payment's refunds were made for."""
+def refunds_of(intent: str) -> list[RemoteRefund]:
+    """All of a payment's, the oldest first."""
     params: Any = {"payment_intent": intent, "limit": _PAGE}
     rows = _ask(lambda: list(_v1().refunds.list(params).auto_paging_iter()))
-    return {plain(row.metadata).get("refund", "") for row in rows}
+    return [as_refund(row) for row in reversed(rows)]
 
 
 def credit_note(

@@ -163,59 +163,85 @@ def resume(grant: int) -> None:
     _end(grant, None)
 
 
-def take_back(grant: int, *, now: datetime, nanos: int | None = None) -> int:
-    """It was not paid for after all, or not these `nanos` of it: they are credit no more.
+def lose(grant: int, *, now: datetime) -> int:
+    """It was not paid for after all: it is credit no more.
 
-    What it paid in open months beyond the rest is owed again; the nanos that are. What it paid in
-    closed months stands on their invoices.
+    What it paid in open months is owed again; the nanos that are. What it paid in closed months
+    stands on their invoices.
     """
     with transaction.atomic():
         row = Grant.objects.across_organizations().select_for_update().get(pk=grant)
-        if nanos is None or nanos >= row.amount:
-            owed = _unpay(row, row.amount, now)
-            _end(grant, now)
-            return owed
-        owed = _unpay(row, max(0, nanos - row.remaining), now)
+        owed = _unpay(row, row.amount, now, "lost")
+        _end(grant, now)
+    return owed
+
+
+def take_back(grant: int, *, nanos: int, what: str, now: datetime) -> int:
+    """So many nanos of it are credit no more, on behalf of `what`; how many could be taken.
+
+    What is unspent goes first; for the rest, what it paid in open months is owed again. What it
+    paid in closed months stands on their invoices.
+    """
+    with transaction.atomic():
+        row = Grant.objects.across_organizations().select_for_update().get(pk=grant)
+        _unpay(row, max(0, nanos - row.remaining), now, what)
         gone = min(nanos, row.remaining)
         row.amount, row.remaining = row.amount - gone, row.remaining - gone
         row.save(update_fields=["amount", "remaining"])
         credit.renew_on_commit(row.organization_id)
-    return owed
+    return gone
 
 
-def put_back(grant: int, *, nanos: int, taken_at: datetime) -> None:
-    """What was taken back unspent at that moment is credit again: nobody got it."""
+def put_back(grant: int, *, nanos: int, what: str, taken_at: datetime) -> None:
+    """What was taken back then on behalf of `what` is credit again: nobody got it.
+
+    In months that are open still it pays again for what it had paid.
+    """
     with transaction.atomic():
         row = Grant.objects.across_organizations().select_for_update().get(pk=grant)
-        if row.expires_at == taken_at:
-            row.expires_at = None
-        else:
-            row.amount, row.remaining = row.amount + nanos, row.remaining + nanos
-        row.save(update_fields=["amount", "remaining", "expires_at"])
+        row.amount, row.remaining = row.amount + nanos, row.remaining + nanos
+        for use in list(_open_uses(row).filter(amount__lt=0)):
+            if use.request == _taken(row, use.month, what, taken_at):
+                named = named_id(taken_at, f"grant/{row.pk}/put-back/{use.month}/{what}")
+                _use_of(row, named, use.month, -use.amount)
+                row.remaining += use.amount
+        row.save(update_fields=["amount", "remaining"])
         credit.renew_on_commit(row.organization_id)
 
 
-def _unpay(row: Grant, most: int, now: datetime) -> int:
-    """Have what the grant paid in open months owed again, up to so many nanos, and left of it."""
+def _open_uses(row: Grant) -> QuerySet[GrantUse]:
     closed = Period.objects.for_org(row.organization_id).exclude(closed_at=None)
     uses = GrantUse.objects.for_org(row.organization_id).filter(grant=row)
-    uses = uses.exclude(month__in=closed.values("month")).order_by("-month")
+    return uses.exclude(month__in=closed.values("month"))
+
+
+def _unpay(row: Grant, most: int, now: datetime, what: str) -> int:
+    """Have what the grant paid in open months owed again, up to so many nanos, and left of it."""
+    uses = _open_uses(row).order_by("-month")
     paid = uses.values_list("month").annotate(Sum("amount")).filter(amount__sum__gt=0)
     owed = 0
     for month, nanos in paid:
         part = min(int(nanos), most - owed)
         if part > 0:
-            GrantUse.objects.create(
-                grant=row,
-                organization_id=row.organization_id,
-                request=named_id(now, f"grant/{row.pk}/taken-back/{month}/{row.amount}"),
-                month=month,
-                amount=-part,
-            )
+            _use_of(row, _taken(row, month, what, now), month, -part)
             owed += part
     row.remaining += owed
     row.save(update_fields=["remaining"])
     return owed
+
+
+def _taken(row: Grant, month: date, what: str, at: datetime) -> UUID:
+    return named_id(at, f"grant/{row.pk}/taken-back/{month}/{what}")
+
+
+def _use_of(row: Grant, request: UUID, month: date, amount: int) -> None:
+    GrantUse.objects.create(
+        grant=row,
+        organization_id=row.organization_id,
+        request=request,
+        month=month,
+        amount=amount,
+    )
 
 
 def _end(grant: int, at: datetime | None) -> None:

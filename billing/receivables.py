@@ -133,28 +133,37 @@ class Payment(models.Model):
 
 
 class Refund(models.Model):
-    """Unspent credit of a top-up on its way back to the card.
+    """Money on its way back to a card: asked for here, or made at the provider and heard of.
 
-    Written, and taken off the credit, before the provider is asked.
+    One of ours is written, and taken off the credit, before the provider is asked. One that was
+    done may fail days later: then it is credit again.
     """
 
     class Status(models.TextChoices):
-        """What came of it."""
+        """How far it has come."""
 
-        PENDING = "pending"
-        DONE = "done"
-        FAILED = "failed"
+        PENDING = "pending", "asked for"
+        SENT = "sent", "on its way"
+        DONE = "done", "given back"
+        FAILED = "failed", "failed"
 
     organization = models.ForeignKey(Organization, on_delete=models.PROTECT, related_name="refunds")
     payment = models.ForeignKey(Payment, on_delete=models.PROTECT, related_name="refunds")
     amount_minor = models.BigIntegerField()
     reason = models.CharField(max_length=300)
     status = models.CharField(max_length=7, choices=Status.choices, default=Status.PENDING)
+    reference = models.CharField(max_length=64, null=True, blank=True, unique=True)
+    taken = models.BigIntegerField(
+        default=0, db_default=0, help_text="Nanos of a top-up's credit that it took away."
+    )
     attempt = models.PositiveIntegerField(default=1)
     failure = models.CharField(max_length=300, blank=True)
     leased_until = models.DateTimeField(null=True, blank=True, editable=False)
     created_at = models.DateTimeField()
     settled_at = models.DateTimeField(null=True, blank=True)
+    next_at = models.DateTimeField(
+        null=True, blank=True, help_text="When to see whether it stands, should nothing be heard."
+    )
 
     objects = OwnedQuerySet["Refund"].as_manager()
 
@@ -165,6 +174,11 @@ class Refund(models.Model):
                 fields=("payment",), condition=Q(status="pending"), name="one_pending_refund"
             ),
             models.CheckConstraint(condition=Q(amount_minor__gt=0), name="refund_amount"),
+        )
+        indexes = (
+            models.Index(
+                fields=("next_at",), condition=Q(next_at__isnull=False), name="refund_due"
+            ),
         )
 
     def __str__(self) -> str:

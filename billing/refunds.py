@@ -1,7 +1,7 @@
-"""Money that is given back: what it had bought is taken back too.
+"""Money that we give back: what is unspent of a top-up, asked for by an operator.
 
-By us, for what is left of a top-up: the row is written and the credit shrinks, then the provider is
-asked, under a key of the row's. Or at the provider, which we hear of.
+The row is written and the credit shrinks, then the provider is asked, under a key of the row's.
+What became of it, also days later, is `billing.refunded`'s.
 """
 
 from datetime import datetime, timedelta
@@ -10,10 +10,10 @@ import structlog
 from django.db import transaction
 from django.db.models import F, Q
 
-from billing import charges, gateway, grants
+from billing import gateway, refunded
 from billing.allowances import Grant
 from billing.receivables import Payment, Refund
-from billing.remote import Failed, Rejected, RemotePayment, Unanswered
+from billing.remote import Failed, Rejected, Unanswered
 from kit.errors import Refused
 from kit.money import from_minor, show
 from tenants import audit
@@ -73,9 +73,7 @@ def ask(*, payment: int, minor: int | None, reason: str, now: datetime, by: Acto
             reason=reason,
             created_at=now,
         )
-        row.refunded_minor += minor
-        row.save(update_fields=["refunded_minor"])
-        grants.take_back(grant, now=now, nanos=from_minor(minor, row.currency))
+        refunded.take(refund, row, now=now)
         after = {"amount_minor": minor, "currency": row.currency, "reason": reason}
         change = Change("top_up.refunded", f"payment:{row.pk}", after=after)
         audit.record(change, by=by, organization=row.organization_id, now=now)
@@ -83,101 +81,58 @@ def ask(*, payment: int, minor: int | None, reason: str, now: datetime, by: Acto
 
 
 def watch(*, now: datetime) -> int:
-    """Ask the provider for those that are wanted; how many were given back."""
+    """Ask the provider for those that are wanted, and see whether those that were made still
+    stand; how many were given back.
+    """
     if not gateway.enabled():
         return 0
-    rows = Refund.objects.across_organizations().filter(_free(now))
+    rows = Refund.objects.across_organizations().filter(_due(now))
     return sum(_guarded(each, now) for each in rows.order_by("pk").values_list("pk", flat=True))
 
 
 def _guarded(refund: int, now: datetime) -> bool:
     """One that fails keeps nobody else waiting."""
     try:
-        return _send(refund, now)
+        return _step(refund, now)
     except Exception:
         log.exception("a refund could not be looked at", refund=refund)
         return False
 
 
-def _free(now: datetime) -> Q:
-    return Q(status=Status.PENDING) & (Q(leased_until=None) | Q(leased_until__lte=now))
+def _due(now: datetime) -> Q:
+    free = Q(leased_until=None) | Q(leased_until__lte=now)
+    return free & (Q(status=Status.PENDING) | Q(next_at__lte=now))
 
 
-def _send(refund: int, now: datetime) -> bool:
+def _step(refund: int, now: datetime) -> bool:
     """Once: whether it was made is looked up before it is asked for, again and again."""
     rows = Refund.objects.across_organizations().filter(pk=refund)
-    if not rows.filter(_free(now)).update(leased_until=now + _LEASE):
+    if not rows.filter(_due(now)).update(leased_until=now + _LEASE):
         return False
     row = rows.select_related("payment").get()
     intent, ours = str(row.payment.reference), str(row.pk)
     try:
-        if ours not in gateway.refunds_of(intent):
-            gateway.refund(
+        if row.next_at is not None:
+            rows.update(next_at=refunded.next_look(row, now))
+        found = gateway.refunds_of(intent)
+        if row.status == Status.PENDING and all(each.refund != ours for each in found):
+            made = gateway.refund(
                 intent=intent,
                 minor=row.amount_minor,
                 currency=row.payment.currency,
                 key=f"refund-{row.pk}-{row.attempt}",
                 refund=ours,
             )
-        rows.update(status=Status.DONE, settled_at=now)
-        return True
+            found.append(made)
+        refunded.learn(intent, found, now=now)
     except Unanswered as error:
         log.warning("a refund got no answer; it is looked up", refund=refund, error=str(error))
     except Failed as error:
         log.warning("a refund failed; it is looked up", refund=refund, error=str(error))
         rows.update(attempt=F("attempt") + 1)
     except Rejected as error:
-        _fail(row, str(error), now)
+        if row.status == Status.PENDING:
+            refunded.fail(refund, str(error), now=now)
     finally:
         rows.update(leased_until=None)
-    return False
-
-
-def _fail(row: Refund, why: str, now: datetime) -> None:
-    """The provider will not: it is credit again."""
-    log.error("a top-up could not be refunded", refund=row.pk, error=why)
-    with transaction.atomic():
-        payment = Payment.objects.across_organizations().select_for_update().get(pk=row.payment_id)
-        payment.refunded_minor -= row.amount_minor
-        payment.save(update_fields=["refunded_minor"])
-        nanos = from_minor(row.amount_minor, payment.currency)
-        grants.put_back(int(payment.grant_id or 0), nanos=nanos, taken_at=row.created_at)
-        Refund.objects.across_organizations().filter(pk=row.pk).update(
-            status=Status.FAILED, failure=why[:300], settled_at=now
-        )
-
-
-def note(intent: str, *, now: datetime) -> None:
-    """Learn how much of a payment was given back, and do what follows once.
-
-    Raises `charges.Unwritten` where the payment is not written down here yet.
-    """
-    if not intent:
-        return
-    found = gateway.payment(intent)
-    if found.refunded < found.amount and not charges.is_written(intent):
-        return
-    follow(found, now=now)
-
-
-def follow(found: RemotePayment, *, now: datetime) -> None:
-    """Take back the part of a top-up's credit that was given back since we looked last.
-
-    What the credit has paid for already, in months that are open, is owed for it.
-    """
-    with transaction.atomic():
-        payments = Payment.objects.across_organizations().select_for_update()
-        row = payments.filter(reference=found.id).first()
-        if row is None or found.refunded == row.refunded_minor:
-            return
-        more = found.refunded - row.refunded_minor
-        ours = Refund.objects.for_org(row.organization_id).filter(payment=row)
-        if more < 0 and ours.exclude(status=Status.FAILED).exists():
-            return
-        row.refunded_minor = found.refunded
-        row.save(update_fields=["refunded_minor"])
-        log.warning("a payment was given back", payment=row.pk, minor=more)
-        if row.grant_id is not None and more > 0:
-            is_whole = found.refunded >= row.amount_minor
-            nanos = None if is_whole else from_minor(more, row.currency)
-            grants.take_back(row.grant_id, now=now, nanos=nanos)
+    return row.status == Status.PENDING and rows.filter(status=Status.DONE).exists()

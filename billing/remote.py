@@ -92,6 +92,23 @@ class RemotePayment:
 
 
 @dataclass(frozen=True, slots=True)
+class RemoteRefund:
+    """A refund there; `refund` is our row's. One that was made may fail days later."""
+
+    id: str
+    status: str
+    amount: int
+    refund: str
+    failure: str
+    created: int
+
+    @property
+    def has_failed(self) -> bool:
+        """For good: nothing goes back by it."""
+        return self.status in ("failed", "canceled")
+
+
+@dataclass(frozen=True, slots=True)
 class RemoteCheckout:
     """A Checkout session there."""
 
@@ -141,6 +158,18 @@ def as_invoice(found: Any, lines: frozenset[str] = frozenset()) -> RemoteInvoice
         currency=found.currency.upper(),
         created=found.created,
         lines=lines,
+    )
+
+
+def as_refund(found: Any) -> RemoteRefund:
+    """A refund of a payment."""
+    return RemoteRefund(
+        id=found.id,
+        status=found.status or "succeeded",
+        amount=ours(found.amount, found.currency),
+        refund=plain(found.metadata).get("refund", ""),
+        failure=getattr(found, "failure_reason", None) or "",
+        created=found.created,
     )
 
 

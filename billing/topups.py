@@ -8,7 +8,7 @@ import structlog
 from django.db import transaction
 from django.db.models import F, Q
 
-from billing import credit, gateway, grants, mails, refunds, topup_rules
+from billing import credit, gateway, grants, mails, refunded, topup_rules
 from billing.allowances import AutoTopUp, Grant
 from billing.models import Account
 from billing.receivables import Payment, PaymentProfile
@@ -40,19 +40,21 @@ def credited(*, organization: int, minor: int, reference: str, now: datetime) ->
 def paid(*, organization: int, payment: RemotePayment, reference: str, now: datetime) -> None:
     """Write down the payment that a person made on the provider's page, and its credit, once."""
     currency = Account.objects.for_org(organization).values_list("currency", flat=True).get()
-    row, _ = Payment.objects.for_org(organization).get_or_create(
-        reference=payment.id,
-        defaults={
-            "organization_id": organization,
-            "amount_minor": payment.amount,
-            "currency": currency,
-            "status": _status(payment),
-            "created_at": now,
-            "settled_at": now,
-        },
-    )
-    _credit(row, reference, now)
-    refunds.follow(payment, now=now)
+    with transaction.atomic():
+        row, _ = Payment.objects.for_org(organization).get_or_create(
+            reference=payment.id,
+            defaults={
+                "organization_id": organization,
+                "amount_minor": payment.amount,
+                "currency": currency,
+                "status": _status(payment),
+                "created_at": now,
+                "settled_at": now,
+            },
+        )
+        _credit(row, reference, now)
+    if payment.refunded:
+        refunded.learn(payment.id, gateway.refunds_of(payment.id), now=now)
 
 
 def follow(payment: Payment, *, now: datetime) -> int:
@@ -64,7 +66,7 @@ def follow(payment: Payment, *, now: datetime) -> int:
     if payment.grant_id is None:
         return 0
     if payment.status == Status.LOST:
-        return grants.take_back(payment.grant_id, now=now)
+        return grants.lose(payment.grant_id, now=now)
     if payment.status == Status.DISPUTED:
         grants.halt(payment.grant_id, now=now)
     elif payment.status == Status.SUCCEEDED:

@@ -8,15 +8,27 @@ from django.utils import timezone
 from drf_spectacular.utils import extend_schema
 from pydantic import BaseModel, Field
 
-from billing import budgets, standing, subscriptions
+from billing import budgets, refunded, standing, subscriptions
 from billing.api import subscription
 from billing.api.access import BillingEndpoint
 from billing.api.budgets import OneBudget, as_budget
+from billing.refunded import Back
 from billing.standing import Offered
 from billing.tiers import Tiers
 from kit.edge import Json
 from kit.money import decimal
 from kit.threads import in_thread
+
+
+class Returned(BaseModel):
+    """Money on its way back to the card. One that was `done` may be `failed` days later."""
+
+    amount: str = Field(examples=["25.000000000"])
+    of: str = Field(examples=["prepaid credit", "invoice INV-2026-000042"])
+    status: str = Field(examples=["pending", "sent", "done", "failed"])
+    failure: str = Field(description="Why it failed; a top-up is credit again then.")
+    asked_at: datetime
+    settled_at: datetime | None = Field(description="When it was given back, or had failed.")
 
 
 class Billing(BaseModel):
@@ -36,6 +48,7 @@ class Billing(BaseModel):
     )
     plan: subscription.Standing
     budgets: list[OneBudget] = Field(description="And what the month has spent of each.")
+    refunds: list[Returned] = Field(description="The last 20, the newest first.")
 
 
 class PriceStep(BaseModel):
@@ -84,7 +97,7 @@ class BillingStanding(BillingEndpoint):
         now = timezone.now()
         slug, organization = self.caller.slug, self.caller.organization
         found = await in_thread(lambda: _billing(slug, organization, now))
-        return Json(found.model_dump())
+        return Json(found.model_dump(mode="json"))
 
 
 class PriceList(BillingEndpoint):
@@ -116,6 +129,18 @@ def _billing(slug: str, organization: int, now: datetime) -> Billing:
         forecast=decimal(found.forecast),
         plan=subscription.as_standing(subscriptions.current(organization)),
         budgets=[as_budget(each) for each in budgets.listed(organization=organization, now=now)],
+        refunds=[_returned(each) for each in refunded.listed(organization)],
+    )
+
+
+def _returned(each: Back) -> Returned:
+    return Returned(
+        amount=decimal(each.nanos),
+        of=each.of,
+        status=each.status,
+        failure=each.failure,
+        asked_at=each.asked_at,
+        settled_at=each.settled_at,
     )
 
 

@@ -7,7 +7,7 @@ from uuid import UUID
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
 
-from billing import budgets, buyers, checkouts, credit, gateway, grants, standing
+from billing import budgets, buyers, checkouts, credit, gateway, grants, refunded, standing
 from billing.allowances import Budget
 from billing.documents import invoice_pdf
 from billing.invoicing import shown
@@ -47,6 +47,10 @@ class Billing(_Page):
             "card": _card(organization),
             "details": buyers.read(organization),
             "documents": _documents(organization),
+            "refunds": [
+                {"row": each, "amount": show(each.nanos, each.currency)}
+                for each in refunded.listed(organization)
+            ],
             "scopes": Budget.Scope.choices,
         }
         try:

@@ -354,7 +354,7 @@ def test_the_alerts_speak_of_metrics_that_exist(account: Account) -> None:
     (group,) = yaml.safe_load(RULES.read_text())["groups"]
     for rule in group["rules"]:
         used = {name for name in names if name in rule["expr"]}
-        assert any(name.startswith("reconciliation_") for name in used), rule["alert"]
+        assert any(name.startswith(("reconciliation_", "refunds_")) for name in used), rule["alert"]
 
 
 def test_rows_of_others_do_not_count(account: Account) -> None:

@@ -186,6 +186,7 @@ async def test_billing_says_where_the_organization_stands(running: Account, key:
         "spent": "100.000000000",
         "forecast": "127.659574468",
         "budgets": [],
+        "refunds": [],
     }
 
 

@@ -37,6 +37,7 @@ from tests.stripe.server import Double
 from tests.stripe.state import CARDS, Failure
 
 GOOD, DECLINED, DISPUTED = "4242424242424242", "4000000000000341", "4000000000000259"
+FAILS_LATER, TAKES_DAYS = "4000000000005126", "4000000000007726"
 DAY = timedelta(days=1)
 
 

@@ -1,5 +1,6 @@
 """Money given back at the provider: it is credit no more, and each night compared."""
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -9,20 +10,30 @@ from redis import Redis
 
 from analytics import reconciliation, tasks
 from analytics.reconciliation import Kind, reconcile
-from billing import collecting, credit, events, grants, lifecycle, refunds
+from billing import (
+    collecting,
+    credit,
+    events,
+    gateway,
+    grants,
+    lifecycle,
+    refunded,
+    refunds,
+)
 from billing.models import Account
 from billing.months import month_of
-from billing.receivables import Collection, Payment, Refund
+from billing.receivables import Collection, Mail, Payment, Refund
 from billing.refunds import NotRefundable
 from kit.money import NANOS
 from tenants.audit import Actor
 from tenants.models import AuditEntry, User
+from tests import factories
 from tests.billing.rows import entry
 from tests.billing.test_allowances import bought, differences, hear, now, spend
 from tests.billing.test_invoicing import AFTER, close
 from tests.billing.test_ledger import booked
-from tests.billing.test_payments import GOOD, collect, receive, save_card
-from tests.stripe.payments import close_dispute, create_refund, dispute
+from tests.billing.test_payments import FAILS_LATER, GOOD, TAKES_DAYS, collect, receive, save_card
+from tests.stripe.payments import close_dispute, create_refund, dispute, end_refund
 from tests.stripe.server import Double
 
 
@@ -117,6 +128,73 @@ def test_a_refund_that_is_rejected_is_credit_again(
     assert (row.status, "disputed" in row.failure, back(double)) == ("failed", True, [])
     assert grants.left(account.organization_id, now=now()) == 25 * NANOS
     assert row.payment.refunded_minor == 0
+
+
+@pytest.mark.parametrize("is_heard", [True, False])
+def test_a_refund_that_fails_days_later_is_credit_again_and_told_once(
+    double: Double, account: Account, is_heard: bool
+) -> None:
+    mine = account.organization
+    factories.member(factories.user("alice"), mine)
+    bought(double, account, FAILS_LATER)
+    spend(account, 10 * NANOS)
+    row = ask(account, None)
+    assert refunds.watch(now=now()) == 1
+    old = gateway.refunds_of(str(row.payment.reference))
+    if is_heard:
+        hear(double)
+    else:
+        later = now() + timedelta(minutes=61)
+        assert [refunds.watch(now=later) for _ in range(2)] == [0, 0]
+    refunded.learn(str(row.payment.reference), [replace(old[0], status="succeeded")], now=now())
+    [said] = refunded.listed(mine.pk)
+    assert (said.status, said.failure) == (Refund.Status.FAILED, "expired_or_canceled_card")
+    assert (grants.left(mine.pk, now=now()), credit.owed(mine.pk)) == (15 * NANOS, 0)
+    assert apart(account) == {}
+    [mail] = Mail.objects.for_org(mine)
+    assert "EUR 15.00" in mail.subject
+    assert "credit of Acme again" in mail.text
+    ask(account, 1_500)
+
+
+def test_a_refund_made_at_stripe_that_fails_pays_again_for_what_it_had_paid(
+    double: Double, account: Account
+) -> None:
+    mine = account.organization_id
+    bought(double, account, GOOD)
+    spend(account, 10 * NANOS)
+    give_back(double, 500)
+    hear(double)
+    payment = give_back(double, 2_000)
+    hear(double)
+    assert (grants.left(mine, now=now()), credit.owed(mine)) == (0, 10 * NANOS)
+    for refund, left in zip(double.of("refund"), (10, 15), strict=True):
+        end_refund(double.state, refund["id"], "failed")
+        hear(double)
+        assert (grants.left(mine, now=now()), credit.owed(mine)) == (left * NANOS, 0)
+    assert differences(account) == ()
+    account.organization.refunds.across_organizations().delete()
+    for _ in range(2):
+        refunded.note(payment, now=now())
+    assert {each.status for each in refunded.listed(mine)} == {Refund.Status.FAILED}
+    assert grants.left(mine, now=now()) == 15 * NANOS
+
+
+def test_a_refund_that_takes_days_is_on_its_way_until_it_is_there(
+    double: Double, account: Account
+) -> None:
+    bought(double, account, TAKES_DAYS)
+    row = ask(account, None)
+    assert refunds.watch(now=now()) == 0
+    assert [each.status for each in refunded.listed(account.organization_id)] == ["sent"]
+    end_refund(double.state, double.of("refund")[0]["id"], "succeeded")
+    for _ in range(2):
+        hear(double)
+        row.refresh_from_db()
+        assert (row.status, back(double)) == ("done", [2_500])
+    assert refunds.watch(now=now() + timedelta(days=40)) == 0
+    row.refresh_from_db()
+    assert row.next_at is None
 
 
 @pytest.mark.urls("tests.billing.urls")

@@ -189,6 +189,7 @@ def create_refund(state: State, form: dict[str, Any]) -> dict[str, Any]:
         raise Failure("Charge has already been refunded.", code="charge_already_refunded")
     if not 0 < amount <= left:
         raise Failure(f"Refund amount ({amount}) is greater than what is left ({left}).")
+    card = state.cards[charge["payment_method"]]
     charge["amount_refunded"] += amount
     charge["refunded"] = charge["amount_refunded"] == charge["amount"]
     refund = state.make(
@@ -200,9 +201,25 @@ def create_refund(state: State, form: dict[str, Any]) -> dict[str, Any]:
         metadata=form.get("metadata", {}),
         payment_intent=intent["id"],
         reason=form.get("reason"),
-        status="succeeded",
+        status="pending" if card.refunds == "pending" else "succeeded",
     )
     del refund["livemode"]
     state.tell("refund.created", refund)
     state.tell("charge.refunded", charge)
+    if card.refunds == "failed":
+        state.later.append(lambda: end_refund(state, refund["id"], "failed"))
     return refund
+
+
+def end_refund(state: State, identifier: str, status: str) -> None:
+    """Days later the bank has `succeeded` in paying it out, or it `failed`."""
+    refund = state.get("refund", identifier)
+    refund["status"] = status
+    if status == "failed":
+        refund["failure_reason"] = "expired_or_canceled_card"
+        charge = state.get("charge", refund["charge"])
+        charge["amount_refunded"] -= refund["amount"]
+        charge["refunded"] = False
+        state.tell("refund.failed", refund)
+    state.tell("refund.updated", refund)
+    state.tell("charge.refund.updated", refund)

@@ -189,6 +189,8 @@ class Double:
         return 400, _error(reused)
 
     def _do(self, method: str, path: str, raw: str) -> tuple[int, bytes]:
+        while self.state.later:
+            self.state.later.pop(0)()
         before, told = copied(self.state.objects), len(self.state.events)
         try:
             return 200, self._run(method, path, raw)

@@ -36,13 +36,18 @@ THREE_DECIMALS = frozenset({"bhd", "jod", "kwd", "omr", "tnd"})
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """A test card: what charging it comes to ("": it succeeds). A debit takes days to succeed."""
+    """A test card: what charging it comes to ("": it succeeds). A debit takes days to succeed.
+
+    `refunds` is what its refunds are; a `failed` one succeeds first, and has failed by the next
+    request.
+    """
 
     number: str
     about: str
     decline: str = ""
     refuses_setup: bool = False
     disputes: bool = False
+    refunds: str = "succeeded"
     kind: str = "card"
 
 
@@ -54,6 +59,8 @@ CARDS = {
         Card("4000000000009995", "has not the money", "insufficient_funds", refuses_setup=True),
         Card("4000002760003184", "wants its holder each time", "authentication_required"),
         Card("4000000000000259", "succeeds, then is disputed", disputes=True),
+        Card("4000000000007726", "succeeds; refunds take days", refunds="pending"),
+        Card("4000000000005126", "succeeds; refunds fail afterwards", refunds="failed"),
         Card("DE89370400440532013000", "a debit, which takes days", kind="sepa_debit"),
     )
 }
@@ -78,6 +85,8 @@ class State:
     objects: dict[str, dict[str, Any]] = field(default_factory=dict)
     cards: dict[str, Card] = field(default_factory=dict)
     events: list[dict[str, Any]] = field(default_factory=list)
+    later: list[Callable[[], object]] = field(default_factory=list)
+    """Done before the next request is."""
     _made: int = 0
 
     def now(self) -> int:
