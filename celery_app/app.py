@@ -75,6 +75,10 @@ app.conf.update(
             "task": "inference.purge_dead_letters",
             "schedule": crontab(hour=2, minute=41),
         },
+        "purge runs of shadows": {
+            "task": "inference.purge_shadow_runs",
+            "schedule": crontab(hour=3, minute=7),
+        },
         "count requests": {"task": "analytics.count_requests", "schedule": 60.0},
         "write exports": {"task": "analytics.write_exports", "schedule": 30.0},
         "go on with payments": {"task": "billing.collect", "schedule": 60.0},

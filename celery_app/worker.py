@@ -10,7 +10,7 @@ from celery import signals
 from django.conf import settings
 from django.db import connection
 
-from inference.catalog.offers import Offer, published
+from inference.catalog.offers import Offer, run_here
 from inference.tasks import Serving
 from inference.worker import Host
 from kit.redis import check_state
@@ -90,14 +90,14 @@ def _tenants() -> Any:
 
 
 def served() -> list[Offer]:
-    """The published models of this worker's device, and remote ones, which need none.
+    """The models of this worker's device that are published, or shadows; remote ones need none.
 
     WORKER_MODELS (comma separated) narrows it.
     """
     only = {name for name in os.environ.get("WORKER_MODELS", "").split(",") if name}
     return [
         offer
-        for offer in published().values()
+        for offer in run_here().values()
         if (offer.device == settings.DEVICE or offer.remote is not None)
         and (not only or offer.name in only)
     ]

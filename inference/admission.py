@@ -55,7 +55,7 @@ class EmptyPrompt(Refused):
 
 
 class NothingKept(Refused):
-    """An answer that is to be given again would have to be kept."""
+    """An answer that is to be given again would have to be kept, and is not to be."""
 
     status, code = 409, "answers_not_kept"
 
@@ -338,13 +338,18 @@ def _meters(wish: Wish) -> tuple[str, str]:
 def _caching(caller: Caller, wish: Wish) -> str:
     """As the request says, or else its organization. Raises `NothingKept`."""
     if wish.caching in (None, Reuse.OFF) or wish.lengths:
-        usual = wish.caching is None and not wish.lengths and caller.caching != Caching.OFF
+        may = wish.offer.caching and not wish.lengths
+        usual = wish.caching is None and may and caller.caching != Caching.OFF
         return caller.caching if usual and caller.retention != Retention.NOTHING else ""
     if caller.retention == Retention.NOTHING:
         raise NothingKept(
             "X-Cache: this organization keeps nothing of answers (GET /api/v1/retention); leave it "
             "out.",
             param="X-Cache",
+        )
+    if not wish.offer.caching:
+        raise NothingKept(
+            f"X-Cache: answers of {wish.offer.name} are not cached; leave it out.", param="X-Cache"
         )
     return wish.caching.value
 

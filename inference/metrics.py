@@ -26,6 +26,11 @@ RESPONSE_CACHE = Counter(
     "Answers looked for in the cache of answers: memory, redis (found there) or miss.",
     ["model", "outcome"],
 )
+SHADOWS = Counter(
+    "inference_shadows_total",
+    "Requests for a shadow to answer again: answered, failed, gave way (to requests), dropped.",
+    ["model", "outcome"],
+)
 REMOTE_RETRIES = Counter(
     "inference_remote_retries_total",
     "Calls to a remote server made again before their first token.",

@@ -13,6 +13,7 @@ from inference.announce import RUN
 from inference.batches import batch as batches
 from inference.batches import files
 from inference.batching import carry
+from inference.catalog import shadows
 from inference.letters import shelf
 from inference.worker import Host
 from tenants import shutting
@@ -90,6 +91,12 @@ def _is_draining() -> bool:
 def purge_dead_letters() -> int:
     """Throw away old dead letters; how many."""
     return shelf.purge(now=timezone.now())
+
+
+@shared_task(name="inference.purge_shadow_runs", ignore_result=True)
+def purge_shadow_runs(**_: Any) -> int:
+    """Forget old runs of shadows; how many."""
+    return shadows.purge(now=timezone.now())
 
 
 @shared_task(name=RUN, ignore_result=True)

@@ -11,9 +11,11 @@ from unfold.admin import ModelAdmin
 from unfold.decorators import display
 
 from billing.models import PriceVersion
-from inference.catalog import offers
+from inference.catalog import admin_names, offers
 from inference.catalog.models import Model
 from tenants.admin_audit import Audited
+
+__all__ = ["ModelAdminOfCatalog", "admin_names"]
 
 _COLORS = {"published": "success", "draft": "warning"}
 
@@ -29,12 +31,13 @@ class ModelAdminOfCatalog(Audited, ModelAdmin):  # type: ignore[misc]
         "backend",
         "device",
         "fallback",
+        "shadowed_by",
         "tokens_of_context",
         "version",
         "created_at",
     )
     list_filter = ("published", "backend", "device")
-    list_select_related = ("fallback",)
+    list_select_related = ("fallback", "shadow")
     search_fields = ("name", "title", "owner")
     search_help_text = "Name, title or owner"
     readonly_fields = ("created_at",)
@@ -42,7 +45,16 @@ class ModelAdminOfCatalog(Audited, ModelAdmin):  # type: ignore[misc]
     fieldsets = (
         (None, {"fields": ("name", "title", "owner", "published", "created_at")}),
         ("Runs as", {"fields": ("backend", "folder", "adapter", "version", "device", "context")}),
+        ("Who may use it, and how", {"fields": ("plans", "caching")}),
         ("While it is not healthy", {"fields": ("fallback",)}),
+        (
+            "Shadow",
+            {
+                "fields": ("shadow", "shadow_percent"),
+                "description": "Answers that nobody gets and nobody pays, made while nothing else "
+                "runs; “Shadow runs” compares them.",
+            },
+        ),
         (
             "At another server",
             {
@@ -78,6 +90,11 @@ class ModelAdminOfCatalog(Audited, ModelAdmin):  # type: ignore[misc]
     def tokens_of_context(self, model: Model) -> str:
         """For people."""
         return f"{model.context:,} tokens"
+
+    @admin.display(description="shadow", ordering="shadow__name")
+    def shadowed_by(self, model: Model) -> str:
+        """And the share of its requests."""
+        return f"{model.shadow} {model.shadow_percent:g}%" if model.shadow else ""
 
     @admin.action(description="Publish", permissions=["change"])
     def publish(self, request: HttpRequest, chosen: QuerySet[Model]) -> None:
@@ -116,6 +133,8 @@ def _lacks(model: Model) -> list[str]:
         lacks.append(
             f"has a fall-back, {model.fallback}, that is not published: it is passed over."
         )
+    if model.shadow is not None and model.shadow_percent and not model.shadow.is_prepared:
+        lacks.append(f"has a shadow, {model.shadow}, that is not prepared: nothing runs it.")
     if (
         model.adapter
         and not (settings.MODELS_DIR / model.adapter / "adapter_config.json").is_file()

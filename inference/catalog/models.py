@@ -8,6 +8,7 @@ from django.core.validators import MaxValueValidator, MinValueValidator, RegexVa
 from django.db import models
 
 from billing.metering import STORAGE
+from inference.engine import same_tokens
 from tenants.models import Plan
 
 
@@ -84,11 +85,34 @@ class Model(models.Model):
         help_text="Serves the requests of this one while no worker has it in health, at its own "
         "price. Its own fall-back comes next.",
     )
+    shadow = models.ForeignKey(
+        "self",
+        null=True,
+        blank=True,
+        on_delete=models.SET_NULL,
+        related_name="shadowed",
+        help_text="Answers a part of this one's requests again, in idle moments, for nobody but "
+        "operators to compare. It must read the same tokens; it need not be published.",
+    )
+    shadow_percent = models.FloatField(
+        "percent of requests",
+        default=0,
+        db_default=0,
+        validators=[MinValueValidator(0), MaxValueValidator(100)],
+        help_text="How many of them are answered again; never those of organizations that keep "
+        "nothing.",
+    )
     plans = models.ManyToManyField(
         Plan,
         blank=True,
         related_name="+",
         help_text="Whose organizations may use it; none: everybody's.",
+    )
+    caching = models.BooleanField(
+        "answers may be cached",
+        default=True,
+        db_default=True,
+        help_text="Off: whatever requests, organizations and plans say, each is answered anew.",
     )
     published = models.BooleanField(default=False)
     created_at = models.DateTimeField(auto_now_add=True)
@@ -125,6 +149,8 @@ class Model(models.Model):
             self.fallback.backend,
         ):
             raise ValidationError({"fallback": "No other model's vectors stand in for these."})
+        if problem := self._shadow_problem():
+            raise ValidationError({"shadow": problem})
         names, model = [self.name], self.fallback
         while model is not None:
             if model.name in names:
@@ -132,6 +158,20 @@ class Model(models.Model):
                 raise ValidationError({"fallback": f"The fall-backs form a circle: {circle}."})
             names.append(model.name)
             model = model.fallback
+
+    def _shadow_problem(self) -> str:
+        """Why its shadow cannot be that; "" where it can."""
+        if self.shadow is None:
+            return ""
+        if self.shadow == self or self.shadow.name == self.name:
+            return "A model is no shadow of itself."
+        apart = {self.Backend.REMOTE, self.Backend.ENCODER}
+        if apart & {self.backend, self.shadow.backend}:
+            return "Both must be models of language that run here: requests are shown to nobody."
+        mine, others = (settings.MODELS_DIR / each.folder for each in (self, self.shadow))
+        if not same_tokens(mine, others):
+            return "It reads other tokens: another tokenizer, or another chat template."
+        return ""
 
     @property
     def is_prepared(self) -> bool:
@@ -163,6 +203,11 @@ class Alias(models.Model):
     def __str__(self) -> str:
         return self.name
 
+    def clean(self) -> None:
+        """Raise ValidationError for a model's name: it would never stand for anything else."""
+        if Model.objects.filter(name=self.name).exists():
+            raise ValidationError({"name": "That is a model's name; an alias needs its own."})
+
 
 class AliasTarget(models.Model):
     """A model that an alias stands for, for `weight` of all its targets' weights of requests."""
@@ -179,6 +224,44 @@ class AliasTarget(models.Model):
 
     def __str__(self) -> str:
         return f"{self.alias} → {self.model} ({self.weight})"
+
+
+class ShadowRun(models.Model):
+    """A request that a shadow answered again: figures of both answers, nothing of what they say,
+    nor whose they are."""
+
+    class State(models.TextChoices):
+        """How it came out."""
+
+        ANSWERED = "answered"
+        FAILED = "failed"
+        GAVE_WAY = "gave way"
+
+    model = models.CharField(max_length=64)
+    model_version = models.CharField(max_length=64)
+    shadow = models.CharField(max_length=64)
+    shadow_version = models.CharField(max_length=64)
+    state = models.CharField(max_length=8, choices=State)
+    ran_at = models.DateTimeField(db_index=True)
+    prompt_tokens = models.PositiveIntegerField()
+    tokens = models.PositiveIntegerField()
+    first_ms = models.FloatField()
+    total_ms = models.FloatField()
+    shadow_tokens = models.PositiveIntegerField(default=0)
+    shadow_first_ms = models.FloatField(default=0)
+    shadow_total_ms = models.FloatField(default=0)
+    same_tokens = models.PositiveIntegerField(
+        default=0, help_text="With how many equal tokens both answers begin."
+    )
+    likeness = models.FloatField(
+        default=0, help_text="The share of tokens that both have, wherever they stand (Dice)."
+    )
+
+    class Meta:
+        ordering = ("-id",)
+
+    def __str__(self) -> str:
+        return f"{self.model} · {self.shadow} · {self.ran_at:%Y-%m-%d %H:%M}"
 
 
 def is_base_url(url: str) -> bool:

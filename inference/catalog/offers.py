@@ -62,6 +62,13 @@ class Offer:
     """Names that stand for it, with its weight among those they stand for."""
     alias: str = ""
     """The name by which it was asked for, if that is not its own."""
+    shadow: str = ""
+    """What answers some of its requests again, for operators to compare."""
+    shadow_percent: float = 0.0
+    caching: bool = True
+    """Whether its answers may be given again."""
+    published: bool = True
+    """Whether requests may name it; a draft runs only as a shadow."""
 
     @property
     def engine(self) -> str:
@@ -87,11 +94,19 @@ class Offer:
         return _text(self.folder, self.version)
 
 
+@dataclass(frozen=True, slots=True)
+class _Catalog:
+    """The published models by name, and drafts that run as shadows of some."""
+
+    published: Mapping[str, Offer]
+    drafts: Mapping[str, Offer]
+
+
 async def offer(name: str | None, *, caller: Caller | None) -> Offer:
     """The model called `name` (the default one if None), as `caller` may use it (None: anybody);
     of those that an alias stands for one, drawn by weight. Raises `UnknownModel`."""
     wanted = settings.DEFAULT_MODEL if name is None else name
-    found = await _published.aget()
+    found = (await _catalog.aget()).published
     own = found.get(wanted)
     some = [(own, 1)] if own is not None else _behind(wanted, found.values())
     seen = {each: weight for each, weight in some if _sees(caller, each)}
@@ -117,14 +132,14 @@ async def encoder(name: str | None, *, caller: Caller) -> Offer:
 
 async def offers(*, caller: Caller | None) -> list[Offer]:
     """Every published model that `caller` may use by its name; all of them if None."""
-    found = await _published.aget()
+    found = (await _catalog.aget()).published
     return [each for each in found.values() if _sees(caller, each)]
 
 
 async def aliases(*, caller: Caller) -> dict[str, list[Offer]]:
     """The names that stand for models which `caller` may use by them, and those."""
     found: dict[str, list[Offer]] = {}
-    for each in (await _published.aget()).values():
+    for each in (await _catalog.aget()).published.values():
         for name, weight in each.aliases:
             if weight and _sees(caller, named := replace(each, alias=name)):
                 found.setdefault(name, []).append(named)
@@ -143,18 +158,24 @@ def _behind(alias: str, known: Iterable[Offer]) -> list[tuple[Offer, int]]:
 
 def published() -> Mapping[str, Offer]:
     """Every published model by name, for threads."""
-    return _published.get()
+    return _catalog.get().published
+
+
+def run_here() -> Mapping[str, Offer]:
+    """What workers load: every published model, and drafts that run as their shadows."""
+    found = _catalog.get()
+    return {**found.published, **found.drafts}
 
 
 def held_offers() -> Mapping[str, Offer]:
     """`published` as this process has read it last, for who must not wait for the database; none
     if it never has."""
-    return _published.held or {}
+    return _catalog.held.published if _catalog.held else {}
 
 
 def forget() -> None:
     """Read the catalog anew at the next request of this process."""
-    _published.forget()
+    _catalog.forget()
 
 
 def _sees(caller: Caller | None, model: Offer) -> bool:
@@ -165,32 +186,43 @@ def _sees(caller: Caller | None, model: Offer) -> bool:
     return named and (not model.plans or caller.plan in model.plans)
 
 
-def _load() -> Mapping[str, Offer]:
-    rows = {row.pk: row for row in Model.objects.prefetch_related("plans", "aliases__alias")}
-    return {
-        row.name: Offer(
-            name=row.name,
-            title=row.title,
-            owner=row.owner,
-            backend=row.backend,
-            folder=settings.MODELS_DIR / row.folder,
-            version=row.version,
-            device=row.device,
-            queue=row.queue,
-            context=row.context,
-            default_max_tokens=row.default_max_tokens,
-            default_temperature=row.default_temperature,
-            default_top_p=row.default_top_p,
-            created_at=row.created_at,
-            remote=_remote(row),
-            fallbacks=tuple(_fallbacks(row, rows)),
-            adapter=settings.MODELS_DIR / row.adapter if row.adapter else None,
-            plans=frozenset(plan.pk for plan in row.plans.all()),
-            aliases=tuple((each.alias.name, each.weight) for each in row.aliases.all()),
-        )
-        for row in sorted(rows.values(), key=lambda row: row.name)
-        if row.published
-    }
+def _load() -> _Catalog:
+    wanted = Model.objects.select_related("shadow").prefetch_related("plans", "aliases__alias")
+    rows = {row.pk: row for row in wanted}
+    shown = sorted((row for row in rows.values() if row.published), key=lambda row: row.name)
+    behind = {row.shadow for row in shown if row.shadow is not None and row.shadow_percent}
+    drafts = sorted((row for row in behind if not row.published), key=lambda row: row.name)
+    return _Catalog(
+        published={row.name: _offer(row, rows) for row in shown},
+        drafts={row.name: _offer(row, rows) for row in drafts},
+    )
+
+
+def _offer(row: Model, rows: Mapping[int, Model]) -> Offer:
+    return Offer(
+        name=row.name,
+        title=row.title,
+        owner=row.owner,
+        backend=row.backend,
+        folder=settings.MODELS_DIR / row.folder,
+        version=row.version,
+        device=row.device,
+        queue=row.queue,
+        context=row.context,
+        default_max_tokens=row.default_max_tokens,
+        default_temperature=row.default_temperature,
+        default_top_p=row.default_top_p,
+        created_at=row.created_at,
+        remote=_remote(row),
+        fallbacks=tuple(_fallbacks(row, rows)),
+        adapter=settings.MODELS_DIR / row.adapter if row.adapter else None,
+        plans=frozenset(plan.pk for plan in row.plans.all()),
+        aliases=tuple((each.alias.name, each.weight) for each in row.aliases.all()),
+        shadow=row.shadow.name if row.shadow is not None and row.shadow_percent else "",
+        shadow_percent=row.shadow_percent,
+        caching=row.caching,
+        published=row.published,
+    )
 
 
 def _fallbacks(row: Model, rows: Mapping[int, Model]) -> Iterator[str]:
@@ -224,4 +256,4 @@ def _reader(folder: Path, version: str) -> WordPieceText:
     return WordPieceText(folder)
 
 
-_published: Snapshot[Mapping[str, Offer]] = Snapshot(_load, seconds=5)
+_catalog: Snapshot[_Catalog] = Snapshot(_load, seconds=5)

@@ -145,6 +145,26 @@ def stand_for(alias: str, weights: Mapping[str, int], *, now: datetime, by: Acto
         _record("alias.changed", alias, before, weights, now, by)
 
 
+def shadow(name: str, other: str, percent: float, *, now: datetime, by: Actor) -> None:
+    """Have another model answer that share of its requests again, or none: `other` is "".
+
+    Raises `NoModel`, and `NotFit` for one that cannot.
+    """
+    with transaction.atomic():
+        row = Model.objects.select_for_update().filter(pk=one(name).pk).get()
+        before = {"shadow": row.shadow and row.shadow.name, "shadow_percent": row.shadow_percent}
+        row.shadow, row.shadow_percent = (one(other), percent) if other else (None, 0)
+        if row.shadow is not None and not row.shadow.is_prepared:
+            raise NotFit(f"{other} is not prepared: `manage.py models prepare {other}` makes it.")
+        try:
+            row.full_clean()
+        except ValidationError as error:
+            raise NotFit(_said(error)) from error
+        row.save(update_fields=("shadow", "shadow_percent"))
+        after = {"shadow": other or None, "shadow_percent": row.shadow_percent}
+        _record("model.shadowed", name, before, after, now, by)
+
+
 def _set(row: Model, published: bool, action: str, now: datetime, by: Actor) -> None:
     if Model.objects.filter(pk=row.pk, published=not published).update(published=published):
         _record(action, row.name, {"published": not published}, {"published": published}, now, by)

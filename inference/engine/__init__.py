@@ -10,7 +10,7 @@ from inference.engine.grammar import GrammarRefused, check
 from inference.engine.loading import load_embedder, load_engine
 from inference.engine.manifest import Manifest, NotPrepared, read_manifest, write_manifest
 from inference.engine.runner import Logits, Runner
-from inference.engine.text import ChatRefused, Detokenizer, Text, load_text
+from inference.engine.text import ChatRefused, Detokenizer, Text, load_text, same_tokens
 from inference.engine.texts import Texts, Vectors, vectors_of
 from inference.engine.wordpiece import WordPieceText
 from inference.engine.work import (
@@ -54,6 +54,7 @@ __all__ = [
     "load_engine",
     "load_text",
     "read_manifest",
+    "same_tokens",
     "vectors_of",
     "write_manifest",
 ]

@@ -17,7 +17,7 @@ from jinja2 import TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer
 
-from inference.engine.manifest import Manifest, read_manifest
+from inference.engine.manifest import Manifest, NotPrepared, read_manifest
 
 Message = Mapping[str, Any]
 
@@ -183,6 +183,22 @@ def load_text(folder: Path) -> Text:
         (folder / "chat_template.jinja").read_text(),
         manifest,
     )
+
+
+def same_tokens(one: Path, other: Path) -> bool:
+    """Whether two prepared models read the same tokens: their tokenizers and chat templates are the
+    same. False where one of them is not there."""
+    if one == other:
+        return True
+    try:
+        if {read_manifest(each).backend for each in (one, other)} == {"echo"}:
+            return True
+        return all(
+            (one / name).read_bytes() == (other / name).read_bytes()
+            for name in ("tokenizer.json", "chat_template.jinja")
+        )
+    except (NotPrepared, OSError):
+        return False
 
 
 def _pieces(tokenizer: Tokenizer) -> list[bytes]:

@@ -11,6 +11,7 @@ from inference.engine import Delta, FinishReason, Outcome, Work
 from inference.jobs import Claim, Job
 from inference.worker.choices import Choices, Seeds
 from inference.worker.replays import joined, replays
+from inference.worker.trials import Answering, Original, drawn
 from kit.envelope import Cipher, Ring, Unreadable
 from kit.keepers import KeeperFailed
 from tenants import datakeys
@@ -42,6 +43,7 @@ class Held:
         )
         self.entries = claim.position
         """Of its stream, at most."""
+        self.original: Original | None = None  # for a shadow, once it is known that one has it
         self.slots = 1
         """How many of the engine's it is counted with."""
 
@@ -67,6 +69,8 @@ class Held:
         self.ring = ring
         self.choices.each = max(1, job.n // max(1, len(self.claim.job.lengths)))
         self.cipher = ring.cipher(stream.place(job.organization, job.id))
+        if self.claim.attempt == 1 and (shadow := drawn(self.claim.job)):
+            self.original = Original(self.claim.job, ring, shadow, Answering())
 
     def replay(self) -> list[Delta]:
         """Its answer, if a cache has it: the deltas of all its works."""

@@ -21,6 +21,7 @@ from inference.worker.embedding import EmbeddingStation
 from inference.worker.finisher import Finisher
 from inference.worker.held import Held, requeue
 from inference.worker.remote import RemoteStation
+from inference.worker.shadows import Shadows
 from inference.worker.station import Station
 from inference.worker.stations import Stations
 from inference.worker.watch import Watch
@@ -42,6 +43,7 @@ class Host:
             lambda group: self._station(group, slots, threads),
             memory=settings.ENGINE_MEMORY,
         )
+        self._shadows = Shadows(self._stations)
         self._watch = Watch(worker=self.name, stations=self._stations, sealed=self._finisher.finish)
         self._attendant = Attendant(self.name, self._stations, self.answer)
         self._draining = Event()
@@ -51,6 +53,7 @@ class Host:
         self._finisher.start()
         self._stations.start()
         self._watch.start()
+        self._shadows.start()
         log.info("serving", worker=self.name, models=list(self._stations.offers))
 
     def attend(self) -> None:
@@ -155,6 +158,7 @@ class Host:
             vacant=vacant,
             spare=_SPARE,
             group=served,
+            shadowed=self._shadows.put,
         )
 
     @property
@@ -166,6 +170,7 @@ class Host:
         """Take nothing new; let running requests end for `seconds`, then hand the rest over."""
         self._attendant.stop()
         self._draining.set()
+        self._shadows.stop()
         for station in self._stations.loaded():
             with station.claims:
                 pass  # whoever claimed is through with it, and nobody else will

@@ -24,6 +24,7 @@ from inference.worker.claimer import Claimer
 from inference.worker.compactor import Compactor
 from inference.worker.held import Held, requeue
 from inference.worker.publisher import Publisher
+from inference.worker.trials import Original
 from kit.postgres import patience
 
 _PATIENCE = 10.0
@@ -80,13 +81,17 @@ class Station:
         vacant: Callable[[], object],
         spare: int = 0,
         group: Sequence[Offer] = (),
+        shadowed: Callable[[Original], None] | None = None,
     ) -> None:
         self.offer = offer
         self._group = deque(each.name for each in group or (offer,))
-        self._adapters = {each.name for each in group if each.adapter is not None}
+        self.adapters = {each.name for each in group if each.adapter is not None}
         self.engine = engine
         self.breaker = Breaker()
         self._sealed = sealed
+        self._shadowed = shadowed
+        self._hearers: dict[str, Callable[[Delta], None]] = {}
+        self._is_draft = not any(each.published for each in group or (offer,))
         self.slots = self._free = slots
         self._spare = spare
         self._lock = Lock()
@@ -189,6 +194,8 @@ class Station:
             if found := held.replay():
                 self._publisher.put(found)
                 return
+            if held.original is not None:
+                self._hearers[held.choices.works[0]] = held.original.answer.note
             for work in self._works(held):
                 self.engine.submit(work)
                 taken.add(work.id)
@@ -204,6 +211,27 @@ class Station:
             left = [work for work in held.choices.works if work not in taken]
             self._publisher.put([held.failed(work, error) for work in left])
             self._cancel(held, FinishReason.failed)
+
+    def beside(self, work: Work, hear: Callable[[Delta], None]) -> None:
+        """Run a work that is no request's, in a slot that was taken for it; the engine's thread
+        tells `hear` of its deltas. Raises what the engine raises. Then `leave_beside`."""
+        self._hearers[work.id] = hear
+        self.engine.submit(work)
+
+    def leave_beside(self, work: str) -> None:
+        """Hear of it no more, and free its slot."""
+        self._hearers.pop(work, None)
+        if self.free_slot():
+            self._claimer.wake()
+
+    def _put(self, step: Sequence[Delta]) -> None:
+        """A step of the engine's: to be heard at once by who listens, and written soon. The
+        publisher passes over what is no request's."""
+        if self._hearers:
+            for delta in step:
+                if (hear := self._hearers.get(delta.id)) is not None:
+                    hear(delta)
+        self._publisher.put(step)
 
     def hand_back(self) -> list[str]:
         """Put what could not begin back in line; the model of each. Raises what Redis raises, then
@@ -240,7 +268,7 @@ class Station:
 
     def _works(self, held: Held) -> Iterator[Work]:
         """A request as the engine takes it: a work for each answer."""
-        return held.asked(self._adapters)
+        return held.asked(self.adapters)
 
     def _let_go(self, held: Held) -> bool:
         """Forget it, free its slots and have what waits claimed; False if that was done already."""
@@ -249,6 +277,7 @@ class Station:
             return False
         for work in others:
             self._held.pop(work, None)
+        self._hearers.pop(first, None)
         held.gone.set()
         if self.free_slot(held.slots) or held.claim.suspect:
             self._claimer.wake()
@@ -265,8 +294,11 @@ class Station:
 
     def _decode(self) -> None:
         try:
-            self.engine.run(self._publisher.put)
+            self.engine.run(self._put)
         except Exception:
+            if self._is_draft:
+                log.exception("a shadow's engine broke", model=self.offer.name)
+                return  # nobody's requests are in it, and others' need the worker
             log.exception("the engine broke; this worker ends", model=self.offer.name)
             self._abandon()
 
@@ -289,6 +321,8 @@ class Station:
             if verdict == Verdict.OK:
                 held.keep()
                 self._compactor.put(held)
+                if held.original is not None and self._shadowed is not None:
+                    self._shadowed(held.original)
             self._sealed(held.claim.job.id)
             self._let_go(held)
         elif verdict != Verdict.OK:

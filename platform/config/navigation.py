@@ -28,6 +28,8 @@ _GROUPS = {
     ),
     "Work": (
         ("Models", "neurology", "catalog.model"),
+        ("Aliases", "alt_route", "catalog.alias"),
+        ("Shadow runs", "compare_arrows", "catalog.shadowrun"),
         ("Jobs", "list_alt", "inference.request"),
         ("Dead letters", "mark_email_unread", "letters.deadletter"),
     ),

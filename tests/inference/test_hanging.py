@@ -86,7 +86,7 @@ def test_a_dead_workers_requests_go_on_while_postgresql_hangs(
 
     def reap() -> None:
         with stopped(backend()):
-            monkeypatch.setattr(offers._published, "_loaded_at", float("-inf"))
+            monkeypatch.setattr(offers._catalog, "_loaded_at", float("-inf"))
             watch.take_up()
             watch.keep_lines()
 

@@ -12,6 +12,8 @@ from redis import ConnectionError as RedisGone
 
 from billing import pricing
 from billing.models import LedgerEntry, PriceVersion
+from inference.catalog import offers
+from inference.catalog.models import Model
 from inference.models import Request
 from inference.worker import Host, replays
 from inference.worker.replays import Shelf
@@ -215,6 +217,25 @@ async def test_where_nothing_is_kept_nothing_is_cached(
         refused = await ask(key)
     assert (refused.status_code, refused.json()["code"]) == (409, "answers_not_kept")
     assert cached().dbsize() == 0
+
+
+async def test_a_model_whose_answers_are_not_cached_makes_each_anew(
+    key: str, host: Host, acme: Organization
+) -> None:
+    def for_all() -> None:
+        organizations.cache_answers(acme, "exact", seconds=60, now=NOW, by=audit.SYSTEM)
+
+    def but_one() -> None:
+        Model.objects.update(caching=False)
+        offers.forget()
+
+    await in_schema("public", for_all)
+    with serving(host):
+        await followed(key, "hit", headers={})
+        await in_schema("public", but_one)
+        assert await hits(key, headers={}) is None
+        refused = await ask(key)
+    assert (refused.status_code, refused.json()["code"]) == (409, "answers_not_kept")
 
 
 async def test_what_lies_in_redis_is_found_by_another_worker_and_says_nothing(

@@ -1,7 +1,7 @@
 """The catalog from a terminal: models added, prepared, priced, published, retired, aliased."""
 
 from argparse import RawDescriptionHelpFormatter
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.core.exceptions import ValidationError
@@ -15,6 +15,7 @@ from billing.models import Meter, PriceVersion
 from billing.prices import rates_problem
 from inference.catalog import registry
 from inference.catalog.models import Alias, Model
+from inference.catalog.shadows import COLUMNS, compared
 from kit import money
 from kit.errors import Refused
 from tenants.audit import SYSTEM, Change, record
@@ -31,6 +32,9 @@ The models on offer.
   manage.py models publish small-2
   manage.py models alias small small-1=90 small-2=10             a tenth goes to the new version
   manage.py models alias small                                   the name stands for nothing more
+  manage.py models shadow small-1 small-2=5                      answers 5 % again, to compare
+  manage.py models shadow small-1                                no more
+  manage.py models shadows                                       how they compare
   manage.py models retire small-1
 """
 _FIELDS = ("folder", "title", "owner", "device", "version", "context", "adapter")
@@ -71,6 +75,11 @@ class Command(BaseCommand):
             one = verbs.add_parser(verb, help=about)
             one.add_argument("name")
             one.add_argument("--force", action="store_true")
+        shadow = verbs.add_parser("shadow", help="who answers a share of its requests again")
+        shadow.add_argument("name")
+        shadow.add_argument("target", nargs="?", default="", metavar="MODEL=PERCENT")
+        shadows = verbs.add_parser("shadows", help="what shadows answered, beside their models")
+        shadows.add_argument("--days", type=int, default=7)
         alias = verbs.add_parser("alias", help="a name that stands for models, by weight")
         alias.add_argument("name")
         alias.add_argument("targets", nargs="*", metavar="MODEL[=WEIGHT]")
@@ -146,6 +155,30 @@ class Command(BaseCommand):
         shown = ", ".join(f"{name} ({weight})" for name, weight in weights.items())
         gone = not Alias.objects.filter(name=options["name"]).exists()
         self.stdout.write(f"{options['name']} stands for {'nothing more' if gone else shown}.")
+
+    def _shadow(self, options: dict[str, Any], now: datetime) -> None:
+        name, (other, percent) = options["name"], _percent(options["target"])
+        registry.shadow(name, other, percent, now=now, by=SYSTEM)
+        self.stdout.write(
+            f"{other} answers {percent:g} % of {name}'s requests again, within 5 seconds where "
+            "workers have loaded it; others load it as they start."
+            if other
+            else f"Nothing answers {name}'s requests again."
+        )
+
+    def _shadows(self, options: dict[str, Any], now: datetime) -> None:
+        table = Table(*COLUMNS)
+        for each in compared(since=now - timedelta(days=options["days"])):
+            table.add_row(*each.cells)
+        Console(file=self.stdout, width=140).print(table)  # type: ignore[arg-type]
+
+
+def _percent(text: str) -> tuple[str, float]:
+    name, _, percent = text.partition("=")
+    try:
+        return name, float(percent) if name else 0.0
+    except ValueError as error:
+        raise CommandError(f"{text!r}: a share is a number of percent, like {name}=5.") from error
 
 
 def _rate(text: str) -> tuple[str, int]:
