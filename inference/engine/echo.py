@@ -11,7 +11,9 @@ _LIKELY = 1e9
 
 
 class EchoRunner:
-    """Answers a `ByteText` prompt with its bytes and the end."""
+    """Answers a `ByteText` prompt with its bytes and the end; a row runner as the native one is."""
+
+    most_rows = 4096
 
     def __init__(self, *, slots: int, context: int, shelves: int = 4) -> None:
         self.slots = slots
@@ -19,18 +21,32 @@ class EchoRunner:
         self.context = context
         self._tokens: list[list[int]] = [[] for _ in range(slots + shelves)]
 
+    def run(
+        self,
+        slots: Sequence[int],
+        tokens: Sequence[int],
+        positions: Sequence[int],
+        wanted: Sequence[int],
+    ) -> Logits:
+        """See RowRunner."""
+        logits = np.zeros((len(wanted), ByteText.END + 1), np.float32)
+        line = {row: number for number, row in enumerate(wanted)}
+        for row, (slot, token, position) in enumerate(zip(slots, tokens, positions, strict=True)):
+            self._tokens[slot][position:] = [token]
+            if row in line:
+                logits[line[row], _next(self._tokens[slot])] = _LIKELY
+        return logits
+
     def prefill(self, slot: int, tokens: Sequence[int], start: int) -> Logits:
         """See Runner."""
-        self._tokens[slot][start:] = tokens
-        return self._logits([slot])
+        places = range(start, start + len(tokens))
+        return self.run([slot] * len(tokens), tokens, places, [len(tokens) - 1])
 
     def decode(
         self, slots: Sequence[int], tokens: Sequence[int], positions: Sequence[int]
     ) -> Logits:
         """See Runner."""
-        for slot, token, position in zip(slots, tokens, positions, strict=True):
-            self._tokens[slot][position:] = [token]
-        return self._logits(slots)
+        return self.run(slots, tokens, positions, range(len(slots)))
 
     def copy(self, source: int, target: int, length: int) -> None:
         """See Runner."""
@@ -39,11 +55,6 @@ class EchoRunner:
     def release(self, slot: int) -> None:
         """See Runner."""
         self._tokens[slot].clear()
-
-    def _logits(self, slots: Sequence[int]) -> Logits:
-        logits = np.zeros((len(slots), ByteText.END + 1), np.float32)
-        logits[range(len(slots)), [_next(self._tokens[slot]) for slot in slots]] = _LIKELY
-        return logits
 
 
 def _next(tokens: list[int]) -> int:

@@ -146,10 +146,10 @@ class Engine:
         )
 
     def unbegun(self) -> frozenset[str]:
-        """The works of which nothing has been run yet."""
+        """The works of which nothing new has been run yet: an earlier worker came as far."""
         with self._changed:
             arrived = [*self._arrived]
-        return frozenset(one.work.id for one in (*arrived, *self._scheduler.all()) if not one.begun)
+        return frozenset(one.work.id for one in (*arrived, *self._scheduler.all()) if one.is_behind)
 
     def run(self, publish: Publish) -> None:
         """Step until `stop`, handing each step's deltas to `publish` in this thread.

@@ -38,7 +38,9 @@ def load_engine(
         runner = load_runner(
             folder, manifest, slots=slots, threads=threads, device=device, adapters=adapters
         )
-        return Engine(runner, load_text(folder), slots=slots, cache_tokens=cache_tokens)
+        drafts = 0 if manifest.backend == "echo" else 8
+        text = load_text(folder)
+        return Engine(runner, text, slots=slots, cache_tokens=cache_tokens, drafts=drafts)
     except NoKernels as error:
         raise NotPrepared(str(error)) from error
 

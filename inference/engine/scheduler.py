@@ -18,7 +18,8 @@ CROWD = 16
 """How many decode in a step that is long enough for such favours."""
 
 LEAST = 8
-"""Tokens of prompts in a step beside few decodes, where prompts may be cut anywhere."""
+"""Tokens of prompts in a step beside few decodes, where prompts may be cut anywhere: so many for
+each that is read."""
 ALIKE = 16
 """Tokens that two prompts share before one waits for the other to have computed them."""
 
@@ -44,8 +45,8 @@ class Scheduler:
     A step computes at most about `step_tokens` tokens, but always one chunk of a prompt if any
     waits: prompts never stall the running, and the running never starve prompts. Where prompts may
     be cut anywhere (`free`), a step has as many tokens of them as it has decodes, so that it takes
-    about twice as long as one without; two for each prompt where many more are read than answered,
-    so that a crowd begins together; and `step_tokens` of them where nothing decodes.
+    about twice as long as one without; eight for each prompt where that is more, so that a crowd
+    begins together and ends together; and `step_tokens` of them where nothing decodes.
     """
 
     def __init__(self, cache: Cache, *, step_tokens: int, chunk: int, free: bool = False) -> None:
@@ -228,7 +229,7 @@ class Scheduler:
         """For tokens of prompts beside so many decodes."""
         if self._free:
             readers = len(self._running) - decodes
-            wanted = max(LEAST, decodes, 2 * readers) if decodes else self._step_tokens
+            wanted = max(decodes, LEAST * readers) if decodes else self._step_tokens
             return min(wanted, self._step_tokens)
         return max(1, self._step_tokens - decodes)
 

@@ -60,6 +60,13 @@ class Sequence:
         return first <= self.computed < len(self.tokens)
 
     @property
+    def is_behind(self) -> bool:
+        """Whether nothing of it was run that an earlier attempt had not run before."""
+        emitted = len(self.work.emitted)
+        before = len(self.work.prompt) + emitted - 1 if emitted else 0
+        return not self.begun or self.computed < before
+
+    @property
     def due(self) -> bool:
         """Whether the next token run is the last known one, so that another is sampled after it.
 

@@ -8,7 +8,6 @@ from hashlib import blake2b
 import numpy as np
 
 from inference.engine import Delta, Engine, Logits, Outcome, Sampling, Work
-from inference.engine.echo import EchoRunner
 from inference.engine.text import ByteText
 
 RAISES, NOT_A_NUMBER, NO_MEMORY = 7, 8, 9
@@ -104,23 +103,6 @@ class RowHashRunner(HashRunner):
             if row in wanted:
                 found.append(self._row(self._tokens[slot]))
         return np.stack(found) if found else np.empty((0, ByteText.END + 1), np.float32)
-
-
-class RowEchoRunner(EchoRunner):
-    """Says its prompt again, so that drafts from the prompt come true."""
-
-    most_rows = 64
-
-    def run(
-        self,
-        slots: Sequence[int],
-        tokens: Sequence[int],
-        positions: Sequence[int],
-        wanted: Sequence[int],
-    ) -> Logits:
-        rows = zip(slots, tokens, positions, strict=True)
-        logits = [self.prefill(slot, [token], position) for slot, token, position in rows]
-        return np.concatenate(logits)[[*wanted]]
 
 
 @dataclass

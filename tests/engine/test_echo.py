@@ -20,7 +20,7 @@ from tests.engine.parts import Answer, Answers, solo, work
 
 
 def echo(*, slots: int = 4, context: int = 512) -> Engine:
-    return Engine(EchoRunner(slots=slots, context=context), ByteText(context))
+    return Engine(EchoRunner(slots=slots, context=context), ByteText(context), drafts=0)
 
 
 @given(texts=st.lists(st.text(max_size=40), min_size=1, max_size=6))

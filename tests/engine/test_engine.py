@@ -53,6 +53,21 @@ def works(draw: st.DrawFn) -> list[Work]:
     ]
 
 
+def test_a_resumed_answer_is_begun_once_something_new_is_run() -> None:
+    """Until then a crash says nothing of it: another worker came as far."""
+    one = engine(slots=1)
+    prompt = list(range(20, 30))
+    emitted = tuple(solo(engine(), work("a", prompt, max_tokens=8)).tokens)
+    one.submit(work("a", prompt, max_tokens=99, emitted=emitted))
+    steps = 0
+    while one.unbegun():
+        one.step()
+        steps += 1
+    assert steps >= len(emitted)
+    one.submit(work("b", prompt, max_tokens=99))
+    assert one.unbegun() == {"b"}
+
+
 @given(batch=works(), data=st.data())
 @settings(max_examples=40, deadline=None)
 def test_an_answer_depends_on_no_neighbour_and_no_restart(

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from inference.engine import Engine, Work
 from inference.engine.drafts import Drafts
+from inference.engine.echo import EchoRunner
 from inference.engine.runner import RowRunner
 from inference.engine.text import ByteText
 from tests.engine.parts import (
@@ -16,7 +17,6 @@ from tests.engine.parts import (
     RAISES,
     Answers,
     HashRunner,
-    RowEchoRunner,
     RowHashRunner,
     finish,
     solo,
@@ -78,7 +78,7 @@ def test_a_text_that_repeats_its_prompt_takes_a_fraction_of_the_steps() -> None:
     prompt = [int(token) for token in np.random.default_rng(1).integers(0, 255, 100)]
     counts = []
     for drafts in (0, 8):
-        engine = Engine(RowEchoRunner(slots=2, context=256), TEXT, drafts=drafts)
+        engine = Engine(EchoRunner(slots=2, context=256), TEXT, drafts=drafts)
         engine.submit(work("one", [*prompt, ByteText.END], max_tokens=100))
         answer = finish(engine)["one"]
         assert answer.tokens[:100] == prompt
@@ -88,7 +88,7 @@ def test_a_text_that_repeats_its_prompt_takes_a_fraction_of_the_steps() -> None:
 
 def test_a_stop_string_inside_a_draft_ends_the_text_there() -> None:
     prompt = TEXT.encode("one two three four one two three four. ")
-    engine = Engine(RowEchoRunner(slots=2, context=256), TEXT)
+    engine = Engine(EchoRunner(slots=2, context=256), TEXT)
     engine.submit(work("one", prompt, max_tokens=100, stop=("three",)))
     assert finish(engine)["one"].text == "one two "
 

@@ -16,7 +16,8 @@ from config.stack.apart import Stack
 
 _LEDGER = """
 SELECT replace(request::text, '-', ''),
-       coalesce(units->>'input_tokens', units->>'batch_input_tokens')::int,
+       coalesce(units->>'input_tokens', units->>'batch_input_tokens', '0')::int
+           + coalesce(units->>'cached_input_tokens', '0')::int,
        coalesce(units->>'output_tokens', units->>'batch_output_tokens')::int, amount
 FROM billing_ledgerentry
 """
@@ -47,6 +48,8 @@ class Verdict:
     ends: Counter[str] = field(default_factory=Counter)
     pauses: list[float] = field(default_factory=list)
     """How long answers stood still for a worker that was killed, in seconds."""
+    longer_pauses: list[float] = field(default_factory=list)
+    """How long for several: who took one over was killed too, or nobody was left to."""
     late: list[int] = field(default_factory=list)
     """Tokens that came after a running request's cancellation was told."""
     to_stop: list[float] = field(default_factory=list)
@@ -69,6 +72,7 @@ class Verdict:
             "breaks": self.breaks,
             "ends": dict(self.ends),
             "pause_p95_seconds": quantile(self.pauses, 0.95),
+            "pause_of_several_kills_p95_seconds": quantile(self.longer_pauses, 0.95),
             "told_to_stop": len(self.late),
             "late_tokens_most": max(self.late, default=0),
             "left_and_stopped": len(self.to_stop),
@@ -113,7 +117,9 @@ def judge(
         for request, row in ledger.items()
         if request not in known
     ]
-    verdict.pauses = _pauses(heard, kills)
+    pauses = _pauses(heard, kills)
+    verdict.pauses = [seconds for seconds, killed in pauses if killed == 1]
+    verdict.longer_pauses = [seconds for seconds, killed in pauses if killed > 1]
     verdict.resumed = len(resumed(stack, heard, schemas))
     _compare_credit(verdict, state, stack)
     verdict.differences += left_over(state, stack, before)
@@ -171,13 +177,13 @@ def _compare_lost(
                 )
 
 
-def _pauses(heard: Iterable[Heard], kills: Sequence[Kill]) -> list[float]:
-    """Those in which a worker was killed outright, and nobody else in any way."""
+def _pauses(heard: Iterable[Heard], kills: Sequence[Kill]) -> list[tuple[float, int]]:
+    """How long, and how many workers were killed outright meanwhile; if nobody else in any way."""
     found = []
     for since, until in (pause for each in heard for pause in each.pauses):
-        within = {(k.victim, k.how) for k in kills if since - 1 < k.at < until}
-        if within == {(WORKER.name, "SIGKILL")}:
-            found.append(until - since)
+        within = [(k.victim, k.how) for k in kills if since - 1 < k.at < until]
+        if {*within} == {(WORKER.name, "SIGKILL")}:
+            found.append((until - since, len(within)))
     return found
 
 

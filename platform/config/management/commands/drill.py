@@ -204,9 +204,10 @@ def _rows(verdict: Verdict, kills: dict[str, int]) -> Iterator[tuple[str, str]]:
 
 
 def _rows_of_times(verdict: Verdict) -> Iterator[tuple[str, str]]:
-    if verdict.pauses:
-        said = f"{quantile(verdict.pauses, 0.5)} s, {quantile(verdict.pauses, 0.95)} s"
-        yield f"{len(verdict.pauses)} pauses, a worker killed: p50, p95", said
+    for pauses, killed in ((verdict.pauses, "a worker"), (verdict.longer_pauses, "several")):
+        if pauses:
+            said = f"{quantile(pauses, 0.5)} s, {quantile(pauses, 0.95)} s"
+            yield f"{len(pauses)} pauses, {killed} killed: p50, p95", said
     if verdict.late:
         said = f"{quantile(verdict.late, 0.5):.0f}, {quantile(verdict.late, 0.99):.0f}"
         what = f"tokens after {len(verdict.late):,} cancellations: p50, p99, most"
