@@ -13,6 +13,7 @@ import tempfile
 from pathlib import Path
 
 from config.stack.apart import MODEL, ROOT, running
+from tests.journeys.examples import examples
 
 SUITES = Path(__file__).parent / "suites"
 HOME = ROOT / "var" / "clients"
@@ -42,6 +43,7 @@ def main() -> int:
             commands += [
                 ["node", "--test", str(NODE / f"{name}.mjs")] for name in ("openai", "aisdk")
             ]
+            commands.append(["node", str(NODE / "quickstart.mjs")])
         failed = 0
         for command in commands:
             done = subprocess.run(command, cwd=NODE, env=environment, check=False)  # noqa: S603
@@ -63,6 +65,8 @@ def _install() -> None:
         return
     for suite in SUITES.glob("*.mjs"):
         shutil.copy(suite, NODE)
+    [example] = (each for each in examples("javascript") if 'from "openai"' in each)
+    (NODE / "quickstart.mjs").write_text(example)
     if _changed(SUITES.parent / "package.json", NODE / "package.json"):
         shutil.copy(SUITES.parent / "package.json", NODE)
         _run("npm", "install", "--no-audit", "--no-fund", "--prefix", str(NODE))
