@@ -11,7 +11,7 @@ from django.db import connection, transaction
 from django.db.models import Sum
 from psycopg import sql
 
-from billing import credit, days, gateway, sync
+from billing import adjustments, credit, days, gateway, subscriptions, sync
 from billing.allowances import Budget
 from billing.invoicing import Draft, as_draft, recount
 from billing.models import READ, WRITTEN, Account, Invoice, Meter, Period
@@ -151,6 +151,9 @@ def _history(organization: Organization, month: date) -> Iterator[tuple[str, str
 def _ledger(organization: Organization, month: date) -> Iterator[tuple[str, str]]:
     for request, amount, parts in _rows(_UNSUMMED, [organization.pk, month]):
         yield str(request), f"amount {amount}, its parts come to {parts}"
+    if Period.objects.for_org(organization).filter(month=month).exclude(closed_at=None).exists():
+        least = subscriptions.minimum(organization=organization.pk, month=month)
+        yield from adjustments.differing(organization=organization.pk, month=month, minimum=least)
 
 
 def _credit(organization: Organization) -> Iterator[tuple[str, str]]:

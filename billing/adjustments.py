@@ -11,10 +11,11 @@ from uuid import UUID
 
 from django.conf import settings
 from django.db import connection
+from django.db.models import Sum
 
 from billing import credit, grants, ledger, pricing
 from billing.ledger import Entry, Kind
-from billing.models import PART_OF, WRITTEN, Account, Fee, Meter, State
+from billing.models import PART_OF, WRITTEN, Account, Fee, LedgerEntry, Meter, State
 from billing.months import month_after
 from billing.pricing import Price
 from billing.tiers import Tiers
@@ -77,6 +78,32 @@ def pending(*, organization: int, month: date, minimum: int) -> list[Adjustment]
         extra = Extra(Kind.MINIMUM, "", Fee.MINIMUM, "", 1, minimum - used)
         found.append(Adjustment(f"{organization}/{month}/minimum", last, extra))
     return found
+
+
+def booked_tiers(organization: int, month: date) -> dict[tuple[str, str], int]:
+    """What tiers changed when the month closed, by model and meter."""
+    rows = LedgerEntry.objects.for_org(organization).filter(month=month, kind=Kind.TIER)
+    found: dict[tuple[str, str], int] = defaultdict(int)
+    for row in rows:
+        for meter, nanos in row.amounts.items():
+            found[row.model, meter] += nanos
+    return found
+
+
+def differing(*, organization: int, month: date, minimum: int) -> list[tuple[str, str]]:
+    """Where a closed month's tiers and minimum are not what its units come to."""
+    booked = booked_tiers(organization, month)
+    due = {(each.model, each.meter): each.nanos for each in of_tiers(organization, month)}
+    found = [
+        (f"tiers {model} {meter}", booked.get((model, meter), 0), due.get((model, meter), 0))
+        for model, meter in sorted(booked.keys() | due.keys())
+    ]
+    rows = LedgerEntry.objects.for_org(organization).filter(month=month, kind=Kind.MINIMUM)
+    added = int(rows.aggregate(sum=Sum("amount", default=0))["sum"])
+    found.append(("minimum", added, max(0, minimum - grants.usage(organization, month))))
+    return [
+        (what, f"{ours}, it comes to {wanted}") for what, ours, wanted in found if ours != wanted
+    ]
 
 
 def of_tiers(organization: int, month: date) -> Iterator[Extra]:

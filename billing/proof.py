@@ -12,7 +12,7 @@ from uuid import UUID
 import orjson
 from django.db import connection
 
-from billing import merkle
+from billing import merkle, subscriptions
 from billing.models import Fee, Invoice, LedgerEntry, Meter, PriceVersion
 from kit.edge import NotFound
 from kit.money import minor_exponent
@@ -119,11 +119,15 @@ def _line(form: str) -> str:
 def head(invoice: Invoice) -> dict[str, Any]:
     """What the invoice says: the first line of the whole proof.
 
-    With the price lists that its rows name, so that each amount can be reckoned anew.
+    With the price lists that its rows name and the plan's minimum, so that each amount can be
+    reckoned anew.
     """
-    prices = {"prices": _prices(invoice)} if invoice.proof_format == FORMAT else {}
+    reckoned = {}
+    if invoice.proof_format == FORMAT:
+        least = subscriptions.minimum(organization=invoice.organization_id, month=invoice.month)
+        reckoned = {"prices": _prices(invoice), "minimum_nanos": least}
     return {
-        **prices,
+        **reckoned,
         "format": invoice.proof_format,
         "number": invoice.number,
         "month": f"{invoice.month:%Y-%m}",

@@ -95,12 +95,7 @@ def _booked_tiers(organization: int, month: date) -> dict[tuple[str, str], int]:
     if not periods.filter(closed_at__isnull=False).exists():
         extras = adjustments.of_tiers(organization, month)
         return {(extra.model, extra.meter): extra.nanos for extra in extras}
-    rows = LedgerEntry.objects.for_org(organization).filter(month=month)
-    return {
-        (row.model, meter): nanos
-        for row in rows.filter(kind=LedgerEntry.Kind.TIER)
-        for meter, nanos in row.amounts.items()
-    }
+    return adjustments.booked_tiers(organization, month)
 
 
 def _rows(organization: int, month: date) -> Iterator[dict[str, Any]]:

@@ -160,6 +160,16 @@ async def test_an_invoice_is_proved_against_the_root_on_its_pdf(
         0,
         f"INV-2026-000001: 5 rows, {10 * NANOS} nanos: proved.\n",
     )
+    answer = await ask("invoices/INV-2026-000001.csv", key)
+    usage = b"".join([piece async for piece in answer.streaming_content])
+    file, lines = tmp_path / "usage", usage.splitlines(keepends=True)
+    file.write_bytes(usage)
+    done = checked(tmp_path, data, "--root", printed, "--csv", str(file))
+    assert done.stdout.endswith("proved. The usage has the same 5 rows.\n")
+    for other in (lines[:-1], [*lines, lines[-1]], [*lines[:-1], lines[-1].replace(b".0", b".1")]):
+        file.write_bytes(b"".join(other))
+        done = checked(tmp_path, data, "--root", printed, "--csv", str(file))
+        assert (done.returncode, done.stderr[:12]) == (1, "Not proved: ")
 
 
 def tampered(data: bytes) -> list[bytes]:

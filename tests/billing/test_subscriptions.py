@@ -10,10 +10,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from redis import Redis
 
-from billing import credit, subscriptions
+from billing import credit, merkle, proof, subscriptions
 from billing.allowances import Grant
 from billing.anniversaries import anniversary
 from billing.invoicing import MonthClosed, preview
+from billing.merkle import Disproved
 from billing.models import Account, Invoice, LedgerEntry
 from billing.offers import PlanTerms, Spell, Subscription
 from billing.subscriptions import NoSubscription, State
@@ -409,6 +410,13 @@ def test_a_month_with_fees_tiers_and_a_minimum_is_closed_once_wherever_it_is_kil
     kinds = [line.kind for line in invoice.lines.all()]
     assert sorted(set(kinds)) == ["minimum", "plan", "tier", "use"]
     assert invoice.subtotal == expected.subtotal + 300 * NANOS
+    lines = b"".join(proof.whole(invoice)).splitlines()
+    assert merkle.check(lines, invoice.merkle_root)["minimum_nanos"]
+    with pytest.raises(Disproved, match="the minimum"):
+        merkle.check(
+            [lines[0].replace(b'"minimum_nanos":', b'"minimum_nanos":1'), *lines[1:]],
+            invoice.merkle_root,
+        )
     with pytest.raises(MonthClosed):
         close(account)
 

@@ -11,11 +11,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from redis import Redis
 
-from billing import credit, grants, pricing, tiers
+from analytics.reconciliation import Kind, reconcile
+from billing import adjustments, credit, grants, merkle, pricing, proof, tiers
+from billing.adjustments import Adjustment
 from billing.invoicing import preview
 from billing.ledger import Entry
-from billing.models import Account, PriceVersion
+from billing.merkle import Disproved
+from billing.models import Account, Invoice, LedgerEntry, Meter, PriceVersion
 from billing.tiers import Mode, Tiers
+from billing.usage import Extra
 from kit.money import NANOS
 from tenants.models import Plan
 from tests.billing import rows
@@ -40,6 +44,8 @@ UNITS = st.integers(0, 10**10)
 
 @given(tiering=tierings(), units=UNITS, more=UNITS)
 def test_more_units_never_cost_less(tiering: Tiers, units: int, more: int) -> None:
+    data = {"mode": tiering.mode.value, "steps": tiering.steps}
+    assert merkle.tiered(data, units) == tiering.amount(units)
     assert tiering.amount(0) == 0
     assert tiering.amount(units) <= tiering.amount(units + more)
     for begin, _ in tiering.steps[1:]:
@@ -109,6 +115,13 @@ def used(account: Account, price: PriceVersion, tokens: int, **fields: Any) -> E
     return rows.entry(account.organization_id, **given)
 
 
+def proved(invoice: Invoice) -> None:
+    """By its customer, from its units; and by us."""
+    merkle.check(b"".join(proof.whole(invoice)).splitlines(), invoice.merkle_root)
+    found = reconcile(invoice.organization, invoice.month).differences
+    assert [each for each in found if each.kind is Kind.LEDGER] == []
+
+
 def test_a_month_is_charged_by_its_tiers(account: Account, tiered: PriceVersion) -> None:
     entries = [used(account, tiered, 4_000, project=each) for each in ("a", "b", "b", "c", "")]
     booked(*entries, used(account, tiered, 9_999, state="failed"))
@@ -120,6 +133,25 @@ def test_a_month_is_charged_by_its_tiers(account: Account, tiered: PriceVersion)
     assert lines[("use", "b")] == 8_000 * LIST // MILLION
     assert lines[("tier", "")] == due - 20_000 * LIST // MILLION
     assert invoice.row_count == 7
+    proved(invoice)
+
+
+def test_what_tiers_did_not_change_is_found_by_the_customer_and_by_us(
+    account: Account, tiered: PriceVersion
+) -> None:
+    booked(used(account, tiered, 20_000))
+    extra = Extra(LedgerEntry.Kind.TIER, "wide", Meter.INPUT_TOKENS, "", 0, 7)
+    adjustments.book(
+        [Adjustment("made up", NOW, extra)],
+        organization=account.organization_id,
+        now=NOW,
+        month=NOVEMBER,
+    )
+    invoice = close(account)
+    with pytest.raises(Disproved, match="tiers of wide input_tokens"):
+        proved(invoice)
+    found = reconcile(account.organization, NOVEMBER).differences
+    assert "tiers wide input_tokens" in {each.subject for each in found}
 
 
 def test_a_new_price_list_goes_on_counting_where_the_old_one_stopped(
@@ -132,7 +164,9 @@ def test_a_new_price_list_goes_on_counting_where_the_old_one_stopped(
         tiers={"input_tokens": {"mode": "graduated", "steps": steps}},
     )
     booked(used(account, tiered, 6_000), used(account, later, 6_000))
-    assert close(account).subtotal == (5_000 + 4_000) * LIST // MILLION
+    invoice = close(account)
+    assert invoice.subtotal == (5_000 + 4_000) * LIST // MILLION
+    proved(invoice)
 
 
 def test_grants_get_back_what_they_paid_too_much(
