@@ -18,7 +18,8 @@ class BillingConfig(AppConfig):
     """Of each model that does not say otherwise; see `tenants.owned`."""
 
     def ready(self) -> None:
-        """Have `check --deploy` look at how the payment provider is set up."""
+        """Refuse to start on a currency that is none; see how the payment provider is set up."""
+        import_module("billing.customers").offered()
         register(webhooks_are_signed, Tags.security, deploy=True)
 
     def import_models(self) -> None:

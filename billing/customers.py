@@ -3,11 +3,13 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from django.core.exceptions import ValidationError
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured, ValidationError
 from django.db import transaction
 
-from billing.models import Account
+from billing.models import LARGEST, Account, known_currency
 from kit.errors import Invalid
+from kit.money import decimal, parse
 from tenants import audit, organizations
 from tenants.audit import Actor
 from tenants.models import Organization, User
@@ -19,6 +21,27 @@ class Terms:
 
     currency: str
     credit_limit: int
+
+
+def offered() -> Terms:
+    """What the settings say of customers that found themselves in the portal.
+
+    Raises `ImproperlyConfigured`, as each process does at its start: else nobody would be told
+    before the first customer comes.
+    """
+    currency, limit = settings.NEW_CUSTOMER_CURRENCY, settings.NEW_CUSTOMER_CREDIT
+    try:
+        known_currency(currency)
+    except ValidationError as error:
+        raise ImproperlyConfigured(f"NEW_CUSTOMER_CURRENCY: {error.messages[0]}") from None
+    try:
+        nanos = parse(limit)
+    except ValueError as error:
+        raise ImproperlyConfigured(f"NEW_CUSTOMER_CREDIT: {error}") from None
+    if nanos > LARGEST:
+        most = decimal(LARGEST)
+        raise ImproperlyConfigured(f"NEW_CUSTOMER_CREDIT: {limit} is more than {most}.")
+    return Terms(currency, nanos)
 
 
 def found(

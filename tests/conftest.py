@@ -3,9 +3,11 @@
 import logging
 from collections.abc import Iterator
 from io import StringIO
+from time import monotonic, sleep
 
 import pytest
 from django.conf import settings
+from django.db import connection, connections
 from django.test import TransactionTestCase
 from django_tenants.utils import get_tenant_model, schema_context
 from pytest_django import DjangoDbBlocker
@@ -23,7 +25,7 @@ SCHEMAS = ("org_acme", "org_globex")
 
 
 @pytest.fixture(scope="session")
-def django_db_setup(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> None:
+def django_db_setup(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> Iterator[None]:
     """The test database: the public schema migrated, and the schemas of acme and globex.
 
     Their organizations' rows are each test's own: saving one finds its schema there already.
@@ -31,6 +33,23 @@ def django_db_setup(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -
     with django_db_blocker.unblock():
         for name in SCHEMAS:
             get_tenant_model()(schema_name=name).create_schema(check_if_exists=True, verbosity=0)
+    yield
+    with django_db_blocker.unblock():
+        _have_all_returned()
+
+
+def _have_all_returned() -> None:
+    """The pool has its connections again before it is closed with the database.
+
+    Else one that is on its way back stays open, as long as a test's traceback holds it.
+    """
+    connections.close_all()
+    pool, deadline = connection.pool, monotonic() + 10
+    while pool and monotonic() < deadline:
+        found = pool.get_stats()
+        if found.get("pool_available", 0) == found.get("pool_size", 0):
+            return
+        sleep(0.01)
 
 
 @pytest.fixture(autouse=True)

@@ -1,17 +1,12 @@
 """/organizations/new: a person makes an organization, and with it an account."""
 
-from decimal import Decimal
-
 from django import forms
-from django.conf import settings
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import render
 from django.urls import reverse
 
 from billing import customers
-from billing.customers import Terms
 from kit.errors import Refused
-from kit.money import NANOS
 from tenants import schemas
 from tenants.views.access import PersonPage
 
@@ -40,15 +35,12 @@ class NewOrganization(PersonPage):
         form = OrganizationForm(request.POST)
         if not form.is_valid():
             return self._form(form)
-        terms = Terms(
-            settings.NEW_CUSTOMER_CURRENCY, int(Decimal(settings.NEW_CUSTOMER_CREDIT) * NANOS)
-        )
         try:
             organization = customers.found(
                 slug=form.cleaned_data["slug"],
                 name=form.cleaned_data["name"],
                 owner=self.person,
-                terms=terms,
+                terms=customers.offered(),
                 now=self.now,
                 by=self.actor,
             )

@@ -245,7 +245,8 @@ def priced(lines: list[dict[str, Any]], prices: dict[str, Any]) -> tuple[list[by
 
 
 def test_an_amount_that_is_not_units_at_their_rates_is_not_proved() -> None:
-    prices = {"7": {"model": "echo", "currency": "EUR", "rates": {"input_tokens": 3_000_000}}}
+    price = {"model": "echo", "currency": "EUR", "effective_from": NOW.isoformat()}
+    prices = {"7": {**price, "rates": {"input_tokens": 3_000_000}}}
     row = {
         "request": "a",
         "model": "echo",

@@ -140,7 +140,7 @@ def test_what_tiers_did_not_change_is_found_by_the_customer_and_by_us(
     account: Account, tiered: PriceVersion
 ) -> None:
     booked(used(account, tiered, 20_000))
-    extra = Extra(LedgerEntry.Kind.TIER, "wide", Meter.INPUT_TOKENS, "", 0, 7)
+    extra = Extra(LedgerEntry.Kind.TIER, "wide", Meter.INPUT_TOKENS, "made up", 0, 7)
     adjustments.book(
         [Adjustment("made up", NOW, extra)],
         organization=account.organization_id,
