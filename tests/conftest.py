@@ -44,7 +44,7 @@ def _have_all_returned() -> None:
     Else one that is on its way back stays open, as long as a test's traceback holds it.
     """
     connections.close_all()
-    pool, deadline = connection.pool, monotonic() + 10
+    pool, deadline = getattr(connection, "pool", None), monotonic() + 10
     while pool and monotonic() < deadline:
         found = pool.get_stats()
         if found.get("pool_available", 0) == found.get("pool_size", 0):
