@@ -33,6 +33,10 @@ SPECTACULAR_SETTINGS = {
         "drf_spectacular.hooks.postprocess_schema_enums",
         "config.documentation.complete",
     ],
+    "ENUM_NAME_OVERRIDES": {
+        "MemberRoleEnum": ["owner", "admin", "developer", "billing", "viewer"],
+        "KeyStateEnum": ["active", "expired", "revoked"],
+    },
     "OAS_VERSION": "3.1.1",
     "SERVE_INCLUDE_SCHEMA": False,
     "SWAGGER_UI_DIST": "SIDECAR",

@@ -2,6 +2,7 @@
 parameter of its client supported, ignored or refused."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any, get_type_hints
 
@@ -206,6 +207,11 @@ def test_every_parameter_of_the_client_is_supported_ignored_or_refused(
 def test_the_page_of_compatibility_is_what_the_forms_say(described: Mapping[str, Any]) -> None:
     page = settings.BASE_DIR / "docs" / "compatibility.md"
     assert page.read_text() == compatibility.page(described), "run: make docs"
+
+
+def test_every_set_of_choices_has_a_name_of_its_own(described: Mapping[str, Any]) -> None:
+    hashed = re.compile(r"[a-z][0-9A-F][0-9a-f]{2}Enum$")  # as State4b9Enum, of two called "state"
+    assert not [name for name in described["components"]["schemas"] if hashed.search(name)]
 
 
 def test_the_postman_collection_is_what_the_schema_says(described: Mapping[str, Any]) -> None:
