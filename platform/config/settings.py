@@ -15,6 +15,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
 from config.presentation import SPECTACULAR_SETTINGS, STATIC_URL, UNFOLD
 from kit.postgres import Connection
 from kit.statements import as_lent
+from kit.transit import verifying
 
 __all__ = ["SPECTACULAR_SETTINGS", "STATIC_URL", "UNFOLD"]
 """How things look stands in `config.presentation`."""
@@ -235,10 +236,10 @@ ORIGINAL_BACKEND = "django_prometheus.db.backends.postgresql"
 DATABASE_ROUTERS = ("django_tenants.routers.TenantSyncRouter",)
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
-REDIS_URL = _env("REDIS_URL", "redis://127.0.0.1:6379/0")
+REDIS_URL = verifying(_env("REDIS_URL", "redis://127.0.0.1:6379/0"))
 """State: append-only file on, `noeviction`."""
-CACHE_URL = _env("CACHE_URL", _redis_database(REDIS_URL, 1))
-BROKER_URL = _env("BROKER_URL", REDIS_URL)
+CACHE_URL = verifying(_env("CACHE_URL", _redis_database(REDIS_URL, 1)))
+BROKER_URL = verifying(_env("BROKER_URL", REDIS_URL))
 CACHES = {
     "default": {"BACKEND": "django_redis.cache.RedisCache", "LOCATION": CACHE_URL},
 }

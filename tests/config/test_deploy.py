@@ -5,15 +5,9 @@ import os
 import re
 import subprocess
 import sys
-from typing import Any
 
 import pytest
-import redis
-from celery import Celery
 from django.conf import settings
-from redis.connection import SSLConnection
-
-from config.settings import _database, _redis_database
 
 ROOT = settings.BASE_DIR
 PRODUCTION = {
@@ -48,6 +42,7 @@ def test_production_settings_pass_djangos_checks() -> None:
         ({"KEY_ENCRYPTION_KEYS": ""}, "KEY_ENCRYPTION_KEYS has no key"),
         ({"KEY_ENCRYPTION": "vault+http://127.0.0.1:1/transit/kek"}, "Vault did not wrap"),
         ({"SECRET_KEY": "short"}, "security.W009"),
+        ({"REDIS_URL": "redis://state.example:6379/0"}, "BROKER_URL reaches state.example in the"),
     ],
 )
 def test_what_is_not_fit_for_production_fails_them(changed: dict[str, str], said: str) -> None:
@@ -65,25 +60,6 @@ def test_what_the_silenced_checks_look_for_is_there() -> None:
     found = [import_string(name) for name in settings.MIDDLEWARE]
     for wanted in (SecurityMiddleware, CsrfViewMiddleware, SessionMiddleware):
         assert any(isinstance(each, type) and issubclass(each, wanted) for each in found), wanted
-
-
-def test_postgresql_is_reached_by_tls_as_its_address_says() -> None:
-    found = _database("postgresql://u:p@db/x?sslmode=verify-full&sslrootcert=/run/ca.pem")
-    assert found["OPTIONS"]["sslmode"] == "verify-full"
-    assert found["OPTIONS"]["sslrootcert"] == "/run/ca.pem"
-    assert (found["HOST"], found["NAME"]) == ("db", "x")
-
-
-def test_redis_is_reached_by_tls_as_its_address_says() -> None:
-    url = "rediss://:p@state:6380/0?ssl_cert_reqs=required&ssl_ca_certs=/run/ca.pem"
-    for each in (url, _redis_database(url, 1)):
-        pool = redis.ConnectionPool.from_url(each)
-        assert pool.connection_class is SSLConnection
-        assert pool.connection_kwargs["ssl_cert_reqs"] == "required"
-        assert pool.connection_kwargs["ssl_ca_certs"] == "/run/ca.pem"
-    transport = Celery(broker=url).connection_for_write()
-    asked: Any = transport.as_uri()
-    assert asked.startswith("rediss://")
 
 
 def test_every_row_of_the_threat_model_names_tests_that_exist() -> None:

@@ -1,4 +1,7 @@
-"""PostgreSQL stops for a while: what was begun is delivered, and booked when it is back."""
+"""PostgreSQL stops for a while: what was begun is delivered, and booked when it is back.
+
+All of it over TLS, so that it ends with another outage: somebody else's certificate.
+"""
 
 import time
 from collections.abc import Callable
@@ -10,7 +13,8 @@ import pytest
 import redis
 
 from config.stack.apart import Stack, running
-from kit.embedded import Postgres, free_port
+from kit.embedded import Postgres, Valkey, free_port
+from tests.tls import Authority, Front, authority
 
 pytestmark = pytest.mark.timeout(400)
 
@@ -39,19 +43,45 @@ def until(true: Callable[[], bool], seconds: float = 90) -> None:
 def test_answers_wait_for_a_database_that_is_away_and_are_booked_when_it_is_back(
     tmp_path: Path,
 ) -> None:
+    right, wrong = authority(tmp_path / "right"), authority(tmp_path / "wrong")
     postgres = Postgres(tmp_path / "apart", port=free_port(), durable=False)
-    postgres.start()
+    valkey = Valkey(tmp_path / "state", port=free_port())
+    fronts = Front(postgres.port, right, postgres=True), Front(valkey.port, right)
     try:
+        for each in (postgres, valkey):
+            each.start()
         with running(
             tmp_path,
-            DATABASE_URL=postgres.url,
+            DATABASE_URL=postgres.url.replace(f":{postgres.port}/", f":{fronts[0].port}/")
+            + f"?sslmode=verify-full&sslrootcert={right.ca}",
+            REDIS_URL=valkey.url.replace("redis:", "rediss:", 1).replace(
+                f":{valkey.port}/", f":{fronts[1].port}/"
+            )
+            + f"?ssl_ca_certs={right.ca}",
             DEFAULT_MODEL="echo",
             MODELS_DIR=str(tmp_path / "models"),
             BOOKS_BEHIND_SECONDS="6",
         ) as stack:
             _outlive(stack, postgres)
+            assert [each.refused + each.plain for each in fronts] == [0, 0]
+            _let_nobody_in(stack, fronts, wrong)
     finally:
-        postgres.stop()
+        for front in fronts:
+            front.close()
+        for server in (postgres, valkey):
+            server.stop()
+
+
+def _let_nobody_in(stack: Stack, fronts: tuple[Front, Front], wrong: Authority) -> None:
+    """No process of the platform speaks to whoever has another CA's certificate."""
+    for each in fronts:
+        each.show(wrong)
+        each.cut()
+    until(lambda: _health(stack) == (503, "unavailable"))
+    opened = [each.opened for each in fronts]
+    tried = [each.refused for each in fronts]
+    until(lambda: all(e.refused > n + 5 for e, n in zip(fronts, tried, strict=True)))
+    assert [each.opened for each in fronts] == opened
 
 
 def _outlive(stack: Stack, postgres: Postgres) -> None:

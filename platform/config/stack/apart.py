@@ -20,6 +20,7 @@ import psutil
 import psycopg
 
 from kit.embedded import Postgres, Server, Valkey, free_port
+from kit.transit import libpq
 
 ROOT = Path(__file__).resolve().parents[3]
 MODEL = "smollm2-135m-instruct"
@@ -83,13 +84,13 @@ class Stack:
 
     def rows(self, query: str, *arguments: Any) -> list[tuple[Any, ...]]:
         """From its PostgreSQL."""
-        url = _settings(self.var / "stack.env")["DATABASE_URL"]
+        url = libpq(_settings(self.var / "stack.env")["DATABASE_URL"])
         with psycopg.connect(url) as connection:
             return connection.execute(query, arguments).fetchall()
 
     def execute(self, statement: str, *arguments: Any) -> None:
         """In its PostgreSQL."""
-        url = _settings(self.var / "stack.env")["DATABASE_URL"]
+        url = libpq(_settings(self.var / "stack.env")["DATABASE_URL"])
         with psycopg.connect(url) as connection:
             connection.execute(statement, arguments)
 

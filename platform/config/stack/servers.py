@@ -9,6 +9,7 @@ import redis
 from config.stack import ports
 from config.stack.layout import Layout
 from kit.embedded import LOCAL, Postgres, Server, ServerFailed, Valkey
+from kit.transit import libpq, told
 
 _ATTEMPTS = 3
 """A port that was free may be taken by the time a server binds it."""
@@ -72,9 +73,11 @@ class Servers:
             )
             return
         try:
-            psycopg.connect(self.database_url, connect_timeout=5).close()
-        except psycopg.OperationalError as error:
-            raise Unreachable(f"PostgreSQL at DATABASE_URL does not answer: {error}") from None
+            psycopg.connect(libpq(self.database_url), connect_timeout=5).close()
+        except psycopg.Error as error:
+            raise Unreachable(
+                f"PostgreSQL at DATABASE_URL does not answer: {told(error)}"
+            ) from None
 
     def _reach_redis(self, layout: Layout) -> None:
         if not self.redis_url:
@@ -84,7 +87,7 @@ class Servers:
             with redis.Redis.from_url(self.redis_url, socket_timeout=5.0) as client:
                 client.ping()
         except (redis.RedisError, OSError) as error:
-            raise Unreachable(f"Redis at REDIS_URL does not answer: {error}") from None
+            raise Unreachable(f"Redis at REDIS_URL does not answer: {told(error)}") from None
 
     def _start(self, server: Server, layout: Layout, name: str) -> str:
         server.end_leftovers()
