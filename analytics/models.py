@@ -84,6 +84,7 @@ class Comparison(models.Model):
     objects = OwnedQuerySet["Comparison"].as_manager()
 
     class Meta:
+        verbose_name, verbose_name_plural = "comparison of books", "books compared"
         ordering = ("-count", "-month", "organization")
         constraints = (
             models.UniqueConstraint(

@@ -44,7 +44,10 @@ class CollectionAdmin(ReadOnly, Everyones):
 class PaymentAdmin(ReadOnly, Everyones):
     """Charges of cards, one row an attempt."""
 
-    list_display = ("invoice", "organization", "attempt", "charged", "status", "failure")
+    list_display = (
+        *("invoice", "organization", "attempt", "charged", "back", "status", "failure"),
+        "created_at",
+    )
     list_filter = (("organization", AutocompleteSelectFilter), "status")
     search_fields = ("invoice__number", "reference", "organization__slug")
     list_select_related = ("organization", "invoice", "invoice__organization")
@@ -53,6 +56,12 @@ class PaymentAdmin(ReadOnly, Everyones):
     def charged(self, payment: Payment) -> str:
         """In the currency's minor unit."""
         return shown(payment.amount_minor, payment.currency)
+
+    @admin.display(description="given back", empty_value="-")
+    def back(self, payment: Payment) -> str | None:
+        """In the currency's minor unit, where some was."""
+        back = payment.refunded_minor
+        return shown(back, payment.currency) if back else None
 
 
 class RefundForm(forms.ModelForm):  # type: ignore[type-arg]

@@ -16,6 +16,13 @@ COLUMNS = (
     *("request", "created_at", "key", "model", "state", *Meter),
     *("amount", "currency", "label", "project", "kind"),
 )
+_OTHERS = {
+    "grants": "Credit given",
+    "prepaid": "Prepaid",
+    "minimum": "Monthly minimum",
+    "credit": "Credit",
+}
+"""What is charged or credited without a model."""
 _PAGE = 2_000
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
@@ -66,17 +73,13 @@ def as_data(invoice: Invoice) -> dict[str, Any]:
 
 def named(line: Line | InvoiceLine) -> str:
     """What a line is about: a model, a plan, or what else is charged."""
-    others = {
-        "grants": "Credit given",
-        "prepaid": "Prepaid",
-        "minimum": "Monthly minimum",
-        "credit": "Credit",
-    }
-    return line.model or others.get(line.meter, "")
+    return line.model or _OTHERS.get(line.meter, "")
 
 
 def measured(line: Line | InvoiceLine) -> str:
-    """The meter, for people."""
+    """The meter, for people; nothing where the line is `named` by it."""
+    if not line.model and line.meter in _OTHERS:
+        return ""
     meter = line.meter.replace("_", " ")
     return f"{meter}, by volume" if line.kind == LedgerEntry.Kind.TIER else meter
 

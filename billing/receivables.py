@@ -6,6 +6,7 @@ from django.db import models
 from django.db.models import Q
 
 from billing.models import Invoice, known_currency
+from kit.money import from_minor, show
 from tenants.models import Organization
 from tenants.scoping import OwnedQuerySet
 
@@ -129,7 +130,9 @@ class Payment(models.Model):
         )
 
     def __str__(self) -> str:
-        return f"{self.invoice or self.organization} · {self.attempt} · {self.status}"
+        amount = show(from_minor(self.amount_minor, self.currency), self.currency)
+        what = self.invoice or self.organization
+        return f"{what} · {amount} · {self.created_at:%Y-%m-%d} · {self.status}"
 
 
 class Refund(models.Model):

@@ -168,7 +168,7 @@ def as_refund(found: Any) -> RemoteRefund:
         status=found.status or "succeeded",
         amount=ours(found.amount, found.currency),
         refund=plain(found.metadata).get("refund", ""),
-        failure=getattr(found, "failure_reason", None) or "",
+        failure=(getattr(found, "failure_reason", None) or "").replace("_", " "),
         created=found.created,
     )
 

@@ -11,13 +11,13 @@ from billing.api.subscription import OneSubscription, Plans, SubscriptionQuote
 from billing.api.topups import AutoTopUps
 from billing.views.billing import (
     Billing,
-    Document,
     OpenCheckout,
     RemoveBudget,
     SetBudget,
     SetDetails,
     WaitForCheckout,
 )
+from billing.views.documents import Checker, Document, Proof, Usage
 from billing.views.founding import NewOrganization
 from billing.views.plan import CancelPlan, ChoosePlan
 from billing.views.topups import SetAutoTopUp, StopAutoTopUp
@@ -32,6 +32,9 @@ portal = [
     path("billing/auto-top-up", SetAutoTopUp.as_view(), name="billing-auto-top-up"),
     path("billing/auto-top-up/stop", StopAutoTopUp.as_view(), name="billing-stop-auto-top-up"),
     path("billing/invoices/<str:number>.pdf", Document.as_view(), name="billing-document"),
+    path("billing/invoices/<str:number>.csv", Usage.as_view(), name="billing-usage"),
+    path("billing/invoices/<str:number>.ndjson", Proof.as_view(), name="billing-proof"),
+    path("billing/merkle.py", Checker.as_view(), name="billing-checker"),
     path("billing/details", SetDetails.as_view(), name="billing-set-details"),
     path("billing/budgets", SetBudget.as_view(), name="billing-set-budget"),
     path(

@@ -18,7 +18,7 @@ from billing.models import Invoice, InvoiceLine
 from kit.edge import Json, NotFound
 from kit.errors import Invalid
 from kit.money import decimal
-from kit.threads import in_thread
+from kit.threads import in_thread, take_lane
 
 Piece = TypeVar("Piece", str, bytes)
 _MOST = 100
@@ -148,12 +148,7 @@ class InvoiceCsv(BillingEndpoint):
     )
     async def get(self, request: HttpRequest, number: str) -> HttpResponseBase:
         """One line a request."""
-        invoice = await in_thread(lambda: _one(self.caller.organization, number))
-        return StreamingHttpResponse(
-            _streamed(usage_csv(invoice)),
-            content_type="text/csv; charset=utf-8",
-            headers={"Content-Disposition": f'attachment; filename="{number}.csv"'},
-        )
+        return await in_thread(usage_file, self.caller.organization, number)
 
 
 class InvoiceProof(BillingEndpoint):
@@ -173,14 +168,32 @@ class InvoiceProof(BillingEndpoint):
     async def get(self, request: HttpRequest, number: str) -> HttpResponseBase:
         """Of one request, or of them all."""
         wanted = _request(request.GET.get("request"))
-        invoice = await in_thread(lambda: _proved(self.caller.organization, number))
-        if wanted is not None:
-            return Json(await in_thread(lambda: proof.single(invoice, wanted)))
-        return StreamingHttpResponse(
-            _streamed(proof.whole(invoice)),
-            content_type="application/x-ndjson",
-            headers={"Content-Disposition": f'attachment; filename="{number}.ndjson"'},
-        )
+        if wanted is None:
+            return await in_thread(proof_file, self.caller.organization, number)
+        invoice = await in_thread(_proved, self.caller.organization, number)
+        return Json(await in_thread(proof.single, invoice, wanted))
+
+
+def usage_file(organization: int, number: str) -> StreamingHttpResponse:
+    """The usage behind an invoice; the portal's too. Raises `NotFound`."""
+    pieces = usage_csv(_one(organization, number))
+    return _file(pieces, "text/csv; charset=utf-8", f"{number}.csv", organization)
+
+
+def proof_file(organization: int, number: str) -> StreamingHttpResponse:
+    """The proof of a whole invoice; the portal's too. Raises `NotFound`."""
+    pieces = proof.whole(_proved(organization, number))
+    return _file(pieces, "application/x-ndjson", f"{number}.ndjson", organization)
+
+
+def _file(
+    pieces: Iterator[Piece], kind: str, name: str, organization: int
+) -> StreamingHttpResponse:
+    return StreamingHttpResponse(
+        _streamed(pieces, organization),
+        content_type=kind,
+        headers={"Content-Disposition": f'attachment; filename="{name}"'},
+    )
 
 
 def _request(text: str | None) -> UUID | None:
@@ -199,7 +212,8 @@ def _proved(organization: int, number: str) -> Invoice:
     return found
 
 
-async def _streamed(pieces: Iterator[Piece]) -> AsyncIterator[Piece]:
+async def _streamed(pieces: Iterator[Piece], organization: int) -> AsyncIterator[Piece]:
+    take_lane(organization)
     while (piece := await in_thread(lambda: next(pieces, None))) is not None:
         yield piece
 

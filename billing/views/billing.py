@@ -9,7 +9,6 @@ from django.urls import reverse
 
 from billing import budgets, buyers, checkouts, credit, gateway, grants, refunded, standing
 from billing.allowances import Budget
-from billing.documents import invoice_pdf
 from billing.invoicing import shown
 from billing.models import Invoice
 from billing.receivables import Checkout, PaymentProfile
@@ -120,35 +119,18 @@ class WaitForCheckout(_Page):
     actions: ClassVar[Mapping[str, Action]] = {"GET": Action.MANAGE_BILLING}
 
     def get(self, request: HttpRequest, identifier: UUID) -> HttpResponse:
-        """A page that loads itself again, or the way to the provider's."""
+        """A page that loads itself again, or leads to the provider's.
+
+        By itself and not by a redirect: pages may send forms here alone, and a redirect that
+        answers one counts as where it is sent.
+        """
         rows = Checkout.objects.for_org(self.caller.organization).filter(pk=identifier)
         found = rows.first()
         if found is None:
             raise NotFound("There is no such page.")
-        if found.status == Checkout.Status.READY:
-            return HttpResponseRedirect(found.url)
         if found.status == Checkout.Status.DONE:
             return HttpResponseRedirect(self.back())
         return self.page("portal/checkout.html", {"checkout": found})
-
-
-class Document(_Page):
-    """An invoice or credit note as a file."""
-
-    actions: ClassVar[Mapping[str, Action]] = {"GET": Action.READ_USAGE}
-
-    def get(self, request: HttpRequest, number: str) -> HttpResponse:
-        """The PDF."""
-        rows = Invoice.objects.for_org(self.caller.organization).filter(number=number)
-        found = rows.select_related("corrects").first()
-        if found is None:
-            raise NotFound(f"There is no document {number}.")
-        name = f'inline; filename="{number}.pdf"'
-        return HttpResponse(
-            invoice_pdf(found),
-            content_type="application/pdf",
-            headers={"Content-Disposition": name},
-        )
 
 
 class SetBudget(_Page):

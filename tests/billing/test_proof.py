@@ -1,5 +1,6 @@
 """Invoices that their customers can check without us."""
 
+import re
 import subprocess
 import sys
 from hashlib import sha256
@@ -8,9 +9,11 @@ from typing import Any
 
 import orjson
 import pytest
+from asgiref.sync import async_to_sync
 from django.test import AsyncClient
 from hypothesis import given
 from hypothesis import strategies as st
+from pytest_django import Settings
 from redis import Redis
 
 from billing import lifecycle, merkle, pricing, proof
@@ -265,6 +268,34 @@ def test_an_amount_that_is_not_units_at_their_rates_is_not_proved() -> None:
         merkle.check(*priced([{**row, "price_version": 8}], prices))
     with pytest.raises(Disproved, match="another model"):
         merkle.check(*priced([{**row, "model": "other"}], prices))
+
+
+@pytest.mark.urls("config.urls")
+def test_members_download_all_that_a_check_needs_from_the_billing_page(
+    invoice: Invoice, settings: Settings, tmp_path: Path
+) -> None:
+    settings.STATIC_ROOT = tmp_path
+    person = factories.user("alice")
+    factories.member(person, invoice.organization)
+    browser = AsyncClient()
+    browser.force_login(person)
+
+    @async_to_sync
+    async def saved(path: str) -> str:
+        answer: Any = await browser.get(path)
+        assert answer.status_code == 200
+        _, name = answer["Content-Disposition"].split("filename=")
+        file = tmp_path / name.strip('"')
+        file.write_bytes(
+            b"".join([part async for part in answer]) if answer.streaming else answer.content
+        )
+        return str(file)
+
+    page = async_to_sync(browser.get)("/o/acme/billing").content.decode()
+    links = re.findall(r'href="([^"]+\.(?:py|ndjson|csv))"', page)
+    usage, whole, checker = (saved(each) for each in links)
+    command = [sys.executable, "-I", checker, whole, "--root", invoice.merkle_root, "--csv", usage]
+    assert "proved" in subprocess.run(command, capture_output=True, text=True, check=True).stdout  # noqa: S603
 
 
 @pytest.fixture

@@ -148,7 +148,7 @@ def test_a_refund_that_fails_days_later_is_credit_again_and_told_once(
         assert [refunds.watch(now=later) for _ in range(2)] == [0, 0]
     refunded.learn(str(row.payment.reference), [replace(old[0], status="succeeded")], now=now())
     [said] = refunded.listed(mine.pk)
-    assert (said.status, said.failure) == (Refund.Status.FAILED, "expired_or_canceled_card")
+    assert (said.status, said.failure) == (Refund.Status.FAILED, "expired or canceled card")
     assert (grants.left(mine.pk, now=now()), credit.owed(mine.pk)) == (15 * NANOS, 0)
     assert apart(account) == {}
     [mail] = Mail.objects.for_org(mine)
