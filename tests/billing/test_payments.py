@@ -358,18 +358,22 @@ def test_an_event_that_cannot_be_handled_says_why_and_waits(
     assert events.handle(event, now=AFTER + timedelta(hours=1))
 
 
-def test_what_stripe_did_without_us_is_learned_from_its_webhook(
-    double: Double, account: Account, invoice: Invoice
-) -> None:
-    collect()
-    save_card(double, account, GOOD)
-    [there] = double.of("invoice")
-    [customer] = double.of("customer")
+def pay_there(double: Double) -> None:
+    """At Stripe, with the saved card; we hear of it."""
+    [there], [customer] = double.of("invoice"), double.of("customer")
     method = customer["invoice_settings"]["default_payment_method"]
     gateway.pay(there["id"], method=method, key="by-hand")
     event = next(each for each in double.state.events if each["type"] == "invoice.paid")
     events.handle(receive(double, event), now=AFTER)
     collect()
+
+
+def test_what_stripe_did_without_us_is_learned_from_its_webhook(
+    double: Double, account: Account, invoice: Invoice
+) -> None:
+    collect()
+    save_card(double, account, GOOD)
+    pay_there(double)
     assert (status(invoice), charged(double)) == ("paid", [11_900])
 
 
@@ -634,12 +638,7 @@ def test_an_invoice_given_up_that_is_paid_at_stripe_is_paid(
     save_card(double, account, GOOD)
     collect(AFTER + DAY)
     assert (status(invoice), charged(double)) == ("uncollectible", []), "nobody is asked any more"
-    [there] = double.of("invoice")
-    method = PaymentProfile.objects.for_org(account.organization_id).get().method
-    gateway.pay(there["id"], method=method, key="at-stripe")
-    event = next(each for each in double.state.events if each["type"] == "invoice.paid")
-    events.handle(receive(double, event), now=AFTER)
-    collect()
+    pay_there(double)
     assert (status(invoice), charged(double)) == ("paid", [11_900])
 
 

@@ -118,25 +118,25 @@ def test_whoever_dies_between_charge_and_credit_and_is_away_for_days_charges_onc
     assert (charges(double), left(account)) == ([6_000], 60)
 
 
-def test_what_was_charged_is_credit_though_the_rule_is_gone(
-    double: Double, account: Account, rule: AutoTopUp
+@pytest.mark.parametrize(
+    ("fault", "taken", "credited", "end"),
+    [("cut_after", [6_000], 60, "succeeded"), ("cut", [], 0, "failed")],
+)
+def test_once_the_rule_is_gone_what_was_charged_is_credit_and_nothing_else_is_charged(
+    double: Double,
+    account: Account,
+    rule: AutoTopUp,
+    fault: str,
+    taken: list[int],
+    credited: int,
+    end: str,
 ) -> None:
-    double.fail("cut_after", "POST /v1/payment_intents")
-    watched(0)
-    rule.delete()
-    watched(6)
-    assert (charges(double), left(account)) == ([6_000], 60)
-
-
-def test_what_was_not_charged_when_the_rule_went_is_never_charged(
-    double: Double, account: Account, rule: AutoTopUp
-) -> None:
-    double.fail("cut", "POST /v1/payment_intents")
+    double.fail(fault, "POST /v1/payment_intents")
     watched(0)
     rule.delete()
     watched(1, 6, 12)
-    assert charges(double) == []
-    assert Payment.objects.for_org(account.organization_id).get().status == "failed"
+    assert (charges(double), left(account)) == (taken, credited)
+    assert Payment.objects.for_org(account.organization_id).get().status == end
 
 
 def test_a_disputed_payment_stops_the_rule(
