@@ -12,6 +12,7 @@ from analytics.rollups.durations import BOUNDS, STEPS
 
 AT_ONCE = 20_000
 _GROUP = ("span", "start", "model", "key", "project")
+_ALONE = ("model", "key", "project")
 _SUMS = {
     "requests": "count(*)",
     "cancelled": "count(*) FILTER (WHERE state = 'cancelled')",
@@ -33,12 +34,18 @@ WITH due AS (
 ), spans AS (
     SELECT 'hour' AS span, date_trunc('hour', created_at, 'UTC') AS start, * FROM seen
     UNION ALL SELECT 'day', date_trunc('day', created_at, 'UTC'), * FROM seen
-), counted AS (
-    INSERT INTO {rollups} AS sum ({columns})
+), fine AS (
     SELECT {group}, {sums} FROM spans GROUP BY {group}
-    ON CONFLICT ({group}) DO UPDATE SET {added}
+), counted AS (
+    INSERT INTO {rollups} AS sum (per, {columns})
+    SELECT '', {columns} FROM fine UNION ALL {alone}
+    ON CONFLICT (per, {group}) DO UPDATE SET {added}
 )
 SELECT count(*) FROM due
+"""
+_ALONE_OF = """
+SELECT CASE 0 {which} END AS per, span, start, {values}, {sums} FROM fine
+GROUP BY GROUPING SETS ({sets})
 """
 
 
@@ -54,6 +61,18 @@ def count(schema: str, *, most: int = 50) -> int:
         if found < AT_ONCE:
             break
     return counted
+
+
+def _alone() -> sql.Composed:
+    """A query for the sums by model, by key and by project, of those by all three."""
+    sums = [f"sum({name})::bigint AS {name}" for name in _SUMS]
+    sums += [f"ARRAY[{_each(f'sum({name}[%d])::int')}] AS {name}" for name in _TIMES]
+    return sql.SQL(_ALONE_OF).format(
+        which=sql.SQL(" ".join(f"WHEN grouping({name}) THEN '{name}'" for name in _ALONE)),
+        values=sql.SQL(", ".join(f"coalesce({name}, '') AS {name}" for name in _ALONE)),
+        sums=sql.SQL(", ".join(sums)),
+        sets=sql.SQL(", ".join(f"(span, start, {name})" for name in _ALONE)),
+    )
 
 
 @lru_cache(1024)
@@ -76,7 +95,10 @@ def _statement(schema: str) -> str:
         "steps": steps,
         "columns": [*_GROUP, *names, *times],
         "group": _GROUP,
-        "sums": [*_SUMS.values(), *counts],
+        "sums": [
+            f"{made} AS {name}"
+            for name, made in zip((*names, *times), (*_SUMS.values(), *counts), strict=True)
+        ],
         "added": added,
     }
     return (
@@ -85,6 +107,7 @@ def _statement(schema: str) -> str:
             due=sql.Identifier(schema, "inference_requestdue"),
             requests=sql.Identifier(schema, "inference_request"),
             rollups=sql.Identifier(schema, "rollups_rollup"),
+            alone=_alone(),
             **{name: sql.SQL(", ".join(each)) for name, each in parts.items()},
         )
         .as_string()
@@ -92,4 +115,4 @@ def _statement(schema: str) -> str:
 
 
 def _each(part: str) -> str:
-    return ", ".join(part % (step, step) for step in range(1, STEPS + 1))
+    return ", ".join(part.replace("%d", str(step)) for step in range(1, STEPS + 1))

@@ -132,7 +132,8 @@ def _statement(
     wanted = {name: value for name, value in only.items() if value}
     places = ", ".join(str(at) for at in range(1, len(named) + 1))
     statement = sql.SQL(
-        "SELECT {what} FROM rollups_rollup WHERE span = %s AND start >= %s AND start < %s"
+        "SELECT {what} FROM rollups_rollup"
+        " WHERE span = %s AND per = %s AND start >= %s AND start < %s"
         "{only} {group} LIMIT {most}"
     ).format(
         what=sql.SQL(", ".join([*named, *counts, *times])),
@@ -140,7 +141,13 @@ def _statement(
         group=sql.SQL(f"GROUP BY {places} ORDER BY {places}" if named else "HAVING count(*) > 0"),
         most=sql.Literal(MOST_GROUPS + 1),
     )
-    return statement, [span.value, since, until, *wanted.values()]
+    return statement, [span.value, _per(asked.by, wanted), since, until, *wanted.values()]
+
+
+def _per(by: Sequence[By], wanted: Mapping[str, str]) -> str:
+    """By what the fewest sums are that tell what is asked; by model is any, where nothing is."""
+    needed = ({each.value for each in by} | wanted.keys()) & {"model", "key", "project"}
+    return Rollup.Per.ALL.value if len(needed) > 1 else (*needed, Rollup.Per.MODEL.value)[0]
 
 
 def _of(by: Sequence[By], values: Sequence[str]) -> Mapping[str, str]:

@@ -3,6 +3,7 @@
 import random
 from bisect import bisect
 from datetime import UTC, datetime, timedelta
+from itertools import product
 from math import ceil
 from threading import Thread
 from typing import Any
@@ -176,8 +177,8 @@ def test_however_many_count_at_once_each_request_counts_once(
     counting.count(acme.schema_name)
     with schema_context(acme.schema_name):
         assert RequestDue.objects.count() == 0
-        for span in Rollup.Span.values:
-            found = Rollup.objects.filter(span=span)
+        for span, per in product(Rollup.Span.values, Rollup.Per.values):
+            found = Rollup.objects.filter(span=span, per=per)
             assert sum(each.requests for each in found) == 200
             assert sum(sum(each.latency) for each in found) == 200
             assert sum(each.amount for each in found) == sum(each.amount for each in rows)
@@ -196,7 +197,7 @@ def test_who_dies_while_counting_has_counted_nothing(
     monkeypatch.undo()
     assert counting.count(acme.schema_name) == 1
     with schema_context(acme.schema_name):
-        assert [each.requests for each in Rollup.objects.all()] == [1, 1]
+        assert [each.requests for each in Rollup.objects.all()] == [1] * 8
 
 
 @pytest.mark.parametrize("share", [0.5, 0.9, 0.95, 0.99])
