@@ -12,7 +12,7 @@ from django.conf import settings
 from django.db import transaction
 from django.db.models import Q
 
-from billing import disputes, gateway, lifecycle, mails, mirror, profiles
+from billing import disputes, gateway, leases, lifecycle, mails, mirror, profiles
 from billing.lifecycle import CREDITED
 from billing.models import Invoice
 from billing.receivables import Collection, Payment, PaymentProfile
@@ -23,7 +23,6 @@ from tenants.models import Organization
 log = structlog.get_logger()
 
 Stage, Status = Collection.Stage, Invoice.Status
-_LEASE = timedelta(minutes=5)
 _SOON, _LATER = timedelta(minutes=1), timedelta(days=1)
 _CLEARING = timedelta(hours=1)
 _SETTLED = (Status.PAID, Status.VOID)
@@ -38,7 +37,7 @@ def due(*, now: datetime) -> list[int]:
 def advance(collection: int, *, now: datetime) -> bool:
     """Do what is next for a collection, alone; False where somebody else does or it isn't due."""
     rows = Collection.objects.across_organizations().filter(pk=collection)
-    if not rows.filter(_free(now)).update(leased_until=now + _LEASE):
+    if not rows.filter(_free(now)).update(leased_until=leases.until(now)):
         return False
     row = rows.select_related("invoice", "organization", "invoice__organization").get()
     seen = row.next_at
@@ -64,7 +63,7 @@ def wake(*, now: datetime, **which: object) -> None:
 
 
 def _free(now: datetime) -> Q:
-    return Q(next_at__lte=now) & (Q(leased_until=None) | Q(leased_until__lt=now))
+    return Q(next_at__lte=now) & leases.free(now)
 
 
 def _step(row: Collection, now: datetime) -> datetime | None:

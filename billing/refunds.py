@@ -4,13 +4,13 @@ The row is written and the credit shrinks, then the provider is asked, under a k
 What became of it, also days later, is `billing.refunded`'s.
 """
 
-from datetime import datetime, timedelta
+from datetime import datetime
 
 import structlog
 from django.db import transaction
 from django.db.models import F, Q
 
-from billing import gateway, refunded
+from billing import gateway, leases, refunded
 from billing.allowances import Grant
 from billing.receivables import Payment, Refund
 from billing.remote import Failed, Rejected, Unanswered
@@ -22,7 +22,6 @@ from tenants.audit import Actor, Change
 log = structlog.get_logger()
 
 Status = Refund.Status
-_LEASE = timedelta(minutes=5)
 
 
 class NotRefundable(Refused):
@@ -100,14 +99,13 @@ def _guarded(refund: int, now: datetime) -> bool:
 
 
 def _due(now: datetime) -> Q:
-    free = Q(leased_until=None) | Q(leased_until__lte=now)
-    return free & (Q(status=Status.PENDING) | Q(next_at__lte=now))
+    return leases.free(now) & (Q(status=Status.PENDING) | Q(next_at__lte=now))
 
 
 def _step(refund: int, now: datetime) -> bool:
     """Once: whether it was made is looked up before it is asked for, again and again."""
     rows = Refund.objects.across_organizations().filter(pk=refund)
-    if not rows.filter(_due(now)).update(leased_until=now + _LEASE):
+    if not rows.filter(_due(now)).update(leased_until=leases.until(now)):
         return False
     row = rows.select_related("payment").get()
     intent, ours = str(row.payment.reference), str(row.pk)

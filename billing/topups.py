@@ -8,7 +8,7 @@ import structlog
 from django.db import transaction
 from django.db.models import F, Q
 
-from billing import credit, gateway, grants, mails, refunded, topup_rules
+from billing import credit, gateway, grants, leases, mails, refunded, topup_rules
 from billing.allowances import AutoTopUp, Grant
 from billing.models import Account
 from billing.receivables import Payment, PaymentProfile
@@ -21,7 +21,6 @@ Subject = TypeVar("Subject")
 Status = Payment.Status
 _PAUSE = timedelta(minutes=5)
 """Between two top-ups of an organization, so that a wrong rule doesn't empty an account."""
-_LEASE = timedelta(minutes=5)
 
 
 def credited(*, organization: int, minor: int, reference: str, now: datetime) -> Grant:
@@ -97,14 +96,13 @@ def _guarded(do: Callable[[Subject, datetime], bool], subject: Subject, now: dat
 
 def _free(now: datetime) -> Q:
     """Begun, and in nobody's hands."""
-    free = Q(leased_until=None) | Q(leased_until__lte=now)
-    return Q(invoice=None, status=Status.PENDING) & free
+    return Q(invoice=None, status=Status.PENDING) & leases.free(now)
 
 
 def _go_on(payment: int, now: datetime) -> bool:
     """One that was begun: whether it was charged is looked up before anything is sent again."""
     rows = Payment.objects.across_organizations().filter(pk=payment)
-    if not rows.filter(_free(now)).update(leased_until=now + _LEASE):
+    if not rows.filter(_free(now)).update(leased_until=leases.until(now)):
         return False
     row = rows.select_related("organization").get()
     return _alone(row, lambda: _learned(row, now) or _charge(row, now), now)
@@ -145,7 +143,7 @@ def _wanted(rule: AutoTopUp, now: datetime) -> Payment | None:
             amount_minor=rule.amount_minor,
             currency=account.currency,
             created_at=now,
-            leased_until=now + _LEASE,
+            leased_until=leases.until(now),
         )
 
 

@@ -1,5 +1,6 @@
 """Money given back at the provider: it is credit no more, and each night compared."""
 
+import time
 from dataclasses import replace
 from datetime import timedelta
 
@@ -113,6 +114,39 @@ def test_what_is_unspent_of_a_top_up_is_given_back_once(double: Double, account:
     hear(double)
     assert (back(double), grants.left(mine, now=now())) == ([500, 1_000], 0)
     assert (credit.owed(mine), apart(account)) == (0, {})
+
+
+class Killed(BaseException):
+    """The process is gone."""
+
+
+@pytest.mark.parametrize("step", ["refunds_of", "refund"])
+def test_whoever_dies_before_or_after_asking_and_is_away_for_days_gives_back_once(
+    double: Double, account: Account, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """By a clock that was a year ahead, too: what it had taken is nobody's."""
+    bought(double, account, GOOD)
+    row = ask(account, 1_000)
+    real = getattr(gateway, step)
+
+    def die(**how: object) -> None:
+        if step == "refund":
+            real(**how)
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(gateway, step, lambda *_, **how: die(**how))
+        with pytest.raises(Killed):
+            refunds.watch(now=now() + timedelta(days=365))
+    year = now() + timedelta(days=365, minutes=5)
+    Refund.objects.for_org(account.organization_id).update(leased_until=year)
+    later = time.time() + 2 * 86_400
+    monkeypatch.setattr(double.state, "clock", lambda: later)
+    for _ in range(2):
+        refunds.watch(now=now() + timedelta(days=2))
+    row.refresh_from_db()
+    assert (row.status, back(double)) == ("done", [1_000])
+    assert grants.left(account.organization_id, now=now()) == 15 * NANOS
 
 
 @pytest.mark.parametrize("minor", [None, 1_000])
