@@ -52,8 +52,9 @@ class Phase:
 class Load:
     """Requests to one platform."""
 
-    def __init__(self, stack: Stack, session: aiohttp.ClientSession, tokens: int) -> None:
+    def __init__(self, stack: Stack, key: str, session: aiohttp.ClientSession, tokens: int) -> None:
         self._stack = stack
+        self._headers = {"Authorization": f"Bearer {key}"}
         self._session = session
         self._tokens = tokens
         self._asked = 0
@@ -97,7 +98,7 @@ class Load:
         began = time.monotonic()
         try:
             async with self._session.post(
-                f"{self._stack.url}/api/v1/infer", json=body, headers=self._stack.authorization
+                f"{self._stack.url}/api/v1/infer", json=body, headers=self._headers
             ) as response:
                 data = await response.json(content_type=None)
                 took = time.monotonic() - began
@@ -125,7 +126,7 @@ async def measure(stack: Stack, options: argparse.Namespace) -> tuple[Phase, Pha
     connector = aiohttp.TCPConnector(limit=0)
     timeout = aiohttp.ClientTimeout(total=600)
     async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
-        load = Load(stack, session, options.tokens)
+        load = Load(stack, stack.organization("load"), session, options.tokens)
         say("Warming up …")
         await load.closed(options.slots, 5)
         say(f"The peak, for {options.seconds:g} s …")

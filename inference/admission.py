@@ -39,6 +39,7 @@ Scripts = Callable[[Any], None]
 """What queues an admission's scripts on a pipeline."""
 
 _CREDIT_WAIT = 2.0
+_refusals = line.Refusals()
 """How long a request waits for others' reservations to be settled, in seconds."""
 
 
@@ -139,6 +140,28 @@ async def admit(
     Raises the refusals of `tenants.limits`, `billing.credit` and `inference.line`; then nothing
     is counted or held. And `AlreadyIn`.
     """
+    newcomer = line.Newcomer(
+        wish.offer.name, caller.organization, _priority(caller, wish), patient=not web
+    )
+    if not repeatable:
+        _refusals.refuse_again(newcomer)
+    try:
+        return await _admit(caller, wish, request, web, keep, leaving, repeatable=repeatable)
+    except line.QueueFull as refusal:
+        _refusals.note(newcomer, refusal)
+        raise
+
+
+async def _admit(
+    caller: Caller,
+    wish: Wish,
+    request: UUID,
+    web: str,
+    keep: int,
+    leaving: Leaving,
+    *,
+    repeatable: bool,
+) -> Admitted:
     ring = await datakeys.aring(caller.organization)
     scopes = limits.scopes(caller, model=wish.offer.name, alias=wish.offer.alias)
 
@@ -304,7 +327,7 @@ def _job(
         key=caller.key,
         model=wish.offer.name,
         model_version=wish.offer.version,
-        priority=int(max(caller.priority, wish.priority or 0)),
+        priority=_priority(caller, wish),
         prompt=() if remote else wish.prompt,
         lengths=wish.lengths,
         messages=tuple(wish.messages) if remote or retention == Retention.TEXTS else (),
@@ -325,6 +348,11 @@ def _job(
         reads=reads,
         writes=writes,
     )
+
+
+def _priority(caller: Caller, wish: Wish) -> int:
+    """The less urgent one of its plan's and its own."""
+    return int(max(caller.priority, wish.priority or 0))
 
 
 def _meters(wish: Wish) -> tuple[str, str]:

@@ -3,7 +3,9 @@
 The script that decides is the last of an admission's; see `inference.admission`.
 """
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,8 @@ MOST_UNBOOKED = 20_000
 _LUA = Path(__file__).parent / "lua"
 _SUBMIT = Lua(_LUA / "submit.lua", behind=[_LUA / "lines.lua"])
 _FULL_RETRY_SECONDS = 5.0
+_REFUSED_AGAIN_SECONDS = 0.05
+_MOST_REFUSED = 10_000
 _BOOKS_RETRY_SECONDS = 10.0
 
 
@@ -54,6 +58,40 @@ class AlreadyIn(Exception):
     def __init__(self, *, is_over: bool) -> None:
         super().__init__()
         self.is_over = is_over
+
+
+@dataclass(frozen=True, slots=True)
+class Newcomer:
+    """What decides whether a full line makes room: alike in all of it, alike refused."""
+
+    model: str
+    organization: int
+    priority: int
+    patient: bool
+
+
+class Refusals:
+    """Who found a line full is told so again for a moment, without asking Redis: of ten times what
+    a model can do nine tenths are refused, by the very processors that it runs on."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._found: dict[Newcomer, tuple[float, QueueFull]] = {}
+
+    def note(self, newcomer: Newcomer, refusal: QueueFull) -> None:
+        """It was refused just now."""
+        if len(self._found) >= _MOST_REFUSED:
+            self._found.clear()
+        self._found[newcomer] = self._clock(), refusal
+
+    def refuse_again(self, newcomer: Newcomer) -> None:
+        """Raise `QueueFull` if it was refused a moment ago."""
+        noted, refusal = self._found.get(newcomer, (0.0, None))
+        if refusal is None:
+            return
+        if self._clock() - noted < _REFUSED_AGAIN_SECONDS:
+            raise QueueFull(refusal.message, retry_after=refusal.retry_after)
+        del self._found[newcomer]
 
 
 def submit(

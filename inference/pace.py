@@ -68,24 +68,28 @@ def publish(fleet: Fleet) -> None:
     def bounds(pipe: Any) -> None:
         for model in fleet.waiting:
             if found := _pace(fleet, model):
-                most, ms = found
-                pipe.hset(f"queue:{model}:pace", mapping={"most": most, "ms": ms})
+                pipe.hset(f"queue:{model}:pace", mapping=found)
                 pipe.pexpire(f"queue:{model}:pace", _KEPT_MS)
 
     pipeline(bounds)
 
 
-def _pace(fleet: Fleet, model: str) -> tuple[int, int] | None:
-    """The most that may wait, and ms from one's turn to the next's; None while that is not known.
+def _pace(fleet: Fleet, model: str) -> dict[str, int] | None:
+    """The most that may wait, and ms from one's turn to the next's, and of one's run; None while
+    that is not known.
 
-    Half as many as there are slots may always wait, so that none is ever idle.
+    A fourth of the slots may always wait, so that few are ever idle.
     """
     slots = fleet.slots(model)
     seconds = fleet.seconds(model)
     if not slots or not seconds:
         return None
     turn = seconds / slots
-    return max(1, slots // 2, int(settings.QUEUE_SECONDS / turn)), max(1, round(turn * 1000))
+    return {
+        "most": max(1, slots // 4, int(settings.QUEUE_SECONDS / turn)),
+        "ms": max(1, round(turn * 1000)),
+        "run_ms": round(seconds * 1000),
+    }
 
 
 async def room_in(model: str) -> float:

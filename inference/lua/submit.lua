@@ -30,7 +30,7 @@ if unbooked[2] and (now - unbooked[2] > tonumber(ARGV[14])
   return {'behind', now - unbooked[2]}
 end
 
-local pace = redis.call('HMGET', queue .. ':pace', 'most', 'ms')
+local pace = redis.call('HMGET', queue .. ':pace', 'most', 'ms', 'run_ms')
 local most = math.min(tonumber(ARGV[8]), tonumber(pace[1] or ARGV[8]))
 local turn = tonumber(pace[2] or 1000)
 
@@ -69,9 +69,12 @@ local function unfair()
   end
 end
 
+-- All slots may fall vacant together, an answer's time after they were taken together: nobody is late
+-- who has not waited for most of that.
 local function late()
+  local before = now - math.max(tonumber(ARGV[16]), tonumber(pace[3] or 0) * 0.75)
   for p = PRIORITIES - 1, 0, -1 do
-    local found = waiting_since(queue, class_of(p), now - ARGV[16], 1)
+    local found = waiting_since(queue, class_of(p), before, 1)
     if found[1] then return found[1] end
   end
 end

@@ -127,6 +127,22 @@ def test_in_a_full_line_whoever_has_waited_too_long_goes_first(redis: Redis, set
     ]  # fmt: skip
 
 
+def test_nobody_is_late_who_has_not_waited_for_most_of_an_answers_time(
+    redis: Redis, settings: Any
+) -> None:
+    paced(1)
+    run_ms = settings.QUEUE_SECONDS * 2000 + 60_000
+    state().hset(f"queue:{ECHO}:pace", "run_ms", run_ms)
+    old = job()
+    submit(old)
+    redis.zincrby(f"queue:{ECHO}", 1000 - run_ms * 3 // 4, str(old.id))
+    with pytest.raises(QueueFull):
+        submit(job())
+    redis.zincrby(f"queue:{ECHO}", -2000, str(old.id))
+    submit(job())
+    assert fields(old.id)["state"] == "sealed"
+
+
 def test_nothing_is_let_in_while_the_books_are_too_far_behind(redis: Redis, settings: Any) -> None:
     redis.zadd(jobs.SEALED, {"one": int(redis.time()[0]) * 1000})
     submit(job())

@@ -1,5 +1,6 @@
 """Who is let into a line that is nearly full, who goes for them, and who is blamed for deaths."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from time import monotonic
 from typing import cast
@@ -12,7 +13,7 @@ from redis import Redis
 from inference import jobs, line, live, stream
 from inference.engine import Delta, FinishReason, Outcome
 from inference.jobs import Claim, Job
-from inference.line import QueueFull, ShareFull
+from inference.line import Newcomer, QueueFull, Refusals, ShareFull
 from inference.worker.held import Held
 from kit.ids import request_id
 from kit.redis import pipeline, state
@@ -45,6 +46,21 @@ def die(worker: str) -> None:
 
 def token(of: Job, attempt: int, position: int = 0) -> None:
     assert append([(of.id, attempt, Delta(str(of.id), position, (7,), "x"))]) == ["ok"]
+
+
+def test_who_was_refused_a_moment_ago_is_told_the_same_and_nobody_else_is() -> None:
+    now = [10.0]
+    refusals, one = Refusals(lambda: now[0]), Newcomer(ECHO, 1, 1, patient=False)
+    refusals.refuse_again(one)
+    refusals.note(one, QueueFull("8 requests wait", retry_after=3))
+    now[0] += 0.04
+    with pytest.raises(QueueFull, match="8 requests wait") as refusal:
+        refusals.refuse_again(one)
+    assert refusal.value.retry_after == 3
+    for other in (replace(one, organization=2), replace(one, priority=0)):
+        refusals.refuse_again(other)
+    now[0] += 0.02
+    refusals.refuse_again(one)
 
 
 def test_what_runs_in_background_neither_goes_for_others_nor_keeps_them_out(redis: Redis) -> None:
