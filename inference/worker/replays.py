@@ -5,11 +5,9 @@ parameter, marked under the organization's data key, and it lies sealed under it
 be met, and Redis says nothing of it. Where the cache is away, answers are made.
 """
 
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from threading import Lock
-from time import monotonic
 from typing import Any
 
 import orjson
@@ -19,13 +17,12 @@ from redis.exceptions import RedisError
 from inference import metrics
 from inference.engine import Delta, FinishReason, Logprob, Outcome
 from inference.jobs import Job, Reuse
+from inference.worker.shelf import Shelf
 from kit.envelope import Place, Ring, Unreadable
-from kit.redis import cached
+from tenants import answers
 
 _LARGEST = 256 * 1024
 """Bytes of an answer that is kept."""
-_MOST_HERE = 32 * 1024 * 1024
-"""Bytes of answers that a process keeps itself."""
 _EXACT = "exact"
 
 log = structlog.get_logger()
@@ -45,47 +42,6 @@ class Replay:
         ]
 
 
-class Shelf:
-    """Sealed answers in memory, the least used going first; each for its time."""
-
-    def __init__(self, most: int = _MOST_HERE) -> None:
-        self._most, self._bytes = most, 0
-        self._lock = Lock()
-        self._kept: OrderedDict[str, tuple[float, bytes]] = OrderedDict()
-
-    def get(self, key: str) -> bytes | None:
-        """What lies there, if its time is not over."""
-        with self._lock:
-            found = self._kept.get(key)
-            if found is None:
-                return None
-            until, sealed = found
-            if until < monotonic():
-                self._drop(key)
-                return None
-            self._kept.move_to_end(key)
-            return sealed
-
-    def put(self, key: str, sealed: bytes, *, seconds: float) -> None:
-        """Keep it for so long."""
-        with self._lock:
-            self._drop(key)
-            self._kept[key] = (monotonic() + seconds, sealed)
-            self._bytes += len(sealed)
-            while self._bytes > self._most:
-                self._drop(next(iter(self._kept)))
-
-    def clear(self) -> None:
-        """Forget everything."""
-        with self._lock:
-            self._kept.clear()
-            self._bytes = 0
-
-    def _drop(self, key: str) -> None:
-        if found := self._kept.pop(key, None):
-            self._bytes -= len(found[1])
-
-
 class Replays:
     """This worker's way to answers that were made before, and how often it led somewhere."""
 
@@ -98,11 +54,11 @@ class Replays:
         """The answer, if it was made before and may be given again."""
         if job.caching != Reuse.EXACT:
             return None
-        key = _key(job, ring)
-        where, sealed = "memory", self.shelf.get(key)
+        entry = _entry(job, ring)
+        where, sealed = "memory", self.shelf.get(job.organization, entry)
         if sealed is None:
-            where, sealed = "redis", self._fetch(job, key)
-        found = _opened(job, key, ring, sealed) if sealed else None
+            where, sealed = "redis", self._fetch(job, entry)
+        found = _opened(job, entry, ring, sealed) if sealed else None
         self._count(job.model, where if found else "miss")
         return found
 
@@ -111,11 +67,11 @@ class Replays:
         plain = orjson.dumps([_dumped(each) for each in deltas])
         if len(plain) > _LARGEST:
             return
-        key = _key(job, ring)
-        sealed = ring.seal(plain, _place(job, key))
-        self.shelf.put(key, sealed, seconds=job.cache_seconds)
+        entry = _entry(job, ring)
+        sealed = ring.seal(plain, _place(job, entry))
+        self.shelf.put(job.organization, entry, sealed, seconds=job.cache_seconds)
         try:
-            cached().set(f"answer:{key}", sealed, ex=job.cache_seconds)
+            answers.put(job.organization, entry, sealed, seconds=job.cache_seconds)
         except RedisError as error:
             log.warning("the cache does not answer; an answer is kept here alone", error=str(error))
 
@@ -125,18 +81,17 @@ class Replays:
             looked, found = self._counts.get(model, (0, 0))
             return looked, found
 
-    def _fetch(self, job: Job, key: str) -> bytes | None:
+    def _fetch(self, job: Job, entry: str) -> bytes | None:
         try:
-            with cached().pipeline(transaction=False) as pipe:
-                pipe.get(f"answer:{key}")
-                pipe.ttl(f"answer:{key}")
-                sealed, left = pipe.execute()
+            found = answers.fetch(job.organization, entry)
         except RedisError as error:
             log.warning("the cache does not answer; an answer is made", error=str(error))
             return None
-        if sealed is not None and left > 0:
-            self.shelf.put(key, sealed, seconds=min(left, job.cache_seconds))
-        return sealed  # type: ignore[no-any-return]
+        if found is None:
+            return None
+        sealed, left = found
+        self.shelf.put(job.organization, entry, sealed, seconds=min(left, job.cache_seconds))
+        return sealed
 
     def _count(self, model: str, outcome: str) -> None:
         metrics.RESPONSE_CACHE.labels(model, outcome).inc()
@@ -161,7 +116,8 @@ def joined(deltas: Sequence[Delta]) -> Delta:
     )
 
 
-def _key(job: Job, ring: Ring) -> str:
+def _entry(job: Job, ring: Ring) -> str:
+    """What its answer is found by, among its organization's."""
     asked = orjson.dumps(
         [
             job.model,
@@ -174,16 +130,16 @@ def _key(job: Job, ring: Ring) -> str:
         ]
     )
     marker = ring.marker(Place(job.organization, "cache.key", ""))
-    return f"{job.organization}:{marker.mark(asked).hex()}"
+    return f"{job.model}:{marker.mark(asked).hex()}"
 
 
-def _place(job: Job, key: str) -> Place:
-    return Place(job.organization, "cache.answer", key)
+def _place(job: Job, entry: str) -> Place:
+    return Place(job.organization, "cache.answer", entry)
 
 
-def _opened(job: Job, key: str, ring: Ring, sealed: bytes) -> Replay | None:
+def _opened(job: Job, entry: str, ring: Ring, sealed: bytes) -> Replay | None:
     try:
-        found = orjson.loads(ring.unseal(sealed, _place(job, key)))
+        found = orjson.loads(ring.unseal(sealed, _place(job, entry)))
     except Unreadable:
         return None
     return Replay(tuple(map(_loaded, found)))

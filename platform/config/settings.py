@@ -239,6 +239,8 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 REDIS_URL = verifying(_env("REDIS_URL", "redis://127.0.0.1:6379/0"))
 """State: append-only file on, `noeviction`."""
 CACHE_URL = verifying(_env("CACHE_URL", _redis_database(REDIS_URL, 1)))
+ANSWERS_MEMORY = int(_env("ANSWERS_MEMORY", "64")) * 1024 * 1024
+"""Of answers that are given again an organization has so much at CACHE_URL."""
 BROKER_URL = verifying(_env("BROKER_URL", REDIS_URL))
 CACHES = {
     "default": {"BACKEND": "django_redis.cache.RedisCache", "LOCATION": CACHE_URL},

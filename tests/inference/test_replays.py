@@ -3,11 +3,14 @@
 import json
 from collections.abc import Iterator
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 import pytest
 from django_tenants.utils import schema_context
+from hypothesis import HealthCheck, given
+from hypothesis import settings as profile
+from hypothesis import strategies as st
 from redis import ConnectionError as RedisGone
 
 from billing import pricing
@@ -16,9 +19,9 @@ from inference.catalog import offers
 from inference.catalog.models import Model
 from inference.models import Request
 from inference.worker import Host, replays
-from inference.worker.replays import Shelf
+from inference.worker.shelf import Shelf
 from kit.redis import cached
-from tenants import audit, organizations
+from tenants import answers, audit, organizations
 from tenants.models import Organization, Plan, Retention
 from tests import factories
 from tests.inference.parts import NOW, fields, in_schema, serving
@@ -261,7 +264,7 @@ async def test_without_the_cache_answers_are_made(
         def __getattr__(self, name: str) -> Any:
             raise RedisGone("away")
 
-    monkeypatch.setattr(replays, "cached", Away)
+    monkeypatch.setattr(answers, "cached", Away)
     with serving(host):
         assert [await hits(key) for _ in range(2)] == ["miss", "hit"], "from memory"
         replays.replays.shelf.clear()
@@ -281,15 +284,66 @@ async def test_answers_that_were_cut_short_are_not_kept(key: str, host: Host) ->
 
 def test_the_shelf_forgets_the_least_used_and_the_old(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [0.0]
-    monkeypatch.setattr("inference.worker.replays.monotonic", lambda: clock[0])
+    monkeypatch.setattr("inference.worker.shelf.monotonic", lambda: clock[0])
     shelf = Shelf(most=10)
-    shelf.put("a", b"12345", seconds=60)
-    shelf.put("b", b"12345", seconds=5)
-    assert shelf.get("a") == b"12345"
-    shelf.put("c", b"1234", seconds=60)
-    assert [shelf.get(name) for name in "abc"] == [b"12345", None, b"1234"]
-    shelf.put("d", b"12345678901", seconds=60)
-    assert [shelf.get(name) for name in "acd"] == [None, None, None]
-    shelf.put("b", b"1", seconds=5)
+    shelf.put(1, "a", b"12345", seconds=60)
+    shelf.put(1, "b", b"12345", seconds=5)
+    assert shelf.get(1, "a") == b"12345"
+    shelf.put(1, "c", b"1234", seconds=60)
+    assert [shelf.get(1, name) for name in "abc"] == [b"12345", None, b"1234"]
+    shelf.put(1, "d", b"12345678901", seconds=60)
+    assert [shelf.get(1, name) for name in "acd"] == [None, None, None]
+    shelf.put(1, "b", b"1", seconds=5)
     clock[0] = 6.0
-    assert shelf.get("b") is None
+    assert shelf.get(1, "b") is None
+
+
+_puts = st.lists(st.tuples(st.integers(1, 4), st.sampled_from("abcdef"), st.integers(1, 40)))
+
+
+@given(puts=_puts)
+def test_an_organizations_answers_are_its_own_and_keep_an_even_share(
+    puts: list[tuple[int, str, int]],
+) -> None:
+    """Whoever has no more than an even share loses nothing, and nobody meets another's."""
+    shelf, most = Shelf(most=120), 120
+    put: dict[int, dict[str, bytes]] = {}
+    for organization, entry, size in puts:
+        sealed = f"{organization}{entry}".encode() * size
+        shelf.put(organization, entry, sealed, seconds=60)
+        put.setdefault(organization, {})[entry] = sealed
+        found = {(each, name): shelf.get(each, name) for each in range(1, 5) for name in "abcdef"}
+        assert sum(map(len, filter(None, found.values()))) <= most
+        for (each, name), has in found.items():
+            wrote = put.get(each, {}).get(name)
+            assert has in (None, wrote)
+            is_small = sum(map(len, put.get(each, {}).values())) <= most // 4
+            assert has == wrote or not is_small
+
+
+_kept = st.lists(
+    st.tuples(st.integers(1, 2), st.sampled_from("abcdef"), st.integers(1, 900)), max_size=30
+)
+
+
+@profile(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(kept=_kept)
+def test_in_redis_an_organizations_answers_keep_within_its_share(
+    kept: list[tuple[int, str, int]], settings: Any
+) -> None:
+    """What it kept last is there, the others' stays whole, and sizes are those of what is there."""
+    settings.ANSWERS_MEMORY, least = 3000, 256
+    cached().flushdb()
+    answers.put(3, "echo:x", b"another's", seconds=60)
+    for organization, entry, size in kept:
+        sealed = f"{organization}{entry}".encode() * size
+        fits = len(sealed) + least <= 3000
+        assert answers.put(organization, entry, sealed, seconds=60) is fits
+        found = answers.fetch(organization, entry)
+        assert found == ((sealed, 60) if fits else None)
+    for organization in (1, 2):
+        names = cast("list[bytes]", cached().keys(f"answer:{organization}:*"))
+        sizes = [least + len(cast("bytes", cached().get(name))) for name in names]
+        assert sum(sizes) == int(cached().hget(f"answers:{organization}:sizes", "total") or 0)
+        assert sum(sizes) <= 3000
+    assert answers.fetch(3, "echo:x") == (b"another's", 60)
