@@ -344,7 +344,7 @@ def _job(
         timeout=wish.timeout,
         caching=caching,
         cache_seconds=caller.cache_seconds if caching else 0,
-        cache_epoch=caller.cache_epoch if caching else 0,
+        cache_epoch=_epoch(caller, wish.offer.name) if caching else 0,
         reads=reads,
         writes=writes,
     )
@@ -380,6 +380,11 @@ def _caching(caller: Caller, wish: Wish) -> str:
             f"X-Cache: answers of {wish.offer.name} are not cached; leave it out.", param="X-Cache"
         )
     return wish.caching.value
+
+
+def _epoch(caller: Caller, model: str) -> int:
+    """A number that grows whenever the model's answers are forgotten."""
+    return caller.cache_epoch + caller.cache_epochs.get(model, 0)
 
 
 def _retention(caller: Caller, wish: Wish) -> str:

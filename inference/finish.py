@@ -279,6 +279,7 @@ def _ended(each: Sealed, charge: Charge) -> Ended:
         error=each.error,
         cache=each.cache,
         reasoning_tokens=each.reasoning_tokens,
+        answer=each.answer,
     )
 
 

@@ -128,6 +128,7 @@ class Generation:
         self._events = aiter(follower)
         self._early: list[Event] = []
         self._found: str | None = None
+        self._answer = ""
 
     async def begun(self) -> None:
         """Wait for the first piece where a cache may have the answer, so that it can be said
@@ -135,7 +136,7 @@ class Generation:
         if not isinstance(self.job, Job) or not self.job.caching:
             return
         self._early += [await anext(self._events)]
-        self._found = await jobs.found_in(request=self.job.id)
+        self._found, self._answer = await jobs.found_in(request=self.job.id)
 
     @property
     def cache(self) -> str | None:
@@ -145,6 +146,11 @@ class Generation:
             return "hit"
         looked = isinstance(self.job, Job) and self.job.caching
         return "miss" if looked and found is not None else None
+
+    @property
+    def answer(self) -> str:
+        """What a cache finds its answer by; "" where none may, or that is not known yet."""
+        return self.ended.answer if self.is_over else self._answer
 
     async def pieces(self) -> AsyncIterator[Piece]:
         """The answer as it is made; raises `GenerationFailed`, `Overloaded`, `Unserved`."""

@@ -251,10 +251,12 @@ async def head(*, request: UUID, organization: int) -> Head | None:
     return Head(request, organization, model, version, state, key)
 
 
-async def found_in(*, request: UUID) -> str:
-    """What had its answer, if a cache did and it has been said."""
-    found = cast("bytes | None", await async_state().hget(f"job:{request}", "cache"))
-    return found.decode() if found else ""
+async def found_in(*, request: UUID) -> tuple[str, str]:
+    """What had its answer, if a cache did and it has been said; and what it is found by there."""
+    names = ["cache", "answer"]
+    found = cast("list[bytes | None]", await async_state().hmget(f"job:{request}", names))
+    cache, answer = (each.decode() if each else "" for each in found)
+    return cache, answer
 
 
 async def leave(*, request: UUID, organization: int, leaving: Leaving, grace: float) -> None:

@@ -50,6 +50,8 @@ class Sealed:
     """How long its answer can be read."""
     frame: bytes = b""
     """Of a response that is stored, sealed."""
+    answer: str = ""
+    """What a cache finds its answer by, where one may."""
     dead: bytes | None = None
     """What was asked, sealed, of one that is to be set aside."""
 
@@ -114,6 +116,7 @@ def _sealed(fields: dict[bytes, bytes]) -> Sealed:
         asked=fields.get(b"asked", b""),
         kept_seconds=int(fields.get(b"keep_stream", KEPT_SECONDS)),
         frame=fields.get(b"frame", b""),
+        answer=fields.get(b"answer", b"").decode(),
         dead=fields.get(b"sealed_prompt", b"") if b"dead" in fields else None,
     )
 

@@ -74,6 +74,8 @@ class Ended:
     error: str
     cache: str = ""
     reasoning_tokens: int = 0
+    answer: str = ""
+    """What a cache finds it by, where one may."""
 
     @property
     def total_tokens(self) -> int:
@@ -119,7 +121,8 @@ def end(pipe: Any, *, request: UUID, event: Ended) -> None:
         "error": event.error,
         "reasoning_tokens": event.reasoning_tokens,
     }
-    payload = orjson.dumps(said | ({"cache": event.cache} if event.cache else {}))
+    found = {"cache": event.cache, "answer": event.answer}
+    payload = orjson.dumps(said | {name: value for name, value in found.items() if value})
     keys = [f"job:{request}", f"stream:{request}", SEALED]
     _END.add(pipe, keys, [str(request), payload, event.reason])
 
@@ -259,5 +262,6 @@ def _seal(outcome: Outcome) -> bytes:
             outcome.cached_tokens,
             outcome.cache,
             outcome.reasoning_tokens,
+            outcome.answer,
         ]
     )

@@ -3,6 +3,7 @@
 from django.urls import path
 
 from inference.api.batches import BatchCancel, Batches, OneBatch
+from inference.api.cache import Cache
 from inference.api.chat import ChatCompletions
 from inference.api.completions import Completions
 from inference.api.embeddings import Embeddings, PlainEmbeddings, Similarity
@@ -51,6 +52,7 @@ api = [
     path("embeddings", PlainEmbeddings.as_view()),
     path("similarity", Similarity.as_view()),
     path("estimates", Estimates.as_view()),
+    path("cache", Cache.as_view()),
     path("models", Catalog.as_view()),
     path("model/info", ModelInfo.as_view()),
     path("jobs/<uuid:identifier>", OneJob.as_view()),

@@ -1,24 +1,39 @@
 """Answers in the cache Redis, as `inference.worker.replays` seals them: each organization's within
 a share of its own, so that nobody's answers push out anybody else's.
 
-An answer is an entry, `<model>:<mark of what was asked>`. Everything here raises RedisError where
-the cache does not answer; it may forget at any time what it was given.
+An answer is an entry, `<model>:<mark of what was asked>`. Workers have answers in their memory too:
+what is forgotten here is told to them by a stream in the state Redis. Everything here raises
+RedisError; the cache may forget at any time what it was given.
 """
 
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import cache
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from django.conf import settings
 
-from kit.redis import cached
+from kit.redis import cached, state
 
-_PUT = (Path(__file__).parent / "lua" / "answer_put.lua").read_text()
+_LUA = Path(__file__).parent / "lua"
+_TOLD, _MOST_TOLD = "answers:forgotten", 20_000
+"""The stream, and how much of it is kept: a worker that is further behind forgets everything."""
+_AT_ONCE = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Forgotten:
+    """An organization's answers whose entries begin so: "" are all."""
+
+    organization: int
+    beginning: str
 
 
 def fetch(organization: int, entry: str) -> tuple[bytes, int] | None:
     """The sealed answer, and for how many seconds it will be there; None where there is none."""
-    name = _names(organization, entry)[0]
+    name = _before(organization) + entry
     with cached().pipeline(transaction=False) as pipe:
         pipe.get(name)
         pipe.ttl(name)
@@ -29,18 +44,64 @@ def fetch(organization: int, entry: str) -> tuple[bytes, int] | None:
 def put(organization: int, entry: str, sealed: bytes, *, seconds: int) -> bool:
     """Keep it for so long, in the place of the organization's own whose time ends first; False
     where it is larger than the whole share (`settings.ANSWERS_MEMORY`)."""
-    arguments = [entry, sealed, seconds, settings.ANSWERS_MEMORY, f"answer:{organization}:"]
-    return bool(_script()(_names(organization, entry), arguments, client=cached()))
+    before = _before(organization)
+    arguments = [entry, sealed, seconds, settings.ANSWERS_MEMORY, before]
+    names = [before + entry, *_indices(organization)]
+    return bool(_script("answer_put")(names, arguments, client=cached()))
 
 
-def _names(organization: int, entry: str) -> list[str]:
-    return [
-        f"answer:{organization}:{entry}",
-        f"answers:{organization}",
-        f"answers:{organization}:sizes",
-    ]
+def forget(organization: int, beginning: str = "") -> int:
+    """Take away all answers whose entries begin so, everywhere; how many Redis had."""
+    index, sizes = _indices(organization)
+    script, gone = _script("answer_forget"), 0
+    found = _entries(index, beginning)
+    while some := list(islice(found, _AT_ONCE)):
+        arguments = [_before(organization), *some]
+        gone += script([index, sizes], arguments, client=cached())
+    tell(Forgotten(organization, beginning))
+    return gone
+
+
+def tell(forgotten: Forgotten) -> None:
+    """Have every worker forget what it has of it, within a second."""
+    told: dict[Any, Any] = {"of": forgotten.organization, "beginning": forgotten.beginning}
+    with state().pipeline(transaction=False) as pipe:
+        pipe.xadd(_TOLD, told, maxlen=_MOST_TOLD)
+        pipe.publish("workers", "forget")
+        pipe.execute()
+
+
+def last_told() -> str:
+    """Where what was told ends now."""
+    found: Any = state().xrevrange(_TOLD, count=1)
+    return found[0][0].decode() if found else "0-0"
+
+
+def told(after: str) -> tuple[Sequence[Forgotten], str]:
+    """What was told since, and where that ends."""
+    found: Any = state().xrange(_TOLD, min=f"({after}")
+    some = [Forgotten(int(each[b"of"]), each[b"beginning"].decode()) for _, each in found]
+    return some, found[-1][0].decode() if found else after
+
+
+def _entries(index: str, beginning: str) -> Iterator[str]:
+    """Of an index; one that is named whole is taken for there: Redis may have evicted the index."""
+    model, _, mark = beginning.partition(":")
+    if mark:
+        return iter((beginning,))
+    pattern = f"{model}:*" if model else "*"
+    found = cached().zscan_iter(index, match=pattern, count=_AT_ONCE)
+    return (entry.decode() for entry, _ in found)
+
+
+def _before(organization: int) -> str:
+    return f"answer:{organization}:"
+
+
+def _indices(organization: int) -> list[str]:
+    return [f"answers:{organization}", f"answers:{organization}:sizes"]
 
 
 @cache
-def _script() -> Any:
-    return cached().register_script(_PUT)
+def _script(name: str) -> Any:
+    return cached().register_script((_LUA / f"{name}.lua").read_text())

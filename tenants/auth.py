@@ -120,6 +120,7 @@ class Caller:
     caching: str = Caching.OFF
     cache_seconds: int = 3600
     cache_epoch: int = 0
+    cache_epochs: Mapping[str, int] = field(default_factory=dict)
     login: str = ""
 
     def may(self, action: Action) -> bool:
@@ -284,6 +285,7 @@ def _as_member(user: int, member: KnownMember, organization: KnownOrganization) 
         caching=organization.caching,
         cache_seconds=organization.cache_seconds,
         cache_epoch=organization.cache_epoch,
+        cache_epochs=organization.cache_epochs,
         user=user,
         role=member.role,
         person=user,
@@ -313,6 +315,7 @@ def _as_program(
         caching=organization.caching,
         cache_seconds=organization.cache_seconds,
         cache_epoch=organization.cache_epoch,
+        cache_epochs=organization.cache_epochs,
     )
 
 

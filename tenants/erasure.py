@@ -16,9 +16,10 @@ from celery import current_app
 from django.core.mail import EmailMessage
 from django.db import connection, models, transaction
 from psycopg import sql
+from redis.exceptions import RedisError
 
 from kit.redis import state
-from tenants import audit, certificates, datakeys, organizations, owned
+from tenants import answers, audit, certificates, datakeys, organizations, owned
 from tenants.audit import Actor, Change
 from tenants.models import (
     ApiKey,
@@ -197,6 +198,12 @@ def _delete(table: Table, organization: int) -> Counter[str]:
 
 def _forget(organization: int, keys: list[str]) -> None:
     """Take out of Redis what carries the organization; what still runs goes with its end."""
+    try:
+        answers.forget(organization)
+    except RedisError as error:
+        log.warning(
+            "an erased organization's answers stay in the cache, as noise", error=str(error)
+        )
     for name in _names(organization, keys):
         state().delete(name)
     for name in state().scan_iter(match="job:*", count=_SCANNED):

@@ -66,6 +66,7 @@ class KnownOrganization:
     caching: str = Caching.OFF
     cache_seconds: int = 3600
     cache_epoch: int = 0
+    cache_epochs: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +125,7 @@ def _load_organization(identifier: str) -> Fields | None:
         "caching": organization.caching or (plan.caching if plan else Caching.OFF),
         "cache_seconds": organization.cache_seconds,
         "cache_epoch": organization.cache_epoch,
+        "cache_epochs": organization.cache_epochs,
     }
 
 

@@ -136,6 +136,12 @@ class Organization(Remembered, Limited, TenantMixin):  # type: ignore[misc,djang
         editable=False,
         help_text="Part of what answers are found by: another number, and none is found.",
     )
+    cache_epochs = models.JSONField(
+        default=dict,
+        db_default=models.Value({}, models.JSONField()),
+        editable=False,
+        help_text="The same, of some models' answers alone: added to the organization's.",
+    )
     two_factors_required = models.BooleanField(
         default=False, help_text="Members come in with a second factor alone."
     )

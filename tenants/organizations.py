@@ -7,12 +7,14 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
+import structlog
 from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.db import transaction
+from redis.exceptions import RedisError
 
 from kit.errors import Invalid, Refused
-from tenants import audit, shutting
+from tenants import answers, audit, shutting
 from tenants.audit import Actor, Change
 from tenants.models import Membership, Organization, Retention, Role, User
 
@@ -21,6 +23,8 @@ _RETENTION = ("retention", "kept_days", "texts_searchable")
 _SUSPENSION = ("suspended_at", "suspended_reason", "erase_at")
 _DELETED = "its owner deleted it"
 _RESERVED = frozenset({"admin", "api", "billing", "new", "public", "static"})
+
+log = structlog.get_logger()
 
 
 class SlugTaken(Refused):
@@ -147,14 +151,35 @@ def cache_answers(
             audit.record(change, by=by, organization=organization.pk, now=now)
 
 
-def forget_answers(organization: Organization, *, now: datetime, by: Actor) -> None:
-    """Give none of the answers again that were made so far; within a second everywhere."""
+def forget_answers(organization: Organization, *, model: str = "", now: datetime, by: Actor) -> int:
+    """Give none of the answers again that were made so far, or none that `model` made; within a
+    second everywhere. How many the cache had: what it does not let go of is never found."""
     with transaction.atomic():
         organization = Organization.objects.select_for_update(no_key=True).get(pk=organization.pk)
-        organization.cache_epoch += 1
-        organization.save(update_fields=["cache_epoch"])
-        change = Change("organization.cache_emptied", target(organization))
+        if model:
+            organization.cache_epochs[model] = organization.cache_epochs.get(model, 0) + 1
+        else:
+            # Higher than all that any model's answers were found by.
+            organization.cache_epoch += 1 + max(organization.cache_epochs.values(), default=0)
+            organization.cache_epochs = {}
+        organization.save(update_fields=["cache_epoch", "cache_epochs"])
+        after = {"model": model} if model else {}
+        change = Change("organization.cache_emptied", target(organization), after=after)
         audit.record(change, by=by, organization=organization.pk, now=now)
+    try:
+        return answers.forget(organization.pk, f"{model}:" if model else "")
+    except RedisError as error:
+        log.warning("forgotten answers stay in the cache, for nobody", error=str(error))
+        return 0
+
+
+def forget_answer(organization: Organization, *, entry: str, now: datetime, by: Actor) -> int:
+    """Give one answer no more; 1 if the cache had it, else 0. Raises RedisError, then it stays."""
+    with transaction.atomic():
+        gone = answers.forget(organization.pk, entry)
+        change = Change("organization.answer_forgotten", target(organization), after={"key": entry})
+        audit.record(change, by=by, organization=organization.pk, now=now)
+    return gone
 
 
 def require_two_factors(

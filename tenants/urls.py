@@ -5,7 +5,6 @@ from django.urls import path
 
 from tenants import views
 from tenants.api.audit import Audit, AuditExport
-from tenants.api.cache import Cache
 from tenants.api.certificates import CertificateKeys
 from tenants.api.invitations import Acceptance, Invitations, OneInvitation, Resending
 from tenants.api.keys import KeyRotation, Keys, LeakReport, OneKey
@@ -135,7 +134,6 @@ urlpatterns = [
     path("members/<int:user>", OneMember.as_view()),
     path("ownership", Ownership.as_view()),
     path("retention", RetentionEndpoint.as_view()),
-    path("cache", Cache.as_view()),
     path("certificates/keys", CertificateKeys.as_view()),
     path("audit", Audit.as_view()),
     path("audit/export", AuditExport.as_view()),

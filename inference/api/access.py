@@ -25,6 +25,7 @@ _FALLBACK = "X-Model-Fallback"
 _ALIAS = "X-Model-Alias"
 _COST = "X-Cost"
 _CACHE = "X-Cache"
+_CACHE_KEY = "X-Cache-Key"
 
 INFERENCE = "inference"
 """The scope these endpoints need."""
@@ -90,12 +91,14 @@ def headers(
 ) -> Mapping[str, str]:
     """Where the caller stands with the limits, or that the answer is an earlier one's; what it
     cost, where it is whole; what of `form` does nothing; whether a cache had it, where it might
-    have; and how the model was asked for, where that is not its name: by an alias, or as one for
-    which it stands in."""
+    have, and under which key; and how the model was asked for, where that is not its name: by an
+    alias, or as one for which it stands in."""
     said = {"Idempotent-Replayed": "true"} if run.repeated else dict(run.standing.headers())
     said |= parameters.header(form)
     if run.cache is not None:
         said[_CACHE] = run.cache
+    if run.answer:
+        said[_CACHE_KEY] = run.answer
     if run.is_over:
         said[_COST] = f"{decimal(run.ended.amount)} {run.ended.currency}"
     if wish is not None and wish.offer.alias:

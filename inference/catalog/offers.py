@@ -105,18 +105,24 @@ class _Catalog:
 async def offer(name: str | None, *, caller: Caller | None) -> Offer:
     """The model called `name` (the default one if None), as `caller` may use it (None: anybody);
     of those that an alias stands for one, drawn by weight. Raises `UnknownModel`."""
-    wanted = settings.DEFAULT_MODEL if name is None else name
+    seen = await named(settings.DEFAULT_MODEL if name is None else name, caller=caller)
+    return choices(list(seen), list(seen.values()))[0]  # noqa: S311  a draw, no secret
+
+
+async def named(name: str, *, caller: Caller | None) -> Mapping[Offer, int]:
+    """The model called so, or those that an alias stands for, with their weights, as far as the
+    caller may use them. Raises `UnknownModel`."""
     found = (await _catalog.aget()).published
-    own = found.get(wanted)
-    some = [(own, 1)] if own is not None else _behind(wanted, found.values())
+    own = found.get(name)
+    some = [(own, 1)] if own is not None else _behind(name, found.values())
     seen = {each: weight for each, weight in some if _sees(caller, each)}
     if not seen:
         raise UnknownModel(
-            f"The model {wanted[:80]!r} does not exist or this key may not use it; "
+            f"The model {name[:80]!r} does not exist or this key may not use it; "
             "GET /v1/models lists those it may.",
             param="model",
         )
-    return choices(list(seen), list(seen.values()))[0]  # noqa: S311  a draw, no secret
+    return seen
 
 
 async def encoder(name: str | None, *, caller: Caller) -> Offer:

@@ -33,6 +33,8 @@ class Outcome:
     cache: str = ""
     """What had the answer, where no model made it."""
     reasoning_tokens: int = 0
+    answer: str = ""
+    """What it is found by in a cache, where it may be found there."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@
 -- KEYS leases, sealed
 -- ARGV for each request: rid, attempt, position, tokens, payload to send, the same sealed to keep, and
 --      "" where it goes on, or its end in JSON: [reason, error, prompt tokens, cached tokens, what had
---      the answer or "", reasoning tokens]
+--      the answer or "", reasoning tokens, what a cache finds it by or ""]
 -- -> for each request: "ok" | "lost" | the reason for which it is to be cancelled
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -44,6 +44,7 @@ local function append(rid, attempt, position, count, payload, kept, seal)
       'prompt_tokens', ending[3], 'cached_tokens', ending[4],
       'reasoning_tokens', ending[6], 'sealed', now)
     if ending[5] ~= '' and not found[4] then redis.call('HSET', job, 'cache', ending[5]) end
+    if (ending[7] or '') ~= '' then redis.call('HSET', job, 'answer', ending[7]) end
     redis.call('HDEL', job, 'sealed_prompt')
     redis.call('ZREM', KEYS[1], rid)
     redis.call('ZADD', KEYS[2], now, rid)

@@ -10,7 +10,7 @@ from inference import jobs, stream
 from inference.engine import Delta, FinishReason, Outcome, Work
 from inference.jobs import Claim, Job
 from inference.worker.choices import Choices, Seeds
-from inference.worker.replays import joined, replays
+from inference.worker.replays import entry_of, joined, replays
 from inference.worker.trials import Answering, Original, drawn
 from kit.envelope import Cipher, Ring, Unreadable
 from kit.keepers import KeeperFailed
@@ -37,6 +37,8 @@ class Held:
         self.cipher: Cipher | None = None  # its stream's, once it is opened
         self.gone = Event()
         self.ring: Ring | None = None
+        self.entry = ""
+        """What its answer is found by, where it may be found or kept."""
         self._made: dict[str, list[Delta]] = {}  # its answer so far, where it is to be kept
         self.choices = Choices(
             work=f"{self.name}/{claim.attempt}", count=claim.job.n, position=claim.position
@@ -68,21 +70,22 @@ class Held:
             ) from error
         self.ring = ring
         self.choices.each = max(1, job.n // max(1, len(self.claim.job.lengths)))
+        if self.claim.job.caching and not self.claim.position:
+            self.entry = entry_of(self.claim.job, ring)
         self.cipher = ring.cipher(stream.place(job.organization, job.id))
         if self.claim.attempt == 1 and (shadow := drawn(self.claim.job)):
             self.original = Original(self.claim.job, ring, shadow, Answering())
 
     def replay(self) -> list[Delta]:
         """Its answer, if a cache has it: the deltas of all its works."""
-        job = self.claim.job
-        if not job.caching or self.claim.position or self.ring is None:
+        if not self.entry or self.ring is None:
             return []
-        found = replays.find(job, self.ring)
+        found = replays.find(self.claim.job, self.ring, self.entry)
         return found.of(self.choices.works) if found else []
 
     def note(self, delta: Delta) -> None:
         """A delta of one of its works, as the engine made it."""
-        if not self.claim.job.caching or self.claim.position:
+        if not self.entry:
             return
         self._made.setdefault(delta.id, []).append(delta)
 
@@ -93,9 +96,16 @@ class Held:
         whole = len(ends) == len(self.choices.works) and all(
             end.reason in (FinishReason.stop, FinishReason.length) and not end.cache for end in ends
         )
-        if whole and self.ring is not None:
-            replays.keep(self.claim.job, self.ring, made)
+        if whole and self.entry and self.ring is not None:
+            replays.keep(self.claim.job, self.ring, self.entry, made)
         self._made.clear()
+
+    def merged(self, delta: Delta) -> Delta:
+        """A delta of one of its works, as its stream has it."""
+        delta = self.choices.merge(delta)
+        if not self.entry or delta.outcome is None:
+            return delta
+        return replace(delta, outcome=replace(delta.outcome, answer=self.entry))
 
     def asked(self, adapters: Container[str]) -> Iterator[Work]:
         """The request as the engine takes it: a work for each answer. `adapters` are models that

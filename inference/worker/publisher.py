@@ -62,7 +62,7 @@ class Publisher:
                 held = self._held.get(delta.id)
                 if held is not None and not _given_up(delta):
                     held.note(delta)
-                    step.append((held, held.choices.merge(delta)))
+                    step.append((held, held.merged(delta)))
             if step:
                 for (held, delta), verdict in zip(step, self._write(step), strict=True):
                     self._note(held, delta, verdict)

@@ -8,6 +8,7 @@ be met, and Redis says nothing of it. Where the cache is away, answers are made.
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from threading import Lock
+from time import monotonic
 from typing import Any
 
 import orjson
@@ -20,9 +21,12 @@ from inference.jobs import Job, Reuse
 from inference.worker.shelf import Shelf
 from kit.envelope import Place, Ring, Unreadable
 from tenants import answers
+from tenants.answers import Forgotten
 
 _LARGEST = 256 * 1024
 """Bytes of an answer that is kept."""
+_LONGEST_AWAY = 30.0
+"""Seconds after which what was told meanwhile may not be all there any more."""
 _EXACT = "exact"
 
 log = structlog.get_logger()
@@ -47,14 +51,15 @@ class Replays:
 
     def __init__(self) -> None:
         self.shelf = Shelf()
+        self._heeding = Lock()
+        self._heeded, self._last = float("-inf"), "0-0"
         self._lock = Lock()
         self._counts: dict[str, list[int]] = {}
 
-    def find(self, job: Job, ring: Ring) -> Replay | None:
+    def find(self, job: Job, ring: Ring, entry: str) -> Replay | None:
         """The answer, if it was made before and may be given again."""
         if job.caching != Reuse.EXACT:
             return None
-        entry = _entry(job, ring)
         where, sealed = "memory", self.shelf.get(job.organization, entry)
         if sealed is None:
             where, sealed = "redis", self._fetch(job, entry)
@@ -62,18 +67,34 @@ class Replays:
         self._count(job.model, where if found else "miss")
         return found
 
-    def keep(self, job: Job, ring: Ring, deltas: Sequence[Delta]) -> None:
-        """Keep an answer that was made: all deltas of each work, joined, the end included."""
+    def keep(self, job: Job, ring: Ring, entry: str, deltas: Sequence[Delta]) -> None:
+        """Keep an answer that was made: all deltas of each work, joined, the end included. One that
+        was made anew takes the old one's place everywhere."""
         plain = orjson.dumps([_dumped(each) for each in deltas])
         if len(plain) > _LARGEST:
             return
-        entry = _entry(job, ring)
         sealed = ring.seal(plain, _place(job, entry))
         self.shelf.put(job.organization, entry, sealed, seconds=job.cache_seconds)
         try:
             answers.put(job.organization, entry, sealed, seconds=job.cache_seconds)
+            if job.caching == Reuse.REFRESH:
+                answers.tell(Forgotten(job.organization, entry))
         except RedisError as error:
             log.warning("the cache does not answer; an answer is kept here alone", error=str(error))
+
+    def heed(self) -> None:
+        """Forget here what was forgotten elsewhere since the last time; for every second. Who was
+        away for longer forgets everything. Raises RedisError."""
+        with self._heeding:
+            now = monotonic()
+            if now - self._heeded > _LONGEST_AWAY:
+                self._last = answers.last_told()
+                self.shelf.clear()
+            else:
+                some, self._last = answers.told(self._last)
+                for each in some:
+                    self.shelf.forget(each.organization, each.beginning)
+            self._heeded = now
 
     def counts(self, model: str) -> tuple[int, int]:
         """How often an answer was looked for, and found, since the start."""
@@ -82,6 +103,7 @@ class Replays:
             return looked, found
 
     def _fetch(self, job: Job, entry: str) -> bytes | None:
+        since = self.shelf.forgets
         try:
             found = answers.fetch(job.organization, entry)
         except RedisError as error:
@@ -90,7 +112,8 @@ class Replays:
         if found is None:
             return None
         sealed, left = found
-        self.shelf.put(job.organization, entry, sealed, seconds=min(left, job.cache_seconds))
+        seconds = min(left, job.cache_seconds)
+        self.shelf.put(job.organization, entry, sealed, seconds=seconds, since=since)
         return sealed
 
     def _count(self, model: str, outcome: str) -> None:
@@ -116,7 +139,7 @@ def joined(deltas: Sequence[Delta]) -> Delta:
     )
 
 
-def _entry(job: Job, ring: Ring) -> str:
+def entry_of(job: Job, ring: Ring) -> str:
     """What its answer is found by, among its organization's."""
     asked = orjson.dumps(
         [

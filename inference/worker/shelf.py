@@ -20,6 +20,8 @@ class Shelf:
         self._lock = Lock()
         self._kept: dict[int, OrderedDict[str, tuple[float, bytes]]] = defaultdict(OrderedDict)
         self._sizes: dict[int, int] = defaultdict(int)
+        self.forgets = 0
+        """How often something was forgotten: see `put`."""
 
     def get(self, organization: int, entry: str) -> bytes | None:
         """What lies there, if its time is not over."""
@@ -34,9 +36,20 @@ class Shelf:
             mine.move_to_end(entry)
             return sealed
 
-    def put(self, organization: int, entry: str, sealed: bytes, *, seconds: float) -> None:
-        """Keep it for so long."""
+    def put(
+        self,
+        organization: int,
+        entry: str,
+        sealed: bytes,
+        *,
+        seconds: float,
+        since: int | None = None,
+    ) -> None:
+        """Keep it for so long. `since`: unless something was forgotten since `forgets` was that:
+        it may be the very answer, read before it went."""
         with self._lock:
+            if since not in (None, self.forgets):
+                return
             self._drop(organization, entry)
             self._kept[organization][entry] = (monotonic() + seconds, sealed)
             self._sizes[organization] += len(sealed)
@@ -45,9 +58,18 @@ class Shelf:
                 largest = max(self._sizes, key=self._sizes.__getitem__)
                 self._drop(largest, next(iter(self._kept[largest])))
 
+    def forget(self, organization: int, beginning: str) -> None:
+        """Forget what the organization has under entries that begin so."""
+        with self._lock:
+            self.forgets += 1
+            mine = self._kept.get(organization, OrderedDict())
+            for entry in [each for each in mine if each.startswith(beginning)]:
+                self._drop(organization, entry)
+
     def clear(self) -> None:
         """Forget everything."""
         with self._lock:
+            self.forgets += 1
             self._kept.clear()
             self._sizes.clear()
             self._bytes = 0

@@ -70,6 +70,7 @@ class Watch:
                 self._renew()
                 self._hand_back()
                 self._report()
+                replays.heed()
                 self._announce_again()
             except RedisError as error:
                 log.warning("Redis does not answer the watch", error=str(error))
@@ -175,6 +176,8 @@ class Watch:
             case ["cancel", request, reason]:
                 for station in self._stations.loaded():
                     station.cancel(request, reason)
+            case ["forget"]:
+                replays.heed()
             case ["finish", request] if sealed.take(UUID(request)):
                 self._sealed(UUID(request))
 

@@ -286,7 +286,7 @@ _ANSWERED: Mapping[str, Any] = {
     "v2_jobs": {"data": [_ENTRY], "page": {"next": _REQUEST}, "meta": _META},
     "cache": _CACHING,
     "cache_choose": _CACHING,
-    "cache_empty": _CACHING,
+    "cache_empty": {**_CACHING, "forgotten": 12},
     "model_info": {
         "name": _MODEL,
         "kind": "language",

@@ -2,11 +2,13 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import ExitStack
 from datetime import timedelta
 from typing import Any, cast
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
+from django.test import AsyncClient
 from django_tenants.utils import schema_context
 from hypothesis import HealthCheck, given
 from hypothesis import settings as profile
@@ -22,9 +24,9 @@ from inference.worker import Host, replays
 from inference.worker.shelf import Shelf
 from kit.redis import cached
 from tenants import answers, audit, organizations
-from tenants.models import Organization, Plan, Retention
+from tenants.models import AuditEntry, Organization, Plan, Retention
 from tests import factories
-from tests.inference.parts import NOW, fields, in_schema, serving
+from tests.inference.parts import NOW, add_model, fields, in_schema, serving
 from tests.inference.test_api import events, post
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -205,6 +207,114 @@ async def test_a_cache_that_was_emptied_gives_nothing(
         )
         await followed(key, "miss")
         assert await hits(key) == "hit"
+
+
+async def forget(key: str, which: str = "") -> Any:
+    headers = {"Authorization": f"Bearer {key}"}
+    answer = await AsyncClient().delete(f"/api/v1/cache{which}", headers=headers)
+    replays.replays.heed()
+    return answer
+
+
+async def test_one_answer_is_forgotten_by_its_key_or_by_a_request_that_had_it(
+    key: str, host: Host, acme: Organization
+) -> None:
+    with serving(host):
+        made, found = [await ask(key) for _ in range(2)]
+        await ask(key, prompt="another")
+        assert made["X-Cache-Key"] == found["X-Cache-Key"]
+        gone = await forget(key, f"?key={made['X-Cache-Key']}")
+        assert (gone.status_code, gone.json()["forgotten"]) == (200, 1)
+        assert [await hits(key), await hits(key, prompt="another")] == ["miss", "hit"]
+        for ways in (made, found):
+            gone = await forget(key, f"?request={ways.json()['request_id']}")
+            assert gone.json()["forgotten"] == 1
+            assert [await hits(key), await hits(key)] == ["miss", "hit"]
+        stream = await ask(key, "/api/v1/infer/stream")
+        assert stream["X-Cache-Key"] == made["X-Cache-Key"]
+        uncached = (await ask(key, headers={})).json()["request_id"]
+
+    def noted() -> list[Any]:
+        rows = AuditEntry.objects.for_org(acme).filter(action="organization.answer_forgotten")
+        return list(rows.values_list("after", flat=True))
+
+    assert await in_schema("public", noted) == [{"key": made["X-Cache-Key"]}] * 3
+    for which, status, code in (
+        (f"?request={uncached}", 404, "answer_not_cached"),
+        (f"?request={uuid4()}", 404, "request_not_found"),
+        ("?key=nothing", 400, "invalid_value"),
+        ("?model=none", 404, "model_not_found"),
+        (f"?model=echo&key={made['X-Cache-Key']}", 400, "invalid_value"),
+    ):
+        refused = await forget(key, which)
+        assert (refused.status_code, refused.json()["code"]) == (status, code), which
+
+
+async def test_a_models_answers_are_forgotten_alone(
+    key: str, host: Host, acme: Organization, settings: Any
+) -> None:
+    """And whoever forgets all after that, forgets what was made in between, too."""
+
+    def started() -> Host:
+        add_model(settings.MODELS_DIR, name="other")
+        offers.forget()
+        host = Host([offers.published()["other"]], slots=4)
+        host.start()
+        return host
+
+    others = await in_schema("public", started)
+    with ExitStack() as stack, serving(host), serving(others, model="other"):
+        stack.callback(others.drain, 0)
+        asked: list[dict[str, Any]] = [{}, {"model": "other"}]
+        assert [await hits(key, **each) for each in asked] == ["miss", "miss"]
+        gone = (await forget(key, "?model=other")).json()
+        assert gone["forgotten"] == 1
+        await followed(key, "miss", **asked[1])
+        assert [await hits(key, **each) for each in asked] == ["hit", "hit"]
+        gone = (await forget(key)).json()
+        assert gone["forgotten"] == 2
+        await followed(key, "miss")
+        assert await hits(key, **asked[1]) == "miss"
+
+    def chosen() -> tuple[int, Any]:
+        acme.refresh_from_db()
+        rows = AuditEntry.objects.for_org(acme).filter(action="organization.cache_emptied")
+        return acme.cache_epoch, list(rows.order_by("sequence").values_list("after", flat=True))
+
+    assert await in_schema("public", chosen) == (2, [{"model": "other"}, {}])
+
+
+async def test_an_answer_made_anew_takes_the_old_ones_place_in_every_worker(
+    key: str, host: Host
+) -> None:
+    elsewhere = replays.Replays()
+    with serving(host):
+        assert await hits(key) == "miss"
+        [name] = cast("list[bytes]", cached().keys("answer:*"))
+        organization, entry = name.decode().removeprefix("answer:").split(":", 1)
+        elsewhere.heed()
+        elsewhere.shelf.put(int(organization), entry, b"the old one", seconds=60)
+        elsewhere.shelf.put(int(organization), "echo:x", b"another", seconds=60)
+        assert await hits(key, headers={"X-Cache": "refresh"}) == "miss"
+    elsewhere.heed()
+    found = [elsewhere.shelf.get(int(organization), each) for each in (entry, "echo:x")]
+    assert found == [None, b"another"]
+
+
+def test_a_worker_that_was_away_forgets_everything(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr("inference.worker.replays.monotonic", lambda: clock[0])
+    away = replays.Replays()
+    away.heed()
+    away.shelf.put(1, "echo:x", b"one", seconds=60)
+    clock[0] += 29
+    away.heed()
+    assert away.shelf.get(1, "echo:x") == b"one"
+    clock[0] += 31
+    away.heed()
+    assert away.shelf.get(1, "echo:x") is None
+    away.shelf.put(1, "echo:x", b"one", seconds=60, since=0)
+    assert away.shelf.get(1, "echo:x") is None, "it was read before something was forgotten"
 
 
 async def test_where_nothing_is_kept_nothing_is_cached(

@@ -300,6 +300,20 @@ KINDS = (
         ALICE,
     ),
     Kind(
+        lambda w: organizations.forget_answers(w.acme, model="echo", now=NOW, by=w.by),
+        "organization.cache_emptied",
+        {},
+        {"model": "echo"},
+        ALICE,
+    ),
+    Kind(
+        lambda w: organizations.forget_answer(w.acme, entry="echo:1", now=NOW, by=w.by),
+        "organization.answer_forgotten",
+        {},
+        {"key": "echo:1"},
+        ALICE,
+    ),
+    Kind(
         lambda w: organizations.suspend(w.acme, now=NOW, reason="unpaid", by=w.by),
         "organization.suspended",
         ...,
