@@ -21,6 +21,8 @@ _LUA = Path(__file__).parent / "lua"
 _TOLD, _MOST_TOLD = "answers:forgotten", 20_000
 """The stream, and how much of it is kept: a worker that is further behind forgets everything."""
 _AT_ONCE = 500
+_LATE_SECONDS = 2 * 86_400
+"""For so long an answer may be made that was asked for before all were forgotten."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,17 +43,21 @@ def fetch(organization: int, entry: str) -> tuple[bytes, int] | None:
     return (sealed, left) if sealed is not None and left > 0 else None
 
 
-def put(organization: int, entry: str, sealed: bytes, *, seconds: int) -> bool:
+def put(organization: int, entry: str, sealed: bytes, *, seconds: int, epoch: int = 0) -> bool:
     """Keep it for so long, in the place of the organization's own whose time ends first; False
-    where it is larger than the whole share (`settings.ANSWERS_MEMORY`)."""
+    where it is larger than the whole share (`settings.ANSWERS_MEMORY`), or was asked for in an
+    `epoch` all answers of which were forgotten."""
     before = _before(organization)
-    arguments = [entry, sealed, seconds, settings.ANSWERS_MEMORY, before]
-    names = [before + entry, *_indices(organization)]
+    arguments = [entry, sealed, seconds, settings.ANSWERS_MEMORY, before, epoch]
+    names = [before + entry, *_indices(organization), _epoch(organization)]
     return bool(_script("answer_put")(names, arguments, client=cached()))
 
 
-def forget(organization: int, beginning: str = "") -> int:
-    """Take away all answers whose entries begin so, everywhere; how many Redis had."""
+def forget(organization: int, beginning: str = "", *, epoch: int | None = None) -> int:
+    """Take away all answers whose entries begin so, everywhere; how many Redis had. `epoch`: and
+    take none that was asked for before it."""
+    if epoch is not None:
+        cached().set(_epoch(organization), epoch, ex=_LATE_SECONDS)
     index, sizes = _indices(organization)
     script, gone = _script("answer_forget"), 0
     found = _entries(index, beginning)
@@ -100,6 +106,10 @@ def _before(organization: int) -> str:
 
 def _indices(organization: int) -> list[str]:
     return [f"answers:{organization}", f"answers:{organization}:sizes"]
+
+
+def _epoch(organization: int) -> str:
+    return f"answers:{organization}:epoch"
 
 
 @cache

@@ -123,7 +123,7 @@ def _load_organization(identifier: str) -> Fields | None:
         "two_factors": organization.two_factors_required,
         "plan": organization.plan_id,
         "caching": organization.caching or (plan.caching if plan else Caching.OFF),
-        "cache_seconds": organization.cache_seconds,
+        "cache_seconds": organization.reuse_seconds,
         "cache_epoch": organization.cache_epoch,
         "cache_epochs": organization.cache_epochs,
     }

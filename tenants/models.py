@@ -162,6 +162,17 @@ class Organization(Remembered, Limited, TenantMixin):  # type: ignore[misc,djang
     def __str__(self) -> str:
         return self.name
 
+    @property
+    def answers_kept_seconds(self) -> int:
+        """How long any copy of an answer may be kept."""
+        days = {Retention.NOTHING: 0, Retention.ANSWERS: 1, Retention.TEXTS: self.kept_days}
+        return days[Retention(self.retention)] * 86_400
+
+    @property
+    def reuse_seconds(self) -> int:
+        """How long an answer may be given again: as chosen, and no longer than any is kept."""
+        return min(self.cache_seconds, self.answers_kept_seconds)
+
     def save(self, *args: Any, **kwargs: Any) -> None:
         """Save, and make the schema of a new organization."""
         self.schema_name = self.schema_name or f"org_{self.slug.replace('-', '_')}"

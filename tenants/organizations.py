@@ -19,6 +19,7 @@ from tenants.audit import Actor, Change
 from tenants.models import Membership, Organization, Retention, Role, User
 
 _CACHING = ("caching", "cache_seconds")
+_EPOCHS = ("cache_epoch", "cache_epochs")
 _RETENTION = ("retention", "kept_days", "texts_searchable")
 _SUSPENSION = ("suspended_at", "suspended_reason", "erase_at")
 _DELETED = "its owner deleted it"
@@ -117,19 +118,26 @@ def keep(
     """Keep from now on what `retention` says, texts for so many days. Again changes nothing.
 
     `searchable`: those can be found by their words, as of now. Every process follows within a
-    second; texts that are kept no more go with the next purge.
+    second; texts that are kept no more go with the next purge, and where answers are kept for a
+    shorter time than before, the cache forgets all of them at once.
     """
+    shorter = False
     with transaction.atomic():
         organization = Organization.objects.select_for_update(no_key=True).get(pk=organization.pk)
         before = {name: getattr(organization, name) for name in _RETENTION}
+        kept = organization.answers_kept_seconds
         organization.retention, organization.kept_days = retention, days
         organization.texts_searchable = searchable and retention == Retention.TEXTS
         after = {name: getattr(organization, name) for name in _RETENTION}
         before, after = audit.differences(before, after)
         if after:
-            organization.save(update_fields=list(_RETENTION))
+            if shorter := organization.answers_kept_seconds < kept:
+                _begin_epoch(organization)
+            organization.save(update_fields=[*_RETENTION, *_EPOCHS])
             change = Change("organization.retention", target(organization), before, after)
             audit.record(change, by=by, organization=organization.pk, now=now)
+    if shorter:
+        _take_away(organization)
 
 
 def cache_answers(
@@ -159,18 +167,12 @@ def forget_answers(organization: Organization, *, model: str = "", now: datetime
         if model:
             organization.cache_epochs[model] = organization.cache_epochs.get(model, 0) + 1
         else:
-            # Higher than all that any model's answers were found by.
-            organization.cache_epoch += 1 + max(organization.cache_epochs.values(), default=0)
-            organization.cache_epochs = {}
-        organization.save(update_fields=["cache_epoch", "cache_epochs"])
+            _begin_epoch(organization)
+        organization.save(update_fields=list(_EPOCHS))
         after = {"model": model} if model else {}
         change = Change("organization.cache_emptied", target(organization), after=after)
         audit.record(change, by=by, organization=organization.pk, now=now)
-    try:
-        return answers.forget(organization.pk, f"{model}:" if model else "")
-    except RedisError as error:
-        log.warning("forgotten answers stay in the cache, for nobody", error=str(error))
-        return 0
+    return _take_away(organization, model=model)
 
 
 def forget_answer(organization: Organization, *, entry: str, now: datetime, by: Actor) -> int:
@@ -276,6 +278,22 @@ def _refuse_more_than_a_share(owner: User) -> None:
 
 def _suspension(organization: Organization) -> dict[str, object]:
     return {name: getattr(organization, name) for name in _SUSPENSION}
+
+
+def _begin_epoch(organization: Organization) -> None:
+    """Higher than all that any model's answers were found by."""
+    organization.cache_epoch += 1 + max(organization.cache_epochs.values(), default=0)
+    organization.cache_epochs = {}
+
+
+def _take_away(organization: Organization, *, model: str = "") -> int:
+    """Answers that are found no more; how many the cache had."""
+    epoch = None if model else organization.cache_epoch
+    try:
+        return answers.forget(organization.pk, f"{model}:" if model else "", epoch=epoch)
+    except RedisError as error:
+        log.warning("forgotten answers stay in the cache, for nobody", error=str(error))
+        return 0
 
 
 def _save(organization: Organization, change: Change, by: Actor, now: datetime) -> None:

@@ -38,6 +38,10 @@ class CacheSettings(BaseModel):
     mode: Literal["off", "exact", "plan"]
     effective: Literal["off", "exact"]
     seconds: int
+    effective_seconds: int = Field(
+        description="What holds: no longer than the organization keeps answers at all (GET "
+        "/api/v1/retention): a day, with `texts` its days, with `nothing` 0."
+    )
 
 
 class CacheEmptied(CacheSettings):
@@ -172,4 +176,5 @@ def _settings(organization: int) -> dict[str, Any]:
         "mode": found.caching or "plan",
         "effective": found.caching or plans,
         "seconds": found.cache_seconds,
+        "effective_seconds": found.reuse_seconds,
     }

@@ -29,8 +29,9 @@ class Held:
     A request that comes back here is another attempt, and other works in the engine.
     """
 
-    def __init__(self, claim: Claim) -> None:
+    def __init__(self, claim: Claim, *, edition: str = "") -> None:
         self.claim = claim
+        self._edition = edition
         self.deadline = None if claim.left is None else monotonic() + claim.left
         """When its time is over, on the clock of `time.monotonic`; None: never."""
         self.name = str(claim.job.id)
@@ -71,7 +72,7 @@ class Held:
         self.ring = ring
         self.choices.each = max(1, job.n // max(1, len(self.claim.job.lengths)))
         if self.claim.job.caching and not self.claim.position:
-            self.entry = entry_of(self.claim.job, ring)
+            self.entry = entry_of(self.claim.job, ring, self._edition)
         self.cipher = ring.cipher(stream.place(job.organization, job.id))
         if self.claim.attempt == 1 and (shadow := drawn(self.claim.job)):
             self.original = Original(self.claim.job, ring, shadow, Answering())

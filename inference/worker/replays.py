@@ -1,14 +1,14 @@
 """Answers given again: found by what was asked, in this process or in the cache Redis.
 
-An answer is found by its organization, the model and its version, the prompt's tokens and every
-parameter, marked under the organization's data key, and it lies sealed under it: nobody else's can
-be met, and Redis says nothing of it. Where the cache is away, answers are made.
+An answer is found by its organization, the model's version and edition, the prompt's tokens and
+every parameter, marked under the organization's data key, and it lies sealed under it: nobody
+else's can be met, and Redis says nothing of it. Where the cache is away, answers are made.
 """
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from threading import Lock
-from time import monotonic
+from time import monotonic, time
 from typing import Any
 
 import orjson
@@ -70,17 +70,20 @@ class Replays:
     def keep(self, job: Job, ring: Ring, entry: str, deltas: Sequence[Delta]) -> None:
         """Keep an answer that was made: all deltas of each work, joined, the end included. One that
         was made anew takes the old one's place everywhere."""
-        plain = orjson.dumps([_dumped(each) for each in deltas])
+        works = [_dumped(each) for each in deltas]
+        plain = orjson.dumps({"made": time(), "works": works})
         if len(plain) > _LARGEST:
             return
         sealed = ring.seal(plain, _place(job, entry))
-        self.shelf.put(job.organization, entry, sealed, seconds=job.cache_seconds)
+        seconds, epoch = job.cache_seconds, job.cache_epoch
         try:
-            answers.put(job.organization, entry, sealed, seconds=job.cache_seconds)
+            if not answers.put(job.organization, entry, sealed, seconds=seconds, epoch=epoch):
+                return
             if job.caching == Reuse.REFRESH:
                 answers.tell(Forgotten(job.organization, entry))
         except RedisError as error:
             log.warning("the cache does not answer; an answer is kept here alone", error=str(error))
+        self.shelf.put(job.organization, entry, sealed, seconds=seconds)
 
     def heed(self) -> None:
         """Forget here what was forgotten elsewhere since the last time; for every second. Who was
@@ -139,12 +142,13 @@ def joined(deltas: Sequence[Delta]) -> Delta:
     )
 
 
-def entry_of(job: Job, ring: Ring) -> str:
-    """What its answer is found by, among its organization's."""
+def entry_of(job: Job, ring: Ring, edition: str) -> str:
+    """What its answer by that edition of its model is found by, among its organization's."""
     asked = orjson.dumps(
         [
             job.model,
             job.model_version,
+            edition,
             job.cache_epoch,
             job.prompt,
             job.messages if not job.prompt else (),
@@ -165,7 +169,10 @@ def _opened(job: Job, entry: str, ring: Ring, sealed: bytes) -> Replay | None:
         found = orjson.loads(ring.unseal(sealed, _place(job, entry)))
     except Unreadable:
         return None
-    return Replay(tuple(map(_loaded, found)))
+    # Its organization may want answers kept for a shorter time than when it was made.
+    if time() - found["made"] > job.cache_seconds:
+        return None
+    return Replay(tuple(map(_loaded, found["works"])))
 
 
 def _dumped(delta: Delta) -> dict[str, Any]:
@@ -177,6 +184,7 @@ def _dumped(delta: Delta) -> dict[str, Any]:
         "reason": outcome.reason.value if outcome else FinishReason.stop.value,
         "prompt_tokens": outcome.prompt_tokens if outcome else 0,
         "completion_tokens": outcome.completion_tokens if outcome else len(delta.tokens),
+        "reasoning_tokens": outcome.reasoning_tokens if outcome else 0,
     }
 
 
@@ -191,5 +199,6 @@ def _loaded(found: dict[str, Any]) -> Delta:
         cached_tokens=0,
         completion_tokens=found["completion_tokens"],
         cache=_EXACT,
+        reasoning_tokens=found["reasoning_tokens"],
     )
     return Delta("", 0, tuple(found["tokens"]), found["text"], outcome, logprobs)

@@ -22,6 +22,7 @@ from inference.stream import Part
 from inference.worker.breaker import Breaker
 from inference.worker.claimer import Claimer
 from inference.worker.compactor import Compactor
+from inference.worker.editions import edition
 from inference.worker.held import Held, requeue
 from inference.worker.publisher import Publisher
 from inference.worker.trials import Original
@@ -85,6 +86,7 @@ class Station:
     ) -> None:
         self.offer = offer
         self._group = deque(each.name for each in group or (offer,))
+        self._editions = {each.name: edition(each) for each in group or (offer,)}
         self.adapters = {each.name for each in group if each.adapter is not None}
         self.engine = engine
         self.breaker = Breaker()
@@ -177,7 +179,7 @@ class Station:
     def hold(self, claim: Claim) -> Held:
         """A leased request is this station's; each of its answers takes a slot, as far as there are
         any. The others wait inside the engine, and keep nobody else out of it."""
-        held = Held(claim)
+        held = Held(claim, edition=self._editions.get(claim.job.model, ""))
         with self._lock:
             more = min(claim.job.n - 1, max(0, self._free))
             self._free -= more

@@ -108,7 +108,7 @@ _ENDED_JOB = {
     "result": {"text": _ANSWER, "finish_reason": "stop", "usage": _USAGE, "cost": _COST},
 }
 _META = {"request_id": _REQUEST, "version": "v2"}
-_CACHING = {"mode": "exact", "effective": "exact", "seconds": 3600}
+_CACHING = {"mode": "exact", "effective": "exact", "seconds": 3600, "effective_seconds": 3600}
 _FIGURES = {
     "requests": 1200,
     "failed": 3,

@@ -10,4 +10,5 @@ for at = 2, #ARGV do
   redis.call('HDEL', KEYS[2], ARGV[at])
   if bytes > 0 then redis.call('HINCRBY', KEYS[2], 'total', -bytes) end
 end
+if redis.call('EXISTS', KEYS[1]) == 0 then redis.call('DEL', KEYS[2]) end
 return gone

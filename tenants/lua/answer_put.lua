@@ -1,8 +1,10 @@
 -- An answer in the cache, and what must go for it: an organization's answers keep within its share,
 -- those whose time ends first going first.
--- KEYS answer, index (entries by when their time ends), sizes (entry -> bytes, and all in "total")
--- ARGV entry, sealed answer, seconds, the share in bytes, what the names of answers begin with
--- -> 1, or 0 where it is larger than the share
+-- KEYS answer, index (entries by when their time ends), sizes (entry -> bytes, and all in "total"),
+--      the epoch before which all were forgotten
+-- ARGV entry, sealed answer, seconds, the share in bytes, what the names of answers begin with, the
+--      epoch in which it was asked for
+-- -> 1, or 0 where it is larger than the share or of an epoch that is over
 local entry, seconds, share, before = ARGV[1], tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5]
 local now = tonumber(redis.call('TIME')[1])
 -- What Redis itself needs for three keys' entries counts too.
@@ -20,7 +22,7 @@ for _, over in ipairs(redis.call('ZRANGE', KEYS[2], '-inf', now, 'BYSCORE', 'LIM
 end
 redis.call('DEL', KEYS[1])
 forget(entry)
-if size > share then return 0 end
+if size > share or tonumber(ARGV[6]) < tonumber(redis.call('GET', KEYS[4]) or 0) then return 0 end
 local total = redis.call('HINCRBY', KEYS[3], 'total', size)
 while total > share do
   local first = redis.call('ZRANGE', KEYS[2], 0, 0)[1]

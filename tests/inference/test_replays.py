@@ -1,9 +1,12 @@
 """Answers that are given again: to the same question alone, and to nobody else."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
+from random import Random
 from typing import Any, cast
 from uuid import UUID, uuid4
 
@@ -14,19 +17,24 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as profile
 from hypothesis import strategies as st
 from redis import ConnectionError as RedisGone
+from redis import Redis
 
 from billing import pricing
 from billing.models import LedgerEntry, PriceVersion
 from inference.catalog import offers
 from inference.catalog.models import Model
+from inference.catalog.offers import Offer, Remote
+from inference.engine import Delta, FinishReason, Outcome
 from inference.models import Request
 from inference.worker import Host, replays
+from inference.worker.editions import edition
 from inference.worker.shelf import Shelf
+from kit.envelope import Ring
 from kit.redis import cached
 from tenants import answers, audit, organizations
 from tenants.models import AuditEntry, Organization, Plan, Retention
 from tests import factories
-from tests.inference.parts import NOW, add_model, fields, in_schema, serving
+from tests.inference.parts import NOW, add_model, fields, in_schema, job, serving
 from tests.inference.test_api import events, post
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -329,7 +337,115 @@ async def test_where_nothing_is_kept_nothing_is_cached(
         assert await hits(key, headers={}) is None
         refused = await ask(key)
     assert (refused.status_code, refused.json()["code"]) == (409, "answers_not_kept")
-    assert cached().dbsize() == 0
+    assert cached().keys("answer*:*:*") == [f"answers:{acme.pk}:epoch".encode()]
+
+
+async def test_who_keeps_less_than_before_has_no_older_answer_left(
+    key: str, host: Host, acme: Organization
+) -> None:
+    """Nor one that was asked for before, and made after; a longer time takes nothing away."""
+
+    def keep(retention: Retention, days: int) -> int:
+        organizations.keep(acme, retention, days=days, now=NOW, by=audit.SYSTEM)
+        organizations.cache_answers(acme, "exact", seconds=3 * 86_400, now=NOW, by=audit.SYSTEM)
+        acme.refresh_from_db()
+        return acme.reuse_seconds // 86_400
+
+    def keeps(retention: Retention, days: int) -> Awaitable[int]:
+        return in_schema("public", lambda: keep(retention, days))
+
+    with serving(host):
+        assert await keeps(Retention.TEXTS, 7) == 3
+        await followed(key, "miss", headers={})
+        made = await ask(key)
+        assert made["X-Cache"] == "hit"
+        assert await keeps(Retention.TEXTS, 9) == 3
+        assert await hits(key) == "hit"
+        assert await keeps(Retention.TEXTS, 2) == 2
+        assert cached().keys("answer:*") == []
+        entry = made["X-Cache-Key"]
+        assert not answers.put(acme.pk, entry, b"late", seconds=60, epoch=acme.cache_epoch - 1)
+        await followed(key, "miss")
+        assert await hits(key) == "hit"
+        assert await keeps(Retention.NOTHING, 2) == 0
+        replays.replays.heed()
+        assert replays.replays.shelf.get(acme.pk, entry) is None
+        assert cached().keys("answer:*") == []
+        assert await keeps(Retention.ANSWERS, 2) == 1
+        await followed(key, "miss")
+
+
+def test_nobody_is_given_more_than_their_own_answer_to_their_own_question(
+    monkeypatch: pytest.MonkeyPatch, redis: Redis
+) -> None:
+    """Whoever else asks, of whatever version, edition and epoch of the model; and none too old."""
+    clock = [1000.0]
+    monkeypatch.setattr("inference.worker.replays.time", lambda: clock[0])
+    kept: dict[Any, str] = {}
+    for number in range(400):
+        draw = Random(number)  # noqa: S311
+        organization, version, edition, epoch, prompt = (draw.choice((1, 2)) for _ in range(5))
+        which = (organization, version, edition, epoch, prompt)
+        asked = job(
+            organization=organization,
+            model_version=str(version),
+            cache_epoch=epoch,
+            prompt=(prompt,),
+            caching="exact",
+            cache_seconds=60,
+        )
+        worker = replays.replays if draw.random() < 0.5 else replays.Replays()
+        ring = Ring({1: bytes([organization]) * 32})
+        entry = replays.entry_of(asked, ring, str(edition))
+        found = worker.find(asked, ring, entry)
+        assert (found.deltas[0].text if found else None) == kept.get(which)
+        shorter = worker.find(replace(asked, cache_seconds=5), ring, entry)
+        assert shorter is None or kept[which].endswith(str(clock[0]))
+        if found is None:
+            kept[which] = f"{number} at {clock[0]}"
+            end = Outcome(FinishReason.stop, 1, 0, 1)
+            worker.keep(asked, ring, entry, [Delta("", 0, (1,), kept[which], end)])
+            sealed, _ = answers.fetch(organization, entry) or (b"", 0)
+            answers.put(3 - organization, entry, sealed, seconds=60)
+            others = replace(asked, organization=3 - organization)
+            assert replays.Replays().find(others, ring, entry) is None, "moved, it does not open"
+            answers.forget(3 - organization, entry)
+        if number % 40 == 39:
+            clock[0] += 10
+        if number % 200 == 199:
+            clock[0] += 61
+            kept.clear()
+
+
+@pytest.mark.parametrize("other", ["version", "tokenizer", "weights", "adapter", "server"])
+def test_an_edition_is_of_all_that_answers_depend_on(other: str, tmp_path: Path) -> None:
+    for name in ("model", "adapter", "another"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "tokenizer.json").write_text("{}")
+        with (tmp_path / name / "weights").open("wb") as file:
+            file.truncate(20 * 1024 * 1024)
+    (tmp_path / "another" / "tokenizer.json").write_text('{"b": 1}')
+    offer = Offer(
+        *("a", "A", "us", "torch", tmp_path / "model", "1", "cpu", "q", 512, 64, 1.0, 1.0),
+        created_at=NOW,
+        adapter=tmp_path / "adapter",
+    )
+    before = edition(offer)
+    assert edition(offer) == before
+    match other:
+        case "version":
+            offer = replace(offer, version="2")
+        case "tokenizer":
+            (tmp_path / "model" / "tokenizer.json").write_text("[]")
+        case "weights":
+            with (tmp_path / "model" / "weights").open("r+b") as file:
+                file.seek(-8, 2)
+                file.write(b"finetune")
+        case "adapter":
+            offer = replace(offer, adapter=tmp_path / "another")
+        case _:
+            offer = replace(offer, remote=Remote("https://there/v1", "a", "", counted=True))
+    assert edition(offer) != before
 
 
 async def test_a_model_whose_answers_are_not_cached_makes_each_anew(
