@@ -125,7 +125,12 @@ def _texts(found: list[Sealed]) -> list[tuple[str, texts.SealedTexts]]:
 def _responses(found: list[Sealed]) -> list[tuple[str, responses.SealedResponse]]:
     """Of those that are stored, by schema."""
     gathered = (
-        (each.job.schema, responses.gather(each.job, frame=each.frame, finished_at=each.sealed_at))
+        (
+            each.job.schema,
+            responses.gather(
+                each.job, frame=each.frame, finished_at=each.sealed_at, answer=each.answer
+            ),
+        )
         for each in found
     )
     return [(schema, row) for schema, row in gathered if row is not None]

@@ -132,6 +132,13 @@ class StoredResponse(models.Model):
     frame = models.BinaryField()
     answered = models.BinaryField()
     finished_at = models.DateTimeField(db_index=True)
+    answer = models.CharField(
+        max_length=128,
+        blank=True,
+        default="",
+        db_default="",
+        help_text="What a cache finds its answer by, where one may.",
+    )
 
     def __str__(self) -> str:
         return str(self.request)

@@ -17,7 +17,7 @@ from django_tenants.utils import schema_context
 from psycopg import sql
 from redis.exceptions import RedisError
 
-from inference import stream
+from inference import jobs, stream
 from inference.jobs import Job
 from inference.live import so_far
 from inference.models import Request, StoredResponse
@@ -29,7 +29,7 @@ from kit.keepers import KeeperFailed
 from kit.prepared import execute
 from kit.redis import async_state
 from kit.threads import in_thread
-from tenants import datakeys
+from tenants import answers, datakeys
 from tenants.models import Organization, Retention
 
 KEPT_DAYS = 30
@@ -77,6 +77,8 @@ class SealedResponse:
     frame: bytes
     answered: bytes
     finished_at: datetime
+    answer: str = ""
+    """What a cache finds its answer by, where one may."""
 
 
 def sealed(
@@ -88,7 +90,9 @@ def sealed(
     return ring.seal(orjson.dumps(frame), _framed(organization, request))
 
 
-def gather(job: Job, *, frame: bytes, finished_at: datetime) -> SealedResponse | None:
+def gather(
+    job: Job, *, frame: bytes, finished_at: datetime, answer: str = ""
+) -> SealedResponse | None:
     """A sealed request's response, from its stream; None if it is none, or not to be had.
 
     A data key out of reach does not stop the booking: the response is then not kept.
@@ -102,7 +106,7 @@ def gather(job: Job, *, frame: bytes, finished_at: datetime) -> SealedResponse |
         log.error("a response is not kept", request=str(job.id), error=str(error))
         return None
     answered = ring.seal(stream.packed(pieces), _answered(job.organization, job.id))
-    return SealedResponse(job.id, frame, answered, finished_at)
+    return SealedResponse(job.id, frame, answered, finished_at, answer)
 
 
 def write(rows: Iterable[tuple[str, SealedResponse]]) -> None:
@@ -110,10 +114,10 @@ def write(rows: Iterable[tuple[str, SealedResponse]]) -> None:
     for schema, row in rows:
         execute(
             sql.SQL(
-                "INSERT INTO {} (request, frame, answered, finished_at)"
-                " VALUES (%s, %s, %s, %s) ON CONFLICT (request) DO NOTHING"
+                "INSERT INTO {} (request, frame, answered, finished_at, answer)"
+                " VALUES (%s, %s, %s, %s, %s) ON CONFLICT (request) DO NOTHING"
             ).format(sql.Identifier(schema, "inference_storedresponse")),
-            [row.request, row.frame, row.answered, row.finished_at],
+            [row.request, row.frame, row.answered, row.finished_at, row.answer],
         )
 
 
@@ -148,7 +152,9 @@ async def ended_at(request: UUID) -> datetime | None:
 
 
 async def erase(*, organization: int, request: UUID, now: datetime) -> None:
-    """Forget what was asked and answered, for good; the figures stay."""
+    """Forget what was asked and answered, for good, a cache's copy first; the figures stay."""
+    _, answer = await jobs.found_in(request=request)
+    await in_thread(_forget_cached, organization, request, answer)
     await async_state().hdel(f"job:{request}", "frame")
     await in_thread(_erase, organization, request, now)
 
@@ -205,6 +211,15 @@ def _kept(organization: int, request: UUID) -> Found | None:
     )
 
 
+def _forget_cached(organization: int, request: UUID, answer: str) -> None:
+    """`answer` is what Redis has of it; the row has it for longer."""
+    with schema_context(Organization.objects.get(pk=organization).schema_name):
+        row = StoredResponse.objects.filter(pk=request).first()
+    entry = answer or (row.answer if row is not None else "")
+    if entry:
+        answers.forget(organization, entry)
+
+
 def _erase(organization: int, request: UUID, now: datetime) -> None:
     """An empty row stays for as long as the response would have: should it be booked only now, it
     is not written any more."""
@@ -213,7 +228,7 @@ def _erase(organization: int, request: UUID, now: datetime) -> None:
             [StoredResponse(request=request, frame=b"", answered=b"", finished_at=now)],
             update_conflicts=True,
             unique_fields=["request"],
-            update_fields=["frame", "answered", "finished_at"],
+            update_fields=["frame", "answered", "finished_at", "answer"],
         )
 
 

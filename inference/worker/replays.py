@@ -27,6 +27,8 @@ _LARGEST = 256 * 1024
 """Bytes of an answer that is kept."""
 _LONGEST_AWAY = 30.0
 """Seconds after which what was told meanwhile may not be all there any more."""
+_REST = 5.0
+"""Seconds for which a cache that did not answer is not asked: one that hangs holds up who asks."""
 _EXACT = "exact"
 
 log = structlog.get_logger()
@@ -53,6 +55,7 @@ class Replays:
         self.shelf = Shelf()
         self._heeding = Lock()
         self._heeded, self._last = float("-inf"), "0-0"
+        self._away_until = float("-inf")
         self._lock = Lock()
         self._counts: dict[str, list[int]] = {}
 
@@ -75,15 +78,13 @@ class Replays:
         if len(plain) > _LARGEST:
             return
         sealed = ring.seal(plain, _place(job, entry))
-        seconds, epoch = job.cache_seconds, job.cache_epoch
-        try:
-            if not answers.put(job.organization, entry, sealed, seconds=seconds, epoch=epoch):
-                return
-            if job.caching == Reuse.REFRESH:
-                answers.tell(Forgotten(job.organization, entry))
-        except RedisError as error:
-            log.warning("the cache does not answer; an answer is kept here alone", error=str(error))
-        self.shelf.put(job.organization, entry, sealed, seconds=seconds)
+        if self._is_kept(job, entry, sealed):
+            self.shelf.put(job.organization, entry, sealed, seconds=job.cache_seconds)
+
+    def clear(self) -> None:
+        """Begin anew: with nothing here."""
+        self.shelf.clear()
+        self._away_until = float("-inf")
 
     def heed(self) -> None:
         """Forget here what was forgotten elsewhere since the last time; for every second. Who was
@@ -105,12 +106,28 @@ class Replays:
             looked, found = self._counts.get(model, (0, 0))
             return looked, found
 
+    def _is_kept(self, job: Job, entry: str, sealed: bytes) -> bool:
+        """Whether Redis has it now, or does not answer: then it is kept here alone."""
+        seconds, epoch = job.cache_seconds, job.cache_epoch
+        if monotonic() < self._away_until:
+            return True
+        try:
+            kept = answers.put(job.organization, entry, sealed, seconds=seconds, epoch=epoch)
+            if kept and job.caching == Reuse.REFRESH:
+                answers.tell(Forgotten(job.organization, entry))
+        except RedisError as error:
+            self._rest(error)
+            return True
+        return kept
+
     def _fetch(self, job: Job, entry: str) -> bytes | None:
         since = self.shelf.forgets
+        if monotonic() < self._away_until:
+            return None
         try:
             found = answers.fetch(job.organization, entry)
         except RedisError as error:
-            log.warning("the cache does not answer; an answer is made", error=str(error))
+            self._rest(error)
             return None
         if found is None:
             return None
@@ -118,6 +135,10 @@ class Replays:
         seconds = min(left, job.cache_seconds)
         self.shelf.put(job.organization, entry, sealed, seconds=seconds, since=since)
         return sealed
+
+    def _rest(self, error: RedisError) -> None:
+        log.warning("the cache does not answer; answers are made", error=str(error))
+        self._away_until = monotonic() + _REST
 
     def _count(self, model: str, outcome: str) -> None:
         metrics.RESPONSE_CACHE.labels(model, outcome).inc()

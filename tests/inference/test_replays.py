@@ -30,7 +30,7 @@ from inference.worker import Host, replays
 from inference.worker.editions import edition
 from inference.worker.shelf import Shelf
 from kit.envelope import Ring
-from kit.redis import cached
+from kit.redis import cached, state
 from tenants import answers, audit, organizations
 from tenants.models import AuditEntry, Organization, Plan, Retention
 from tests import factories
@@ -49,10 +49,10 @@ EXACT = {"X-Cache": "exact"}
 def _empty() -> Iterator[None]:
     """Tests share organization and data key."""
     cached().flushdb()
-    replays.replays.shelf.clear()
+    replays.replays.clear()
     yield
     cached().flushdb()
-    replays.replays.shelf.clear()
+    replays.replays.clear()
 
 
 @pytest.fixture
@@ -256,6 +256,23 @@ async def test_one_answer_is_forgotten_by_its_key_or_by_a_request_that_had_it(
     ):
         refused = await forget(key, which)
         assert (refused.status_code, refused.json()["code"]) == (status, code), which
+
+
+async def test_a_response_that_is_deleted_is_forgotten_by_the_cache_too(
+    key: str, host: Host
+) -> None:
+    """However long ago it was: its row knows the answer for longer than Redis."""
+    body = {"model": "echo", "input": "hello", "temperature": 0}
+    headers = {"Authorization": f"Bearer {key}"}
+    with serving(host):
+        for forgets in (lambda _: None, lambda request: state().delete(f"job:{request}")):
+            made = [await post("/v1/responses", body, key, **EXACT) for _ in range(2)]
+            assert [each["X-Cache"] for each in made] == ["miss", "hit"]
+            name = made[1].json()["id"]
+            forgets(UUID(name.removeprefix("resp_")))
+            gone = await AsyncClient().delete(f"/v1/responses/{name}", headers=headers)
+            assert (gone.status_code, cached().keys("answer:*")) == (200, [])
+            replays.replays.heed()
 
 
 async def test_a_models_answers_are_forgotten_alone(
@@ -486,8 +503,12 @@ async def test_what_lies_in_redis_is_found_by_another_worker_and_says_nothing(
 async def test_without_the_cache_answers_are_made(
     key: str, host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    tried = 0
+
     class Away:
         def __getattr__(self, name: str) -> Any:
+            nonlocal tried
+            tried += 1
             raise RedisGone("away")
 
     monkeypatch.setattr(answers, "cached", Away)
@@ -495,6 +516,7 @@ async def test_without_the_cache_answers_are_made(
         assert [await hits(key) for _ in range(2)] == ["miss", "hit"], "from memory"
         replays.replays.shelf.clear()
         assert await hits(key) == "miss"
+    assert tried == 1, "a cache that hangs is not waited for again and again"
 
 
 async def test_answers_that_were_cut_short_are_not_kept(key: str, host: Host) -> None:
