@@ -22,15 +22,7 @@ from tenants.admin_audit import Audited, AuditEntryAdmin
 from tenants.admin_people import Helping, SuperusersOnly
 from tenants.admin_plans import LIMITS, ModelLimitsInline, PlanAdmin
 from tenants.admin_sso import SingleSignOnAdmin
-from tenants.models import (
-    ApiKey,
-    Membership,
-    Organization,
-    Role,
-    Scope,
-    User,
-    every_scope,
-)
+from tenants.models import ApiKey, Membership, Organization, Role, Scope, User, every_scope
 from tenants.roles import actions_of
 
 __all__ = ["AuditEntryAdmin", "PlanAdmin", "SingleSignOnAdmin"]
@@ -119,6 +111,14 @@ class OrganizationAdmin(Audited, ChangedFieldsOnly, ModelAdmin):  # type: ignore
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """Never from here: invoices and ledger rows stand on it. Suspend it instead."""
         return False
+
+    def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
+        """Who keeps answers for a shorter time than before has none left in the cache."""
+        kept = Organization.objects.get(pk=obj.pk).answers_kept_seconds if change else 0
+        super().save_model(request, obj, form, change)
+        if obj.answers_kept_seconds < kept:
+            now, by = datetime.now(UTC), audit.operator(request.user)
+            organizations.forget_answers(obj, now=now, by=by)
 
     @display(label=_STATES)  # type: ignore[untyped-decorator]
     def state(self, organization: Organization) -> str:

@@ -170,14 +170,20 @@ def _as_ann(world: World) -> None:
     world.operator.post("/admin/tenants/user/", form)
 
 
-def _plan(world: World) -> None:
-    plan = Plan.objects.create(name="Small", requests_per_minute=7)
-    form = {"plan": plan.pk, "name": "Acme", "priority": 1, "retention": "answers"}
+def _changed(world: World, **fields: Any) -> None:
+    """Acme's page in the admin, sent with these fields."""
+    form = {"plan": "", "name": "Acme", "priority": 1, "retention": "answers"}
     form |= dict.fromkeys(("requests_per_minute", "tokens_per_minute", "concurrent_requests"), 0)
     form |= {"kept_days": 30, "suspended_at_0": "", "suspended_at_1": "", "suspended_reason": ""}
     for rows in ("memberships", "model_limits"):
         form |= {f"{rows}-TOTAL_FORMS": 0, f"{rows}-INITIAL_FORMS": 0}
+    form |= fields
     world.operator.post(f"/admin/tenants/organization/{world.acme.pk}/change/", form)
+
+
+def _plan(world: World) -> None:
+    plan = Plan.objects.create(name="Small", requests_per_minute=7)
+    _changed(world, plan=plan.pk)
 
 
 def _credit(world: World) -> None:
@@ -305,6 +311,9 @@ KINDS = (
         {},
         {"model": "echo"},
         ALICE,
+    ),
+    Kind(
+        lambda w: _changed(w, retention="nothing"), "organization.cache_emptied", {}, {}, OPERATOR
     ),
     Kind(
         lambda w: organizations.forget_answer(w.acme, entry="echo:1", now=NOW, by=w.by),
