@@ -63,10 +63,11 @@ class Replays:
         """The answer, if it was made before and may be given again."""
         if job.caching != Reuse.EXACT:
             return None
-        where, sealed = "memory", self.shelf.get(job.organization, entry)
-        if sealed is None:
-            where, sealed = "redis", self._fetch(job, entry)
-        found = _opened(job, entry, ring, sealed) if sealed else None
+        sealed = self.shelf.get(job.organization, entry)
+        found, where = _opened(job, entry, ring, sealed), "memory"
+        if found is None:
+            sealed = self._fetch(job, entry)
+            found, where = _opened(job, entry, ring, sealed), "redis"
         self._count(job.model, where if found else "miss")
         return found
 
@@ -185,7 +186,10 @@ def _place(job: Job, entry: str) -> Place:
     return Place(job.organization, "cache.answer", entry)
 
 
-def _opened(job: Job, entry: str, ring: Ring, sealed: bytes) -> Replay | None:
+def _opened(job: Job, entry: str, ring: Ring, sealed: bytes | None) -> Replay | None:
+    """What may be given of what was found, if anything was."""
+    if sealed is None:
+        return None
     try:
         found = orjson.loads(ring.unseal(sealed, _place(job, entry)))
     except Unreadable:
