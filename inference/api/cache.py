@@ -8,13 +8,13 @@ from django.http import HttpRequest
 from django.utils import timezone
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field
 
 from inference import jobs
 from inference.catalog.offers import named
 from inference.generation import readable
 from kit.edge import Json, body, check
-from kit.errors import Refused
+from kit.errors import Invalid, Refused
 from kit.threads import in_thread
 from tenants import organizations
 from tenants.api.access import OrganizationEndpoint, actor
@@ -64,12 +64,6 @@ class _Which(BaseModel):
     model: str | None = Field(None, min_length=1, max_length=64)
     request: UUID | None = None
     key: str | None = Field(None, max_length=128, pattern=r"^[a-z0-9][a-z0-9._-]*:[0-9a-f]{24}$")
-
-    @model_validator(mode="after")
-    def _one(self) -> "_Which":
-        if sum(each is not None for each in (self.model, self.request, self.key)) > 1:
-            raise ValueError("say model, request or key; not several of them")
-        return self
 
 
 _WHICH = [
@@ -136,6 +130,9 @@ class Cache(OrganizationEndpoint):
     async def delete(self, request: HttpRequest) -> Json:
         """All of them, a model's, or one."""
         which, now = check(request.GET.dict(), _Which), timezone.now()
+        if len(several := list(which.model_dump(exclude_none=True))) > 1:
+            said = " and ".join(several)
+            raise Invalid(f"Say model, request or key, not {said} at once.", param=several[1])
         forgets: list[Any] = [organizations.forget_answers]
         if which.model is not None:
             models = [each.name for each in await named(which.model, caller=self.caller)]
