@@ -76,9 +76,9 @@ def in_stream(tenant: Tenant, request: str, entries: Any) -> Iterator[Opened]:
     yield "opened streams", "\n".join(stream.texts_of(events)), False
 
 
-def in_cache(tenant: Tenant, key: str, sealed: bytes) -> Iterator[Opened]:
+def in_cache(tenant: Tenant, entry: str, sealed: bytes) -> Iterator[Opened]:
     """An answer that is kept to be given again."""
-    place = Place(tenant.pk, "cache.answer", key)
+    place = Place(tenant.pk, "cache.answer", entry)
     yield _must("opened cached answers", unsealed(tenant.pk, sealed, place))
 
 

@@ -94,7 +94,8 @@ class Search:
             case "stream":
                 self._open(tenant, opened.in_stream(tenant, rest, content))
             case "answer":
-                self._open(tenant, opened.in_cache(tenant, rest, content))
+                entry = rest.partition(":")[2]
+                self._open(tenant, opened.in_cache(tenant, entry, content))
 
     def _owner_of(self, client: Any, name: str, content: Any) -> Tenant | None:
         head, _, rest = name.partition(":")
