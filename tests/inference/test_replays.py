@@ -138,7 +138,7 @@ async def test_whatever_differs_makes_another_question(
         assert [await hits(key, **other) for _ in range(2)] == ["miss", "hit"]
 
 
-async def test_another_organization_finds_nothing(
+async def test_another_organization_finds_nothing_and_takes_nothing_away(
     key: str, host: Host, globex: Organization
 ) -> None:
     def others() -> str:
@@ -148,6 +148,15 @@ async def test_another_organization_finds_nothing(
     theirs = await in_schema("public", others)
     with serving(host):
         assert [await hits(key), await hits(theirs), await hits(theirs)] == ["miss", "miss", "hit"]
+        mine = await ask(key)
+        gone = await forget(theirs, f"?key={mine['X-Cache-Key']}")
+        assert gone.json()["forgotten"] == 0
+        gone = await forget(theirs, f"?request={mine.json()['request_id']}")
+        assert gone.status_code == 404
+        assert (await forget(theirs)).json()["forgotten"] == 1
+        assert await hits(key) == "hit"
+        replays.replays.shelf.clear()
+        assert await hits(key) == "hit"
 
 
 async def test_streams_are_replayed_and_say_so_before_they_begin(key: str, host: Host) -> None:
