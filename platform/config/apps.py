@@ -17,7 +17,11 @@ class PlatformConfig(AppConfig):
     label = "platform_config"
 
     def ready(self) -> None:
-        """Have `check --deploy` look at how servers are reached."""
+        """Announcements go to the platform's broker, a command's too; and `check --deploy` looks at
+        how servers are reached.
+        """
+        import celery_app  # noqa: F401
+
         register(servers_are_verified, Tags.security, deploy=True)
 
 

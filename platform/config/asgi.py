@@ -11,7 +11,6 @@ django.setup(set_prefix=False)
 from channels.routing import ProtocolTypeRouter, URLRouter  # noqa: E402
 from django.urls import path  # noqa: E402
 
-import celery_app  # noqa: E402, F401  announcements go to its broker
 from config.handler import Handler  # noqa: E402
 from config.intake import Intake, counted  # noqa: E402
 from inference.consumers import InferConsumer  # noqa: E402
