@@ -26,6 +26,8 @@ from tenants.models import Organization
 KEPT = timedelta(days=7)
 _LEASE = timedelta(minutes=30)
 _MOST_ATTEMPTS = 3
+MOST_READY = 7
+"""Of an organization's, one a day."""
 _FRAME = 256 * 1024
 _LENGTH = 4
 
@@ -44,11 +46,28 @@ class NotReady(Refused):
     status, code = 409, "export_not_ready"
 
 
+class TooManyExports(Refused):
+    """As many lie there as may."""
+
+    status, code = 409, "too_many_exports"
+
+
 def ask(organization: int, *, by: Actor, now: datetime) -> Export:
-    """An export that is to be written; the open one if there is one already."""
-    open_ones = Export.objects.for_org(organization).filter(state__in=Export.OPEN)
+    """An export that is to be written; the open one if there is one already.
+
+    Raises `TooManyExports`: each lies on the disk for a week.
+    """
+    mine = Export.objects.for_org(organization)
+    open_ones = mine.filter(state__in=Export.OPEN)
     if (found := open_ones.first()) is not None:
         return found
+    ready = mine.filter(state=Export.State.READY)
+    if ready.count() >= MOST_READY:
+        first = ready.order_by("expires_at").values_list("expires_at", flat=True)[0]
+        raise TooManyExports(
+            f"{MOST_READY} exports are there to be downloaded, the most there may be; the first "
+            f"goes at {first:%Y-%m-%d %H:%M} UTC."
+        )
     try:
         with transaction.atomic():
             made = Export.objects.create(

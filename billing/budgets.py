@@ -13,13 +13,22 @@ from kit.edge import NotFound
 from kit.errors import Invalid, Refused
 from tenants import audit
 from tenants.audit import Actor, Change
-from tenants.models import ApiKey
+from tenants.models import ApiKey, Organization
+
+MOST = 1_000
+"""Of an organization: each is loaded with its credit, and looked at by every request it bounds."""
 
 
 class BudgetTaken(Refused):
     """One subject, one budget."""
 
     status, code = 409, "budget_exists"
+
+
+class TooManyBudgets(Refused):
+    """Of one organization."""
+
+    status, code = 409, "too_many_budgets"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +60,8 @@ def create(
     now: datetime,
     by: Actor,
 ) -> Set:
-    """Set one; the counters learn of it at once. Raises `Invalid` and `BudgetTaken`."""
+    """Set one; the counters learn of it at once. Raises `Invalid`, `BudgetTaken`,
+    `TooManyBudgets`."""
     account = _account(organization)
     subject = counted_as(scope, subject)
     _require_subject(organization, scope, subject)
@@ -60,9 +70,16 @@ def create(
         organization_id=organization, scope=scope, subject=subject, amount=amount, hard=hard
     )
     with transaction.atomic():
-        found = Budget.objects.for_org(organization).select_for_update()
+        Organization.objects.select_for_update(no_key=True).get(pk=organization)
+        found = Budget.objects.for_org(organization)
         if found.filter(scope=scope, subject=subject).exists():
             raise BudgetTaken(f"There is a budget of the {row.named} already; change that one.")
+        if found.count() >= MOST:
+            raise TooManyBudgets(
+                f"subject: your organization has {MOST:,} budgets, the most there may be; delete "
+                "one first, or bound several projects by the organization's budget.",
+                param="subject",
+            )
         row.save()
         _record(row, "budget.created", by, now)
     return _set(row, account, now)

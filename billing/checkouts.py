@@ -4,6 +4,7 @@ from datetime import datetime, timedelta
 from uuid import NAMESPACE_URL, UUID, uuid4, uuid5
 
 import structlog
+from django.db import transaction
 
 from billing import gateway, profiles, topups
 from billing.models import Account
@@ -18,6 +19,9 @@ log = structlog.get_logger()
 
 Kind, Status = Checkout.Kind, Checkout.Status
 
+MOST_AN_HOUR = 60
+"""Pages of one organization: each is a call to the provider, and a row that stays."""
+_HOUR = timedelta(hours=1)
 _FIRST_LOOK = timedelta(minutes=5)
 """How long a webhook has to tell of a page; then we ask, and again after as long as it is old."""
 
@@ -28,13 +32,19 @@ class NoProvider(Refused):
     status, code = 409, "no_payment_provider"
 
 
+class TooManyPages(Refused):
+    """As many as an hour allows."""
+
+    status, code = 429, "too_many_pages"
+
+
 def ask(
     *, organization: int, kind: str, back: str, now: datetime, amount: int = 0, key: str = ""
 ) -> Checkout:
     """Note that a page is wanted; a task asks the provider for it.
 
     `amount` is a top-up's, in nanos. Under the same idempotency `key` it is the same page. Raises
-    `NoProvider`, `Invalid`, and `KeyReused` where the key came with another wish.
+    `NoProvider`, `TooManyPages`, `Invalid`, and `KeyReused` where the key came with another wish.
     """
     if not gateway.enabled():
         raise NoProvider("Cards are not taken here; pay your invoices by transfer.")
@@ -47,12 +57,29 @@ def ask(
             raise Invalid("amount: that is less than can be paid by card.", param="amount")
     wish = {"kind": kind, "return_url": back, "amount_minor": amount_minor}
     identifier = uuid5(NAMESPACE_URL, f"checkout:{organization}:{key}") if key else uuid4()
-    row, made = Checkout.objects.for_org(organization).get_or_create(
-        pk=identifier, defaults={"organization_id": organization, "created_at": now, **wish}
-    )
+    with transaction.atomic():
+        Organization.objects.select_for_update(no_key=True).get(pk=organization)
+        mine = Checkout.objects.for_org(organization)
+        row, made = mine.get_or_create(
+            pk=identifier, defaults={"organization_id": organization, "created_at": now, **wish}
+        )
+        if made:
+            _refuse_crowd(organization, now)
     if not made and wish != {name: getattr(row, name) for name in wish}:
         raise KeyReused.of(key)
     return row
+
+
+def _refuse_crowd(organization: int, now: datetime) -> None:
+    """Raises `TooManyPages` where the last hour has more than it may."""
+    lately = Checkout.objects.for_org(organization).filter(created_at__gt=now - _HOUR)
+    over = lately.values_list("created_at", flat=True)[MOST_AN_HOUR : MOST_AN_HOUR + 1]
+    for before in over:
+        raise TooManyPages(
+            f"Your organization has asked for {MOST_AN_HOUR} pages in an hour; use one of those, "
+            "or come back when Retry-After says.",
+            retry_after=(before + _HOUR - now).total_seconds(),
+        )
 
 
 def open_page(checkout: UUID, *, now: datetime) -> None:

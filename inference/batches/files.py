@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from django.db import transaction
-from django.db.models import Q, Sum
+from django.db.models import Count, Q, Sum
 
 from inference.batches.models import FileFrame, StoredFile, frame_place
 from kit.envelope import Ring, sealed_under
@@ -15,6 +15,8 @@ from tenants.models import Organization
 
 MOST_BYTES = 256 * 1024 * 1024
 """An organization's, all files together."""
+MOST = 10_000
+"""An organization's, however small."""
 SHORTEST, LONGEST = timedelta(hours=1), timedelta(days=30)
 """How long a file may be kept."""
 _FRAME = 256 * 1024
@@ -33,6 +35,12 @@ class TooManyBytes(Refused):
     status, code = 409, "file_storage_full"
 
 
+class TooManyFiles(Refused):
+    """The organization has as many as there may be."""
+
+    status, code = 409, "too_many_files"
+
+
 def keep(
     organization: int,
     *,
@@ -42,7 +50,7 @@ def keep(
     now: datetime,
     kept_for: timedelta = LONGEST,
 ) -> StoredFile:
-    """Store a file. Raises `TooManyBytes`, and `Invalid` for an empty one.
+    """Store a file. Raises `TooManyBytes`, `TooManyFiles`, and `Invalid` for an empty one.
 
     Uploads of one organization wait for each other: together they never exceed the room. What a
     batch has written is kept in any case.
@@ -50,7 +58,16 @@ def keep(
     ring = datakeys.ring(organization)
     with transaction.atomic():
         Organization.objects.select_for_update(no_key=True).get(pk=organization)
-        held = StoredFile.objects.for_org(organization).aggregate(sum=Sum("bytes", default=0))
+        held = StoredFile.objects.for_org(organization).aggregate(
+            sum=Sum("bytes", default=0), count=Count("pk")
+        )
+        is_ours = purpose == StoredFile.Purpose.BATCH_OUTPUT
+        if held["count"] >= MOST and not is_ours:
+            raise TooManyFiles(
+                f"file: your organization has {held['count']:,} files, and {MOST:,} is the most; "
+                "delete some, or have them go by themselves (expires_after).",
+                param="file",
+            )
         file = StoredFile.objects.create(
             organization_id=organization,
             name=name,
@@ -59,7 +76,6 @@ def keep(
             created_at=now,
             expires_at=now + kept_for,
         )
-        is_ours = purpose == StoredFile.Purpose.BATCH_OUTPUT
         room = None if is_ours else MOST_BYTES - held["sum"]
         file.bytes = _write(file, content, ring, room=room)
         if not file.bytes:

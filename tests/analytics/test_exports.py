@@ -154,6 +154,17 @@ def test_asking_again_while_one_is_open_returns_it(full: Organization) -> None:
     assert exports.ask(full.pk, by=BY, now=NOW).pk != first.pk
 
 
+def test_no_more_lie_on_the_disk_than_may(
+    full: Organization, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exports, "MOST_READY", 1)
+    written(full)
+    with pytest.raises(exports.TooManyExports, match="the first goes at"):
+        exports.ask(full.pk, by=BY, now=NOW)
+    exports.write_waiting(now=NOW + timedelta(days=8))
+    assert exports.ask(full.pk, by=BY, now=NOW + timedelta(days=8)).state == "waiting"
+
+
 def test_what_a_dead_worker_left_is_written_by_the_next(full: Organization) -> None:
     asked = exports.ask(full.pk, by=BY, now=NOW)
     assert exports._claim(NOW) == asked, "and then its worker dies"

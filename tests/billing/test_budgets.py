@@ -10,7 +10,7 @@ from django.core.management import CommandError, call_command
 from django.test import AsyncClient, Client
 from redis import Redis
 
-from billing import credit, grants, subscriptions
+from billing import budgets, credit, grants, subscriptions
 from billing.allowances import AutoTopUp, Budget
 from billing.models import Account, Invoice
 from billing.receivables import Collection, Payment, ProviderEvent
@@ -75,6 +75,24 @@ def test_a_budget_is_set_read_changed_and_taken_away(acme: Account, alice: str) 
     assert call("DELETE", path, alice)[0] == 404
     actions = AuditEntry.objects.for_org(acme.organization_id).values_list("action", flat=True)
     assert list(actions) == ["budget.created", "budget.changed", "budget.deleted"]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_there_are_no_more_budgets_than_may_be(
+    acme: Account, alice: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(budgets, "MOST", 2)
+    wanted = {"scope": "project", "amount": "1"}
+    said = [call("POST", "budgets", alice, {**wanted, "subject": name}) for name in "abca"]
+    assert [(status, body.get("code")) for status, body in said] == [
+        (201, None),
+        (201, None),
+        (409, "too_many_budgets"),
+        (409, "budget_exists"),
+    ]
+    assert said[2][1]["param"] == "subject"
+    assert call("DELETE", f"budgets/{said[0][1]['id']}", alice)[0] == 204
+    assert call("POST", "budgets", alice, {**wanted, "subject": "c"})[0] == 201
 
 
 @pytest.mark.django_db(transaction=True)

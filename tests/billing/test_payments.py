@@ -100,6 +100,27 @@ def letters() -> list[str]:
     return [re.sub(r"^invoice-\d+-", "", key) for key in keys]
 
 
+def test_pages_are_asked_for_no_more_often_than_an_hour_allows(
+    double: Double, account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkouts, "MOST_AN_HOUR", 2)
+
+    def ask(minute: int, key: str = "") -> Any:
+        now = AFTER + timedelta(minutes=minute)
+        mine = account.organization_id
+        return checkouts.ask(
+            organization=mine, kind="card", back="https://x.example", now=now, key=key
+        )
+
+    first = ask(0, "once")
+    ask(20)
+    with pytest.raises(checkouts.TooManyPages) as refused:
+        ask(40)
+    assert refused.value.retry_after == 20 * 60
+    assert ask(41, "once") == first, "what is there already is no new one"
+    assert ask(61).pk != first.pk
+
+
 def test_a_saved_card_is_charged_for_what_the_invoice_says(
     double: Double, account: Account, invoice: Invoice
 ) -> None:

@@ -119,6 +119,9 @@ async def test_files_that_are_not_right_are_refused_by_name(
     monkeypatch.setattr(files, "MOST_BYTES", 10)
     with pytest.raises(ConflictError, match="10 bytes"):
         await openai.files.create(file=b"more than ten bytes", purpose="batch")
+    monkeypatch.setattr(files, "MOST", 0)
+    with pytest.raises(ConflictError, match="0 is the most"):
+        await openai.files.create(file=b"few bytes", purpose="batch")
 
 
 async def test_a_batch_is_carried_out_at_the_price_of_batches(
