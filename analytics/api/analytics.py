@@ -8,12 +8,13 @@ from django.http import HttpRequest, HttpResponseBase
 from django.utils import timezone
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from analytics.rollups import report
 from analytics.rollups.report import LONGEST, Asked, By, Figures
 from kit.edge import Json, check
 from kit.errors import Invalid
+from kit.moments import Moment
 from kit.money import decimal
 from kit.threads import in_thread
 from tenants.api.access import OrganizationEndpoint
@@ -82,7 +83,7 @@ def _this_age(at: datetime) -> datetime:
     return at
 
 
-_Moment = Annotated[AwareDatetime, AfterValidator(_this_age)]
+_Moment = Annotated[Moment, AfterValidator(_this_age)]
 
 
 class _Query(BaseModel):

@@ -9,7 +9,7 @@ from django.http import HttpRequest, HttpResponseBase, StreamingHttpResponse
 from django.utils import timezone
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiExample, OpenApiParameter, extend_schema
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from analytics import feedback, requests
 from analytics.feedback import LONGEST
@@ -18,6 +18,7 @@ from inference.models import Request, RequestFeedback
 from kit import money
 from kit.edge import Json, body, check
 from kit.errors import Invalid
+from kit.moments import Moment
 from kit.threads import in_thread
 from tenants.api.access import OrganizationEndpoint
 from tenants.auth import Caller
@@ -126,8 +127,8 @@ _Cost = Annotated[str, AfterValidator(_nanos)]
 class _Filters(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
-    since: AwareDatetime | None = None
-    until: AwareDatetime | None = None
+    since: Moment | None = None
+    until: Moment | None = None
     model: str = Field("", max_length=64)
     key: str = Field("", max_length=32)
     project: str = Field("", max_length=64)

@@ -7,10 +7,11 @@ from typing import Any
 from django.http import HttpRequest, StreamingHttpResponse
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from kit.edge import Json, check
 from kit.errors import Invalid
+from kit.moments import Moment
 from kit.threads import in_thread, take_lane
 from tenants import trail
 from tenants.api.access import OrganizationEndpoint
@@ -61,8 +62,8 @@ class _Filters(BaseModel):
     action: str = Field("", max_length=64)
     actor: str = Field("", max_length=64)
     target: str = Field("", max_length=254)
-    since: AwareDatetime | None = None
-    until: AwareDatetime | None = None
+    since: Moment | None = None
+    until: Moment | None = None
     q: str = Field("", max_length=254)
 
     def only(self) -> Filter:

@@ -7,10 +7,11 @@ from typing import Annotated, Any, Literal
 from django.core.exceptions import ValidationError
 from django.http import HttpRequest
 from drf_spectacular.utils import OpenApiParameter, extend_schema
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
 from kit.edge import Endpoint, Json, body, check
 from kit.errors import Invalid
+from kit.moments import Moment
 from kit.origin import network
 from kit.threads import in_thread
 from tenants import keyring, keys, throttle
@@ -76,7 +77,7 @@ class NewKey(BaseModel):
     scopes: _Scopes = Field(default_factory=every_scope)  # type: ignore[arg-type]
     models: _Models = []
     networks: _Networks = Field([], description="Addresses and CIDR blocks it may be used from.")
-    expires_at: AwareDatetime | None = None
+    expires_at: Moment | None = None
     requests_per_minute: _Limit = 0
     tokens_per_minute: _Limit = 0
     concurrent_requests: _Limit = 0
@@ -95,7 +96,7 @@ class KeyChange(BaseModel):
     scopes: _Scopes = []
     models: _Models = []
     networks: _Networks = []
-    expires_at: AwareDatetime | None = None
+    expires_at: Moment | None = None
     requests_per_minute: _Limit = 0
     tokens_per_minute: _Limit = 0
     concurrent_requests: _Limit = 0

@@ -5,7 +5,7 @@ import io
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from ipaddress import ip_address
 from itertools import pairwise
 from pathlib import Path
@@ -546,6 +546,8 @@ def test_the_log_is_filtered(auditor: str, acme: Organization) -> None:
     later = (NOW + timedelta(seconds=1)).isoformat()
     assert seen(until=later, since=NOW.isoformat()) == [4, 3, 2]
     assert seen(until=NOW.isoformat()) == []
+    far = timezone(timedelta(hours=23))
+    assert seen(until=later, since=NOW.astimezone(far).isoformat()) == [4, 3, 2]
     where = Origin(ip_address("203.0.113.9"))
     who = audit.Actor("user:7", "Ann@example.com")
     audit.record(Change("a.b", "x_y"), by=who, organization=acme.pk, now=NOW, where=where)
@@ -556,6 +558,7 @@ def test_the_log_is_filtered(auditor: str, acme: Organization) -> None:
     for bad in (
         {"since": "yesterday"},
         {"since": "2026-11-01T12:00:00"},
+        {"since": "0001-01-01T00:00:00+16:00"},
         {"limit": 501},
         {"limit": 0},
         {"before": 0},
