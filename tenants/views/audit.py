@@ -91,7 +91,8 @@ def _query(asked: Mapping[str, Any]) -> str:
 
 def _shown(entry: Mapping[str, Any]) -> Mapping[str, Any]:
     changes = list(_changes(entry["before"], entry["after"]))
-    return {**entry, "at": datetime.fromisoformat(entry["at"]), "changes": changes}
+    shown = {"at": datetime.fromisoformat(entry["at"]), "changes": changes}
+    return {**entry, **shown, "address_parts": entry["address"].split(":")}
 
 
 def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
