@@ -1,6 +1,7 @@
 """Watching over requests: leases kept alive, cancellations heard, dead workers' work taken up."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from threading import Event, Thread
 from uuid import UUID
 
@@ -59,6 +60,8 @@ class Watch:
     def stop(self) -> None:
         """End; the worker counts as gone at once."""
         self._stopped.set()
+        with suppress(RedisError):
+            kit_redis.state().publish(f"worker:{self._worker}", "stop")  # wakes who listens
         for thread in self._threads[:3]:
             thread.join(5)
         kit_redis.state().delete(f"worker:{self._worker}")
@@ -166,6 +169,8 @@ class Watch:
                 with kit_redis.listener() as client, client.pubsub() as channel:
                     channel.subscribe(f"worker:{self._worker}", "workers")
                     for message in channel.listen():
+                        if self._stopped.is_set():
+                            return
                         if message["type"] == "message":
                             self._obey(message["data"].decode())
             except RedisError:
