@@ -9,7 +9,6 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import datetime
 from functools import partial
 from typing import Any, TypeVar
 from uuid import UUID
@@ -39,8 +38,8 @@ Scripts = Callable[[Any], None]
 """What queues an admission's scripts on a pipeline."""
 
 _CREDIT_WAIT = 2.0
-_refusals = line.Refusals()
 """How long a request waits for others' reservations to be settled, in seconds."""
+_refusals = line.Refusals()
 
 
 class ContextOverflow(Refused):
@@ -126,7 +125,6 @@ async def admit(
     wish: Wish,
     request: UUID,
     web: str,
-    now: datetime,
     keep: int = jobs.KEPT_SECONDS,
     leaving: Leaving = Leaving.LINGER,
     repeatable: bool = False,

@@ -155,12 +155,10 @@ class InferConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         @asynccontextmanager
         async def run() -> AsyncIterator[Generation]:
             wish = await prompt_wish(caller, form, endpoint="ws.infer", label=name)
-            now = datetime.now(UTC)
             entered = generation(
                 caller=caller,
                 wish=wish,
                 request=request,
-                now=now,
                 leaving=Leaving.LINGER,
                 repeatable=repeatable,
             )

@@ -223,7 +223,6 @@ async def generation(
     caller: Caller,
     wish: Wish,
     request: UUID,
-    now: datetime,
     leaving: Leaving = Leaving.CANCEL,
     repeatable: Repeatable | None = None,
 ) -> AsyncIterator[Generation]:
@@ -239,7 +238,7 @@ async def generation(
     async with AsyncExitStack() as stack:
         run = None
         if not is_known:
-            first = _entered(caller, wish, request, now, leaving, repeatable=repeatable is not None)
+            first = _entered(caller, wish, request, leaving, repeatable=repeatable is not None)
             with suppress(AlreadyIn):
                 run = await stack.enter_async_context(first)
         if run is None:
@@ -253,7 +252,6 @@ async def _entered(
     caller: Caller,
     wish: Wish,
     request: UUID,
-    now: datetime,
     leaving: Leaving,
     *,
     repeatable: bool,
@@ -266,7 +264,6 @@ async def _entered(
             wish=wish,
             request=request,
             web=listener.id,
-            now=now,
             keep=jobs.KEPT_LONG_SECONDS if repeatable else jobs.KEPT_SECONDS,
             leaving=leaving,
             repeatable=repeatable,
@@ -289,7 +286,6 @@ async def start(
     caller: Caller,
     wish: Wish,
     request: UUID,
-    now: datetime,
     repeatable: Repeatable | None = None,
 ) -> UUID:
     """Admit a request that nobody waits for, and return its id; `reading` finds it."""
@@ -304,7 +300,6 @@ async def start(
             wish=wish,
             request=request,
             web="",
-            now=now,
             keep=jobs.KEPT_LONG_SECONDS,
             leaving=Leaving.CONTINUE,
             repeatable=True,

@@ -29,7 +29,9 @@ _LUA = Path(__file__).parent / "lua"
 _SUBMIT = Lua(_LUA / "submit.lua", behind=[_LUA / "lines.lua"])
 _FULL_RETRY_SECONDS = 5.0
 _REFUSED_AGAIN_SECONDS = 0.05
+"""How long who found a line full is told so unasked."""
 _MOST_REFUSED = 10_000
+"""Of them are known to a process."""
 _BOOKS_RETRY_SECONDS = 10.0
 
 

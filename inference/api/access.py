@@ -3,7 +3,6 @@
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -57,7 +56,6 @@ class InferenceEndpoint(ManagedEndpoint):
             caller=self.caller,
             wish=_reusing(request, wish),
             request=request.id,  # type: ignore[attr-defined]
-            now=datetime.now(UTC),
             leaving=leaving_of(request, leaving),
             repeatable=_repeatable(request, wish),
         )
@@ -80,7 +78,6 @@ class InferenceEndpoint(ManagedEndpoint):
             caller=self.caller,
             wish=_reusing(request, wish),
             request=request.id,  # type: ignore[attr-defined]
-            now=datetime.now(UTC),
             repeatable=_repeatable(request, wish),
         )
         return request.id  # type: ignore[attr-defined,no-any-return]

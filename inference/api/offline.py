@@ -48,7 +48,7 @@ async def answer(asked: Offline, *, now: datetime) -> dict[str, Any]:
     wish, render = await ENDPOINTS[asked.endpoint](asked.caller, asked.body, asked.label)
     if not await jobs.exists(asked.request):
         wish = replace(wish, in_batch=True, project=wish.project or asked.project)
-        await start(caller=asked.caller, wish=wish, request=asked.request, now=now)
+        await start(caller=asked.caller, wish=wish, request=asked.request)
     entered = reading(caller=asked.caller, request=asked.request, leaving=Leaving.CONTINUE)
     async with entered as run:
         found = await render(run)

@@ -11,11 +11,13 @@ from unfold.admin import ModelAdmin
 from unfold.decorators import display
 
 from billing.models import PriceVersion
-from inference.catalog import admin_names, offers
+from inference.catalog import offers
+from inference.catalog.admin_aliases import AliasAdmin
+from inference.catalog.admin_shadows import ShadowRunAdmin
 from inference.catalog.models import Model
 from tenants.admin_audit import Audited
 
-__all__ = ["ModelAdminOfCatalog", "admin_names"]
+__all__ = ["AliasAdmin", "ModelAdminOfCatalog", "ShadowRunAdmin"]
 
 _COLORS = {"published": "success", "draft": "warning"}
 

@@ -18,8 +18,8 @@ CROWD = 16
 """How many decode in a step that is long enough for such favours."""
 
 LEAST = 8
-"""Tokens of prompts in a step beside few decodes, where prompts may be cut anywhere: so many for
-each that is read."""
+"""Tokens of each prompt that is read in a step beside decodes, where prompts may be cut anywhere;
+of all together as many as decode, if that is more."""
 ALIKE = 16
 """Tokens that two prompts share before one waits for the other to have computed them."""
 

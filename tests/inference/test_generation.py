@@ -44,7 +44,7 @@ def wish(offer: Offer, text: str = "hello", **sampling: object) -> Wish:
 
 async def answer(caller: Caller, wished: Wish) -> tuple[Generation, str]:
     now = datetime.now(UTC)
-    async with generation(caller=caller, wish=wished, request=request_id(now), now=now) as run:
+    async with generation(caller=caller, wish=wished, request=request_id(now)) as run:
         return run, (await run.whole()).texts[0]
 
 
@@ -67,7 +67,7 @@ async def test_a_request_that_redis_forgot_is_told_so_and_the_next_one_is_served
     monkeypatch.setattr(live, "_QUIET_SECONDS", 0.05)
     now = datetime.now(UTC)
     lost = request_id(now)
-    async with generation(caller=caller, wish=wish(echo), request=lost, now=now) as run:
+    async with generation(caller=caller, wish=wish(echo), request=lost) as run:
         state().flushall()
         with pytest.raises(undelivered.Lost):
             await run.whole()
@@ -83,7 +83,7 @@ async def test_what_an_answer_cost_that_redis_forgot_before_it_was_read_is_credi
     monkeypatch.setattr(live, "_QUIET_SECONDS", 0.05)
     now = datetime.now(UTC)
     asked = request_id(now)
-    async with generation(caller=caller, wish=wish(echo), request=asked, now=now) as run:
+    async with generation(caller=caller, wish=wish(echo), request=asked) as run:
         with serving(host):
             await asyncio.to_thread(until, lambda: ended(asked))
         inbox = run._follower._inbox
@@ -134,9 +134,7 @@ async def test_an_answer_that_is_lost_is_credited_as_long_as_it_was_to_be_kept_a
     host: Host,
 ) -> None:
     asks, now = replace(caller, retention=retention), datetime.now(UTC)
-    begun = generation(
-        caller=asks, wish=wish(echo), request=request_id(now), now=now, repeatable=key
-    )
+    begun = generation(caller=asks, wish=wish(echo), request=request_id(now), repeatable=key)
     with serving(host):
         async with begun as run:
             await run.whole()
@@ -161,7 +159,7 @@ async def test_a_reader_hears_nothing_twice_of_a_request_that_begins_again_after
 ) -> None:
     monkeypatch.setattr(live, "_QUIET_SECONDS", 0.05)
     now = datetime.now(UTC)
-    async with generation(caller=caller, wish=wish(echo), request=request_id(now), now=now) as run:
+    async with generation(caller=caller, wish=wish(echo), request=request_id(now)) as run:
         assert isinstance(run.job, Job)
         pieces = run.pieces()
         await asyncio.to_thread(write, run.job, "he")
@@ -194,9 +192,9 @@ async def test_a_reader_who_falls_behind_takes_bounded_memory_and_misses_nothing
 ) -> None:
     monkeypatch.setattr(live, "_MOST_UNREAD", 2)
     text = "0123456789" * 20
-    now, asked = datetime.now(UTC), request_id(datetime.now(UTC))
+    asked = request_id(datetime.now(UTC))
     wished = wish(echo, text, max_tokens=201)
-    async with generation(caller=caller, wish=wished, request=asked, now=now) as run:
+    async with generation(caller=caller, wish=wished, request=asked) as run:
         with serving(host):
             await asyncio.to_thread(until, lambda: ended(asked))
         assert len(run._follower._inbox) == 3
@@ -209,7 +207,7 @@ async def test_what_the_platform_could_not_read_on_is_not_left_by_its_caller(
     now = datetime.now(UTC)
     broken = request_id(now)
     with pytest.raises(Unavailable):
-        async with generation(caller=caller, wish=wish(echo), request=broken, now=now):
+        async with generation(caller=caller, wish=wish(echo), request=broken):
             raise Unavailable("The data key is out of reach.")
     with serving(host):
         async with reading(caller=caller, request=broken) as run:

@@ -21,6 +21,7 @@ from inference.catalog import offers
 from inference.jobs import Job
 from inference.line import submitted
 from inference.worker import watch
+from inference.worker.stations import Stations
 from kit import redis as kit_redis
 from kit.embedded import Valkey, free_port
 from kit.errors import Unavailable
@@ -194,3 +195,19 @@ def test_a_refusal_of_many_spreads_their_return() -> None:
             submitted([b"memory"])
         found.add(refusal.value.retry_after)
     assert len(found) > 10
+
+
+def test_a_worker_that_has_stopped_listens_to_nothing_more(redis: Redis) -> None:
+    def listening() -> int:
+        return sum(thread.name == "control" for thread in threading.enumerate())
+
+    before = listening()
+    stations = Stations([], lambda _: pytest.fail("nothing is to be loaded"), memory=0)
+    watching = watch.Watch(worker="over", stations=stations, sealed=lambda _: None)
+    watching.start()
+    assert listening() == before + 1
+    watching.stop()
+    until = time.monotonic() + 10
+    while listening() > before and time.monotonic() < until:
+        time.sleep(0.01)
+    assert listening() == before

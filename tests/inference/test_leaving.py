@@ -306,9 +306,7 @@ async def test_a_twin_that_is_refused_takes_nothing_from_the_one_that_got_in(
     withdraw = admission.withdraw
 
     async def enter() -> None:
-        await admit(
-            caller=caller, wish=wish(echo), request=request, web="w", now=now, repeatable=True
-        )
+        await admit(caller=caller, wish=wish(echo), request=request, web="w", repeatable=True)
 
     async def late(job: Any, **more: Any) -> None:
         """Between the refusal and its undoing the other gets in."""

@@ -82,16 +82,19 @@ class Stack:
         words = self.manage("create_key", "--organization", slug, "--name", "load").split()
         return next(word for word in words if word.startswith("aip_"))
 
+    @property
+    def database_url(self) -> str:
+        """Its PostgreSQL, as psycopg takes it."""
+        return libpq(_settings(self.var / "stack.env")["DATABASE_URL"])
+
     def rows(self, query: str, *arguments: Any) -> list[tuple[Any, ...]]:
         """From its PostgreSQL."""
-        url = libpq(_settings(self.var / "stack.env")["DATABASE_URL"])
-        with psycopg.connect(url) as connection:
+        with psycopg.connect(self.database_url) as connection:
             return connection.execute(query, arguments).fetchall()
 
     def execute(self, statement: str, *arguments: Any) -> None:
         """In its PostgreSQL."""
-        url = libpq(_settings(self.var / "stack.env")["DATABASE_URL"])
-        with psycopg.connect(url) as connection:
+        with psycopg.connect(self.database_url) as connection:
             connection.execute(statement, arguments)
 
     def worker(self) -> psutil.Process:
