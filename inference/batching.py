@@ -186,7 +186,7 @@ class _Turn:
                     label=self._batch.label,
                     project=self._batch.project,
                 )
-                return await answer(asked, now=_now())
+                return await answer(asked)
             except Refused as refusal:
                 is_passing = refusal.status in _AGAIN or isinstance(refusal, NotKept)
                 if not is_passing or isinstance(refusal, Unserved):

@@ -2,7 +2,6 @@
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
-from datetime import datetime
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -40,7 +39,7 @@ class Offline:
     project: str = ""
 
 
-async def answer(asked: Offline, *, now: datetime) -> dict[str, Any]:
+async def answer(asked: Offline) -> dict[str, Any]:
     """The body of its answer. Carried out once under its id, however often this is called.
 
     Raises the refusals of the endpoint, of admission and of generation.
