@@ -149,8 +149,9 @@ async def test_arguments_are_those_that_the_function_names(
     schema = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"], **more}
     tool = {"type": "function", "function": {"name": "f", "parameters": schema}}
     content = '<tool_call>\n{"name": "f", "arguments": {"a": 1, "c": 3}}\n</tool_call>'
+    one = {"tools": [tool], "tool_choice": "required", "parallel_tool_calls": False}
     with serving(host):
-        found = await whole(key, asked(content, tools=[tool], tool_choice="required"))
+        found = await whole(key, asked(content, **one))
     [call] = found.choices[0].message.tool_calls or []
     assert json.loads(call.function.arguments).keys() == keys  # type: ignore[union-attr]
 
