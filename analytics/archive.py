@@ -29,6 +29,7 @@ from inference.letters.models import DeadLetter
 from inference.models import RequestFeedback, RequestText, StoredResponse
 from inference.stream import texts_of
 from kit.envelope import Place, Unreadable, sealed_under
+from kit.paging import paged
 from tenants import datakeys, owned
 from tenants.models import DataKey, Membership, Organization
 from tenants.owned import Table
@@ -58,7 +59,7 @@ def write(organization: Organization, out: BinaryIO, *, now: datetime) -> list[F
             _add(archive, f"{name}.jsonl", map(_line, rows))
             for name, rows in sorted(_tables(organization))
         ]
-        for stored in StoredFile.objects.for_org(organization).order_by("pk").iterator():
+        for stored in paged(StoredFile.objects.for_org(organization), size=_CHUNK):
             written.append(_add(archive, f"files/file-{stored.pk.hex}", _content(stored)))
         manifest = {
             "organization": {"id": organization.pk, "slug": organization.slug},
@@ -106,7 +107,7 @@ def _tables(organization: Organization) -> Iterator[tuple[str, Iterator[dict[str
 
 
 def _owned(organization: Organization, table: Table) -> Iterator[dict[str, Any]]:
-    for row in table.rows(organization.pk).iterator(chunk_size=_CHUNK):
+    for row in paged(table.rows(organization.pk), size=_CHUNK):
         match row:
             case Membership():
                 yield {**_fields(row), "email": row.user.email}

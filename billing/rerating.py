@@ -12,6 +12,7 @@ from billing.prices import rates_problem
 from billing.pricing import Price, charge
 from billing.tiers import Tiers
 from kit.errors import Invalid
+from kit.paging import paged
 
 Lists = Mapping[str, Mapping[str, Any]]
 """By model: nanos for a million units by meter, and under `tiers` what a month comes to."""
@@ -101,7 +102,8 @@ def _booked_tiers(organization: int, month: date) -> dict[tuple[str, str], int]:
 def _rows(organization: int, month: date) -> Iterator[dict[str, Any]]:
     columns = ("model", "currency", "state", "units", "amount", "amounts", "price_version_id")
     rows = LedgerEntry.objects.for_org(organization).filter(month=month, kind__in=LedgerEntry.USED)
-    yield from rows.values(*columns).iterator(chunk_size=2_000)
+    for row in paged(rows.only(*columns), size=2_000):
+        yield {name: getattr(row, name) for name in columns}
 
 
 def _again(

@@ -17,6 +17,7 @@ from django.db import models, transaction
 
 from kit import origin
 from kit.origin import Origin
+from kit.paging import paged
 from tenants.models import AuditEntry, AuditHead, Membership, User
 
 PLATFORM = 0
@@ -165,10 +166,15 @@ def plain(value: Any) -> Any:
 
 
 def verify(chain: int) -> Iterator[Flaw]:
-    """Every place where the chain is broken: edited, removed or reordered rows, and its end."""
-    expected, previous = 1, ""
-    rows = AuditEntry.objects.across_organizations().filter(chain=chain).order_by("id")
-    for entry in rows.iterator(chunk_size=2000):
+    """Every place where the chain is broken: edited, removed or reordered rows, and its end.
+
+    It may grow meanwhile: what its head names before must be there, and what is there be named by
+    its head afterwards.
+    """
+    expected, previous, named = 1, "", ""
+    before = AuditHead.objects.filter(chain=chain).first()
+    rows = AuditEntry.objects.across_organizations().filter(chain=chain)
+    for entry in paged(rows, by="id", size=2000):
         if entry.sequence != expected:
             yield Flaw(chain, expected, f"missing: entry {entry.sequence} stands in its place")
         elif entry.previous != previous:
@@ -176,8 +182,10 @@ def verify(chain: int) -> Iterator[Flaw]:
         if entry.hash != seal(entry) or entry.chain != (entry.organization_id or PLATFORM):
             yield Flaw(chain, entry.sequence, "edited: its hash is not that of its fields")
         expected, previous = entry.sequence + 1, entry.hash
-    head = AuditHead.objects.filter(chain=chain).first()
-    if (head.sequence, head.hash) != (expected - 1, previous) if head else expected > 1:
+        if before and entry.sequence == before.sequence:
+            named = entry.hash
+    after = AuditHead.objects.filter(chain=chain).first()
+    if named != (before.hash if before else "") or expected - 1 > (after.sequence if after else 0):
         yield Flaw(chain, expected, "cut off: the chain's head is another entry")
 
 

@@ -22,6 +22,7 @@ from kit import keepers
 from kit.envelope import KEY_BYTES, Ring, Unreadable
 from kit.errors import Unavailable
 from kit.keepers import KeeperFailed
+from kit.paging import paged
 from tenants import audit
 from tenants.audit import Actor, Change
 from tenants.models import DataKey, Organization
@@ -124,7 +125,7 @@ def rewrap(*, now: datetime, each: Callable[[], None] = lambda: None) -> int:
     `each` is called for every key looked at.
     """
     moved = 0
-    for row in DataKey.objects.across_organizations().order_by("id").iterator(chunk_size=500):
+    for row in paged(DataKey.objects.across_organizations(), size=500):
         each()
         if keepers.is_current(row.wrapped):
             continue

@@ -3,13 +3,13 @@
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Literal
 
-from celery import current_app
 from django.http import HttpRequest, HttpResponseBase
 from django.utils import timezone
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from pydantic import Field
 
+from billing.soon import soon
 from inference.api.access import InferenceEndpoint
 from inference.api.files import limit, page
 from inference.api.forms import Form
@@ -143,7 +143,7 @@ class BatchCancel(InferenceEndpoint):
 
 async def begin_soon() -> None:
     """Tell the workers; should that be lost, the schedule tells them."""
-    await in_thread(current_app.send_task, "inference.run_batches", ignore_result=True, retry=False)
+    await in_thread(soon, "inference.run_batches")
 
 
 def described(batch: Batch) -> dict[str, Any]:

@@ -8,8 +8,9 @@ from django.db import transaction
 from django.db.models import Count, Q, Sum
 
 from inference.batches.models import FileFrame, StoredFile, frame_place
-from kit.envelope import Ring, sealed_under
+from kit.envelope import Ring, Unreadable, sealed_under
 from kit.errors import Invalid, Refused
+from kit.paging import paged
 from tenants import datakeys
 from tenants.models import Organization
 
@@ -20,6 +21,7 @@ MOST = 10_000
 SHORTEST, LONGEST = timedelta(hours=1), timedelta(days=30)
 """How long a file may be kept."""
 _FRAME = 256 * 1024
+_READ_AT_ONCE = 4
 _MOST_PURGED = 100
 
 
@@ -121,11 +123,16 @@ def listed(
 
 
 def content(file: StoredFile) -> Iterator[bytes]:
-    """What is in it. Raises `kit.envelope.Unreadable`."""
-    for frame in FileFrame.objects.filter(file=file).order_by("number").iterator(chunk_size=4):
+    """What is in it, whole. Raises `kit.envelope.Unreadable`, also if it is deleted meanwhile."""
+    left = file.bytes
+    for frame in paged(FileFrame.objects.filter(file=file), by="number", size=_READ_AT_ONCE):
         sealed = bytes(frame.sealed)
         ring = datakeys.ring(file.organization_id, needs=sealed_under(sealed))
-        yield ring.unseal(sealed, frame_place(file.organization_id, file.pk, frame.number))
+        part = ring.unseal(sealed, frame_place(file.organization_id, file.pk, frame.number))
+        left -= len(part)
+        yield part
+    if left:
+        raise Unreadable(f"The file {file.pk} was deleted while it was read.")
 
 
 def delete(organization: int, identifier: str) -> StoredFile:

@@ -1,16 +1,19 @@
 """The page at the root, the API's documentation, and the answer where nothing is."""
 
+import sys
+from math import ceil
 from typing import Any
 
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
+from django.template.loader import render_to_string
 from drf_spectacular.views import SpectacularSwaggerSplitView
 from unfold.settings import get_config
 from unfold.utils import convert_color
 
 from config.health import parts
-from kit.edge import NotFound, refused
+from kit.edge import Broken, NotFound, refusal_of, refused
 
 
 async def home(request: HttpRequest) -> HttpResponse:
@@ -35,6 +38,22 @@ class Docs(SpectacularSwaggerSplitView):
 async def nothing_here(request: HttpRequest) -> HttpResponse:
     """404 in the edge's own form, not a page."""
     return refused(request, NotFound(f"Nothing is at {request.path[:200]}; see /api/docs."))
+
+
+def unanswered(request: HttpRequest) -> HttpResponse:
+    """What Django asks where neither a view nor a middleware had an answer: as the API's endpoints
+    say it of themselves, and for people a page that asks nobody anything."""
+    error = sys.exc_info()[1]
+    refusal = refusal_of(error) if isinstance(error, Exception) else Broken("Something broke.")
+    if request.path.startswith(settings.API_PATHS):
+        response = refused(request, refusal)
+    else:
+        page = render_to_string("500.html", {"refusal": refusal})
+        response = HttpResponse(page, status=refusal.status)
+        if refusal.retry_after is not None:
+            response["Retry-After"] = str(ceil(refusal.retry_after))
+    response._has_been_logged = True  # type: ignore[attr-defined]
+    return response
 
 
 def without_colors(request: HttpRequest) -> dict[str, Any]:

@@ -21,6 +21,7 @@ API = [
     *tenants.urls.urlpatterns,
 ]
 PORTAL = [*analytics.urls.portal, *billing.urls.portal, *tenants.urls.portal]
+handler500 = "config.pages.unanswered"
 urlpatterns = [
     path("", home),
     path("health", health),

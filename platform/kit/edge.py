@@ -8,11 +8,12 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import orjson
+import psycopg
 import structlog
 from django.conf import settings
 from django.db import DataError, InterfaceError, OperationalError
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
-from psycopg.errors import QueryCanceled
+from psycopg.errors import QueryCanceled, ReadOnlySqlTransaction
 from pydantic import BaseModel, ValidationError
 from redis.exceptions import RedisError
 from rest_framework.views import APIView
@@ -24,6 +25,8 @@ Body = TypeVar("Body", bound=BaseModel)
 log = structlog.get_logger()
 
 _DEEPEST_JSON = 32
+_AWAY = (OperationalError, InterfaceError, psycopg.OperationalError, psycopg.InterfaceError)
+"""What PostgreSQL and the way there raise where it is down, full, hangs or has moved."""
 _BRANCHES = frozenset({"str", "constrained-str", "int", "float", "bool", "none"})
 
 
@@ -115,12 +118,12 @@ def refusal_of(error: Exception) -> Refused:
     """What whoever asked is told of what came instead of an answer, or in the middle of one."""
     if isinstance(error, Refused):
         return error
-    if isinstance(error, RedisError):
+    if isinstance(error, RedisError) or isinstance(error.__cause__, RedisError):
         log.warning("Redis does not answer", error=str(error))
         return Unavailable("The platform's state does not answer; try again.")
     if isinstance(error, DataError) and "NUL" in str(error):
         return Invalid("A text has a NUL character (U+0000), which nothing here can be; remove it.")
-    if isinstance(error, OperationalError | InterfaceError):
+    if isinstance(error, _AWAY) or isinstance(error.__cause__, ReadOnlySqlTransaction):
         if isinstance(error.__cause__, QueryCanceled):
             return timed_out()
         log.warning("PostgreSQL does not answer", error=str(error))

@@ -1,8 +1,10 @@
 """Registering, logging in and out, passwords: allauth's, with our throttle, addresses and audit."""
 
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
+import structlog
 from allauth.account.adapter import DefaultAccountAdapter, get_adapter
 from allauth.core import context
 from django.conf import settings
@@ -10,12 +12,15 @@ from django.core.exceptions import ValidationError
 from django.http import HttpRequest
 
 from kit import origin
+from kit.errors import Unavailable
 from tenants import audit, failures, logins, throttle
 from tenants.accounts import services, sessions
 from tenants.audit import Change
 from tenants.models import Door, User
 
 _INVITED = "invited"
+
+log = structlog.get_logger()
 
 
 def invited(request: HttpRequest, email: str) -> None:
@@ -74,6 +79,21 @@ class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]
     def get_client_ip(self, request: HttpRequest) -> str:
         """As everywhere: through our own proxies, and theirs alone."""
         return str(origin.current().address)
+
+    def send_mail(self, template_prefix: str, email: str, context: dict[str, Any]) -> None:
+        """Raises `Unavailable` where the mail server does not take it."""
+        try:
+            super().send_mail(template_prefix, email, context)
+        except OSError as error:
+            log.error("a letter could not be sent", letter=template_prefix, error=str(error))
+            raise Unavailable(
+                "Our mail server does not answer, so no letter went out; try again in a minute."
+            ) from error
+
+    def send_notification_mail(self, *args: Any, **kwargs: Any) -> None:
+        """What it tells of has happened, whether the letter goes out or not."""
+        with suppress(Unavailable):
+            super().send_notification_mail(*args, **kwargs)
 
     def format_email_subject(self, subject: str) -> str:
         """Without a prefix."""

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from io import StringIO
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from redis import Redis
 
 from config.portal import policy
 from inference.catalog import offers
+from tests.factories import PASSWORD
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("redis")]
 
@@ -213,3 +215,25 @@ def _forms(of: type[BaseModel]) -> Iterator[type[BaseModel]]:
     for form in of.__subclasses__():
         yield form
         yield from _forms(form)
+
+
+def test_pages_say_when_a_server_of_ours_does_not_answer(settings: Any, tmp_path: Path) -> None:
+    settings.STATIC_ROOT = tmp_path
+    client = Client(raise_request_exception=False)
+    away = {**settings.CACHES["default"], "LOCATION": "redis://127.0.0.1:1/0"}
+    settings.CACHES = {"default": away}
+    page = client.post("/accounts/password/reset/", {"email": "ann@example.com"})
+    assert (page.status_code, page["Retry-After"]) == (503, "1")
+    assert "does not answer" in page.content.decode()
+    assert page["X-Request-ID"]
+
+
+def test_who_registers_hears_that_no_letter_went_out(settings: Any, tmp_path: Path) -> None:
+    settings.STATIC_ROOT = tmp_path
+    settings.EMAIL_BACKEND = "django.core.mail.backends.smtp.EmailBackend"
+    settings.EMAIL_HOST, settings.EMAIL_PORT = "127.0.0.1", 1
+    client = Client(raise_request_exception=False)
+    given = {"email": "ann@example.com", "password1": PASSWORD}
+    page = client.post("/accounts/signup/", given)
+    assert (page.status_code, page["Retry-After"]) == (503, "1")
+    assert "no letter went out" in page.content.decode()

@@ -25,6 +25,7 @@ from inference.models import Request
 from inference.tasks import run_batches
 from inference.worker import Host
 from kit import redis as kit_redis
+from kit.envelope import Unreadable
 from tenants import keys, watch
 from tenants.models import ApiKey, Organization, User
 from tests import factories
@@ -81,7 +82,10 @@ async def booked(acme: Organization) -> list[LedgerEntry]:
     return await in_schema("public", lambda: list(LedgerEntry.objects.for_org(acme.pk)))
 
 
-async def test_a_file_comes_back_as_it_was_and_lies_sealed(openai: AsyncOpenAI) -> None:
+async def test_a_file_comes_back_as_it_was_and_lies_sealed(
+    openai: AsyncOpenAI, acme: Organization, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "_READ_AT_ONCE", 2)
     content = b"prompt in a file\n" * 40_000
     raw = await openai.files.with_raw_response.create(file=("a.txt", content), purpose="user_data")
     body = raw.http_response.json()
@@ -93,7 +97,12 @@ async def test_a_file_comes_back_as_it_was_and_lies_sealed(openai: AsyncOpenAI) 
     assert len(frames) == 3
     assert not any(b"prompt" in frame for frame in frames)
     assert (await openai.files.retrieve(made.id)) == made
+    stored = await in_schema("public", lambda: files.one(acme.pk, made.id))
+    read = files.content(stored)
+    assert await in_schema("public", lambda: next(read))
     assert (await openai.files.delete(made.id)).deleted
+    with pytest.raises(Unreadable, match="deleted while it was read"):
+        await in_schema("public", lambda: list(read))
     assert await in_schema("public", FileFrame.objects.count) == 0
     with pytest.raises(NotFoundError):
         await openai.files.retrieve(made.id)

@@ -99,6 +99,10 @@ def _outlive(stack: Stack, postgres: Postgres) -> None:
     assert refusal.json()["code"] == "books_behind"
     assert int(refusal.headers["Retry-After"]) > 0
     until(lambda: _health(stack) == (503, "unavailable"))
+    for path in ("/accounts/login/", "/o/", "/admin/", f"/o/{'x' * 8}/keys/"):
+        page = httpx.get(f"{stack.url}{path}", cookies={"sessionid": "s" * 32}, timeout=30)
+        assert (page.status_code, page.headers.get("Retry-After")) == (503, "5"), path
+        assert "database does not answer" in page.text
 
     postgres.start()
     until(lambda: answer(stack, during)["state"] == "done")

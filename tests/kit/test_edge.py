@@ -4,10 +4,16 @@ import json
 from typing import Any
 
 import orjson
+import psycopg
 import pytest
+from django.db import InternalError
+from django.db import OperationalError as DatabaseError
 from django.http import HttpRequest
 from django.test import AsyncRequestFactory
+from django_redis.exceptions import ConnectionInterrupted
+from kombu.exceptions import OperationalError as BrokerAway
 from pydantic import BaseModel, ConfigDict, Field
+from redis.exceptions import RedisError
 
 from kit import edge
 from kit.errors import Invalid, Refused, Unavailable
@@ -46,6 +52,31 @@ def test_a_body_that_does_not_fit_is_refused_by_name(body: bytes, param: str, sa
     assert refusal.value.param == param
     assert said in refusal.value.message
     assert len(refusal.value.message) < 300
+
+
+def chained(error: Exception, cause: Exception) -> Exception:
+    error.__cause__ = cause
+    return error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RedisError("No connection available."),
+        chained(ConnectionInterrupted(connection=None), RedisError("the cache's")),
+        chained(BrokerAway("the broker's"), RedisError("refused")),
+        DatabaseError("couldn't get a connection after 10.00 sec"),
+        chained(InternalError("now a standby"), psycopg.errors.ReadOnlySqlTransaction()),
+        psycopg.OperationalError("the connection is closed"),
+        psycopg.InterfaceError("the cursor is closed"),
+    ],
+    ids=lambda error: type(error).__module__,
+)
+def test_a_server_of_ours_that_does_not_answer_is_no_fault_of_the_request(error: Exception) -> None:
+    refusal = edge.refusal_of(error)
+    assert (refusal.status, refusal.code) == (503, "unavailable")
+    assert refusal.retry_after
+    assert edge.refusal_of(InternalError("transaction is aborted")).status == 500
 
 
 async def test_a_large_body_is_read_off_the_event_loop() -> None:

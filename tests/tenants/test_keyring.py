@@ -11,6 +11,7 @@ import pytest
 from asgiref.sync import async_to_sync
 from django.core.exceptions import ValidationError
 from django.test import AsyncClient
+from kombu.exceptions import OperationalError as BrokerAway
 from redis import Redis
 
 from kit import origin
@@ -312,7 +313,9 @@ def test_owners_hear_of_a_leaked_key_and_so_does_whose_it_was(
     key, text = factories.api_key(acme, name="ci", person=charlie)
     asked: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tasks.tell_of_leak, "delay", lambda key: asked.append(key))
+        patch.setattr(
+            tasks.tell_of_leak, "apply_async", lambda kwargs, **_: asked.append(kwargs["key"])
+        )
         call(None, "POST", "/leaked", {"key": text})
     assert asked == [key.pk]
     assert tasks.tell_of_leak(key=key.pk, unknown=1) == 2
@@ -320,6 +323,18 @@ def test_owners_hear_of_a_leaked_key_and_so_does_whose_it_was(
     assert "'ci'" in mailoutbox[0].body
     assert f"aip_live_{key.pk}_…" in mailoutbox[0].body
     assert text not in mailoutbox[0].body
+
+
+def test_owners_hear_of_it_where_no_worker_can_be_told(
+    acme: Organization, alice: User, mailoutbox: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(**_: Any) -> None:
+        raise BrokerAway("Connection refused")
+
+    monkeypatch.setattr(tasks.tell_of_leak, "apply_async", away)
+    _, text = factories.api_key(acme)
+    assert call(None, "POST", "/leaked", {"key": text}) == (200, {"revoked": True})
+    assert [mail.to for mail in mailoutbox] == [["alice@example.com"]]
 
 
 def test_a_persons_key_goes_with_them_and_a_service_accounts_stays(
