@@ -38,6 +38,9 @@ _IDLE_SECONDS = 600
 _UNAUTHENTICATED = 4401
 _FORBIDDEN = 4403
 _IDLE = 4408
+_TRY_AGAIN_LATER = 1013
+_CODES = {400: _UNAUTHENTICATED, 401: _UNAUTHENTICATED, 403: _FORBIDDEN}
+"""How a connection ends whose caller is refused, by the refusal's status."""
 
 log = structlog.get_logger()
 
@@ -67,6 +70,7 @@ class InferConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         self._no_key = asyncio.get_running_loop().call_later(_AUTH_SECONDS, self._give_up)
         self._closing: asyncio.Task[None] | None = None
         self._watch = ExitStack()
+        self._is_over = False
         await self.accept()
         headers = dict(self.scope["headers"])
         if b"authorization" in headers:
@@ -82,14 +86,16 @@ class InferConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
 
     async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
         """One message. A bad one is answered with an error; the connection stays."""
+        if self._is_over:
+            return  # It was under way when we hung up.
         identifier: str | None = None
         self._busy_at = asyncio.get_running_loop().time()
         try:
             message = parse(text_data if text_data is not None else bytes_data or b"", AnyMessage)
             identifier = message.id
             await self._obey(message)
-        except Refused as refusal:
-            await self._error(refusal, identifier)
+        except Exception as error:
+            await self._error(refusal_of(error), identifier)
 
     async def _obey(self, message: AnyMessage) -> None:
         match message.type:
@@ -105,14 +111,13 @@ class InferConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
                 await self._cancel(message.id)
 
     async def _authenticate(self, authorization: str) -> None:
+        self._no_key.cancel()
         try:
             caller = await authenticate(authorization)
             caller.require(INFERENCE)
-        except Refused as refusal:
-            await self._error(refusal, None)
-            await self.close(code=_UNAUTHENTICATED)
+        except Exception as error:
+            await self._end_refused(refusal_of(error))
             return
-        self._no_key.cancel()
         self._authorization = authorization
         self._watch.close()
         self._watch.enter_context(watched(caller, scope=INFERENCE, stop=self._shut))
@@ -124,8 +129,13 @@ class InferConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
 
     async def _end_refused(self, refusal: Refused) -> None:
         await self._error(refusal, None)
-        code = _UNAUTHENTICATED if refusal.status == 401 else _FORBIDDEN
-        await self.close(code=code, reason=refusal.code)
+        code = _CODES.get(refusal.status, _TRY_AGAIN_LATER)
+        await self._hang_up(code, refusal.code)
+
+    async def _hang_up(self, code: int, reason: str | None = None) -> None:
+        if not self._is_over:
+            self._is_over = True
+            await self.close(code=code, reason=reason)
 
     def _look_again(self) -> asyncio.TimerHandle:
         return asyncio.get_running_loop().call_later(_IDLE_SECONDS, self._end_if_idle)
@@ -135,10 +145,10 @@ class InferConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         if self._open or idle < _IDLE_SECONDS:
             self._idle = self._look_again()
         else:
-            self._closing = asyncio.create_task(self.close(code=_IDLE))
+            self._closing = asyncio.create_task(self._hang_up(_IDLE))
 
     def _give_up(self) -> None:
-        self._closing = asyncio.create_task(self.close(code=_UNAUTHENTICATED))
+        self._closing = asyncio.create_task(self._hang_up(_UNAUTHENTICATED))
 
     async def _infer(self, message: AnyMessage) -> None:
         caller = await self._caller()
@@ -237,4 +247,5 @@ class InferConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         await self._say(type="error", id=name, error=problem_body(refusal, request))
 
     async def _say(self, **message: Any) -> None:
-        await self.send(text_data=orjson.dumps(message).decode())
+        if not self._is_over:
+            await self.send(text_data=orjson.dumps(message).decode())

@@ -12,7 +12,9 @@ from inference.catalog.offers import Offer
 from inference.consumers import InferConsumer
 from inference.models import Request
 from inference.worker import Host
+from kit import redis as kit_redis
 from kit.redis import state
+from tenants import known
 from tenants.models import Organization
 from tests import factories
 from tests.inference.parts import in_schema, serving
@@ -83,6 +85,23 @@ async def test_a_bad_key_closes_the_connection(echo: Offer) -> None:
     closed = await socket.receive_output(timeout=5)
     assert (closed["type"], closed["code"]) == ("websocket.close", 4401)
     await socket.disconnect()
+
+
+async def test_a_key_that_cannot_be_checked_now_is_not_said_to_be_bad(
+    key: str, echo: Offer, settings: Any
+) -> None:
+    known.KEYS.forget()
+    await kit_redis.leave_loop()
+    settings.REDIS_URL = "redis://127.0.0.1:1/0"
+    socket = await connect(key)
+    refusal = (await hear(socket))["error"]
+    assert (refusal["status"], refusal["retry_after"]) == (503, 1)
+    closed = await socket.receive_output(timeout=5)
+    assert (closed["type"], closed["code"]) == ("websocket.close", 1013)
+    await say(socket, type="infer", prompt="this was on its way")
+    assert await socket.receive_nothing()
+    await socket.disconnect()
+    await kit_redis.leave_loop()
 
 
 @pytest.mark.parametrize(

@@ -474,7 +474,8 @@ def knock(route: str, bearer: str = "", organization: str = "") -> int:
             await socket.send_json_to({"type": "infer", "prompt": "x"})
         said = await socket.receive_json_from(5)
         if said["type"] != "ready" and bearer:
-            assert (await socket.receive_output(5))["code"] == 4401
+            code = 4403 if said["error"]["status"] == 403 else 4401
+            assert (await socket.receive_output(5))["code"] == code
         await socket.disconnect()
         await async_state().aclose()
         return 200 if said["type"] == "ready" else int(said["error"]["status"])
