@@ -65,6 +65,10 @@ app.conf.update(
             "task": "tenants.purge_log_ins",
             "schedule": crontab(hour=2, minute=53),
         },
+        "forget registrations that came to nothing": {
+            "task": "tenants.purge_registrations",
+            "schedule": crontab(hour=3, minute=11),
+        },
         "meter what is stored": {
             "task": "inference.meter_storage",
             "schedule": crontab(minute=2),

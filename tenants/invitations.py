@@ -14,9 +14,10 @@ from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.core.validators import validate_email
 from django.db import IntegrityError, transaction
+from django.db.models import Q
 
 from kit.errors import Invalid, Refused
-from tenants import audit, throttle
+from tenants import audit, members, organizations, throttle
 from tenants.accounts import addresses
 from tenants.audit import Actor, Change
 from tenants.auth import Caller
@@ -24,6 +25,8 @@ from tenants.models import Invitation, Membership, Organization, Role, User
 from tenants.roles import Action
 
 _MOST_OPEN = 100
+KEPT = timedelta(days=90)
+"""How long one stays that is over; the audit log has it for good."""
 
 
 class NoSuchInvitation(Refused):
@@ -96,11 +99,9 @@ def offer(
     email = _address(email)
     if Membership.objects.for_org(by.organization).filter(user__email=email).exists():
         raise AlreadyMember(f"{email} belongs to your organization already.", param="email")
-    if len(listed(by.organization)) >= _MOST_OPEN:
-        raise TooManyInvitations(f"{_MOST_OPEN} invitations are open; withdraw some first.")
     token = secrets.token_urlsafe(32)
     invitation = Invitation(
-        organization=Organization.objects.get(pk=by.organization),
+        organization_id=by.organization,
         email=email,
         role=role,
         invited_by_id=by.user,
@@ -109,6 +110,7 @@ def offer(
     _renew(invitation, token, now)
     try:
         with transaction.atomic():
+            _refuse_crowd(by.organization)
             invitation.save(force_insert=True)
             throttle.letter_now(by.organization, email)
             _record("invitation.sent", invitation, {}, {"role": role.value}, actor, now)
@@ -162,11 +164,12 @@ def shown(token: str, *, now: datetime) -> Invitation:
 def accept(token: str, *, user: User, now: datetime) -> Membership:
     """The person's place; again, or by two at once, one place.
 
-    Raises `NotInvited`, and `AnotherAddress` unless the invited address is the person's and they
-    have confirmed it.
+    Raises `NotInvited`, `TooManyMembers`, `TooManyOrganizations`, and `AnotherAddress` unless the
+    invited address is the person's and they have confirmed it.
     """
     with transaction.atomic():
         invitation = shown(token, now=now)
+        Organization.objects.select_for_update(no_key=True).get(pk=invitation.organization_id)
         locked = Invitation.objects.for_org(invitation.organization_id).select_for_update()
         locked.get(pk=invitation.pk)
         invitation = shown(token, now=now)
@@ -175,9 +178,12 @@ def accept(token: str, *, user: User, now: datetime) -> Membership:
                 "This invitation is for another e-mail address than yours. Log in with that one, "
                 "or ask to be invited as who you are."
             )
-        members = Membership.objects.for_org(invitation.organization_id)
-        member = members.filter(user=user).select_related("organization").first()
+        places = Membership.objects.for_org(invitation.organization_id)
+        member = places.filter(user=user).select_related("organization").first()
         if member is None:
+            if invitation.role == Role.OWNER:
+                organizations.refuse_more_than_a_share(user)
+            members.refuse_crowd(invitation.organization_id)
             member = Membership(
                 user=user, organization=invitation.organization, role=invitation.role
             )
@@ -188,6 +194,23 @@ def accept(token: str, *, user: User, now: datetime) -> Membership:
         actor = audit.person(user)
         _record("invitation.accepted", invitation, {}, after, actor, now)
     return member
+
+
+def purge(*, now: datetime) -> int:
+    """Forget those that were accepted or withdrawn long ago; how many there were."""
+    border, purged = now - KEPT, 0
+    over = Q(accepted_at__lte=border) | Q(revoked_at__lte=border)
+    rows = Invitation.objects.across_organizations()
+    while some := list(rows.filter(over).values_list("pk", flat=True)[:1000]):
+        purged += rows.filter(pk__in=some).delete()[0]
+    return purged
+
+
+def _refuse_crowd(organization: int) -> None:
+    """Under a lock, so that two at once are not both the last."""
+    Organization.objects.select_for_update(no_key=True).get(pk=organization)
+    if len(listed(organization)) >= _MOST_OPEN:
+        raise TooManyInvitations(f"{_MOST_OPEN} invitations are open; withdraw some first.")
 
 
 def _address(text: str) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 from django.core.mail import send_mail
 from django.db import transaction
 from django.db.models import Q
-from django.db.models.functions import Now
+from django.db.models.functions import Least, Now
 
 from kit.errors import Refused
 from kit.origin import network
@@ -25,6 +25,8 @@ from tenants.webhooks.events import Happened, Kind
 
 MOST = 1_000
 """Living keys of an organization."""
+MOST_KEPT = 10_000
+"""All of them: of the revoked and the expired the oldest give way."""
 _LIMITS = ("requests_per_minute", "tokens_per_minute", "concurrent_requests")
 _COPIED = (
     "name", "environment", "scopes", "models", "networks", "expires_at", "signing_key", "person_id",
@@ -265,3 +267,14 @@ def _refuse_crowd(organization: int, most: int) -> None:
         raise TooManyKeys(
             f"Your organization has {most:,} API keys, the most it may; revoke some first."
         )
+    _forget_dead(organization)
+
+
+def _forget_dead(organization: int) -> None:
+    """The audit log keeps what was done with them."""
+    mine = ApiKey.objects.for_org(organization)
+    over = mine.count() + 1 - MOST_KEPT
+    if over > 0:
+        dead = mine.filter(Q(revoked_at__isnull=False) | Q(expires_at__lte=Now()))
+        first = dead.annotate(ended=Least("revoked_at", "expires_at")).order_by("ended", "pk")
+        mine.filter(pk__in=list(first.values_list("pk", flat=True)[:over])).delete()

@@ -27,6 +27,8 @@ from tenants.tokens import NotLoggedIn, Pair
 _SEEN = timedelta(minutes=1)
 """How far behind it may be when a browser was last seen."""
 
+MOST_OPEN = 100
+"""Log-ins of one person."""
 _KEPT = timedelta(days=1)
 """How long a log-in that is over stays."""
 
@@ -71,6 +73,7 @@ def begin(*, email: str, password: str, code: str = "", now: datetime) -> Pair:
     login.token, login.two_factors = pair.token, two
     with transaction.atomic():
         login.save(force_insert=True)
+        _end_beyond(user, now)
         User.objects.filter(pk=user.pk).update(last_login=now)
         record(user, door=Door.API, now=now)
     return pair
@@ -80,6 +83,7 @@ def begin_session(user: User, *, door: Door, now: datetime) -> UUID:
     """A browser's log-in; the id that its session carries."""
     row = _of(user, door, now)
     LogIn.objects.bulk_create([row])  # New: no process can remember it yet.
+    _end_beyond(user, now)
     return row.pk
 
 
@@ -218,6 +222,11 @@ def _end_each(user: User, logins: Sequence[LogIn], now: datetime, by: Actor) -> 
                 was = {"login": str(login.pk), "door": login.door, "address": login.address}
                 change = Change("user.log_in_ended", _target(user), was, {"ended_at": now})
                 audit.record_of(user.pk, change, by=by, now=now)
+
+
+def _end_beyond(user: User, now: datetime) -> None:
+    """Those that were not seen for the longest give way."""
+    _end_each(user, open_of(user, now=now)[MOST_OPEN:], now, audit.SYSTEM)
 
 
 def _target(user: User) -> str:

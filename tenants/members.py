@@ -9,11 +9,14 @@ from datetime import datetime
 from django.db import transaction
 
 from kit.errors import Refused
-from tenants import audit, shutting
+from tenants import audit, organizations, shutting
 from tenants.audit import Actor, Change
 from tenants.auth import Caller
-from tenants.models import Membership, Role
+from tenants.models import Membership, Organization, Role
 from tenants.roles import Action
+
+MOST = 10_000
+"""Of one organization."""
 
 
 class NoSuchMember(Refused):
@@ -22,10 +25,25 @@ class NoSuchMember(Refused):
     status, code = 404, "member_not_found"
 
 
+class TooManyMembers(Refused):
+    """As many as one organization may have."""
+
+    status, code = 409, "too_many_members"
+
+
 class LastOwner(Refused):
     """The organization would be nobody's."""
 
     status, code = 409, "last_owner"
+
+
+def refuse_crowd(organization: int) -> None:
+    """Raise `TooManyMembers` where nobody else has a place; in a transaction, whose lock holds."""
+    Organization.objects.select_for_update(no_key=True).get(pk=organization)
+    if Membership.objects.for_org(organization).count() >= MOST:
+        raise TooManyMembers(
+            f"The organization has {MOST:,} members, the most it may; an admin can remove some."
+        )
 
 
 def listed(organization: int) -> Sequence[Membership]:
@@ -35,13 +53,16 @@ def listed(organization: int) -> Sequence[Membership]:
 
 
 def give_role(by: Caller, actor: Actor, *, user: int, role: Role, now: datetime) -> Membership:
-    """The member in their new role; raises `NoSuchMember`, `NotYourRole`, `LastOwner`."""
+    """The member in their new role; raises `NoSuchMember`, `NotYourRole`, `LastOwner`,
+    `TooManyOrganizations`."""
     with transaction.atomic():
         member = _locked(by.organization, user)
         if Role.OWNER in (member.role, role):
             by.allow(Action.MANAGE_OWNERS)
         if role is not Role.OWNER:
             _refuse_last_owner(member)
+        elif member.role != Role.OWNER:
+            organizations.refuse_more_than_a_share(member.user)
         _change(member, role, actor, now)
     return member
 
@@ -83,11 +104,13 @@ def leave(by: Caller, actor: Actor, *, user: int, now: datetime) -> None:
 
 
 def pass_ownership(by: Caller, actor: Actor, *, giver: int, taker: int, now: datetime) -> None:
-    """The giver becomes an admin; raises `NoSuchMember`."""
+    """The giver becomes an admin; raises `NoSuchMember`, `TooManyOrganizations`."""
     with transaction.atomic():
         old = _locked(by.organization, giver)
         new = _locked(by.organization, taker)
         if giver != taker:
+            if new.role != Role.OWNER:
+                organizations.refuse_more_than_a_share(new.user)
             _change(new, Role.OWNER, actor, now)
             _change(old, Role.ADMIN, actor, now)
 

@@ -64,7 +64,7 @@ def found(
     _refuse_name(organization)
     with transaction.atomic():
         if owner is not None:
-            _refuse_more_than_a_share(owner)
+            refuse_more_than_a_share(owner)
         organization.save()
         if owner is not None:
             Membership.objects.create(user=owner, organization=organization, role=Role.OWNER)
@@ -264,15 +264,16 @@ def _refuse_fields(organization: Organization, *names: str) -> None:
         raise Invalid("name: use printable characters only.", param="name")
 
 
-def _refuse_more_than_a_share(owner: User) -> None:
-    """Locked, so that two at once don't both see room."""
+def refuse_more_than_a_share(owner: User) -> None:
+    """Raise `TooManyOrganizations` where they may own no other one; in a transaction, whose lock
+    has two at once not both see room."""
     User.objects.select_for_update().get(pk=owner.pk)
     owned = Membership.objects.across_organizations().filter(user=owner, role=Role.OWNER)
     most = settings.ORGANIZATIONS_EACH
     if owned.count() >= most:
         raise TooManyOrganizations(
-            f"You own {most} organizations, the most that one person may; delete one, or ask the "
-            "operator."
+            f"{owner.email} owns {most} organizations, the most that one person may; delete one, "
+            "or ask the operator."
         )
 
 

@@ -12,6 +12,7 @@ from kit.envelope import Place
 from kit.errors import Invalid, Refused
 from tenants import audit, sealing
 from tenants.audit import Actor, Change
+from tenants.members import refuse_crowd
 from tenants.models import Membership, Organization, Protocol, Role, SingleSignOn, User
 from tenants.saml import Metadata
 
@@ -130,11 +131,16 @@ def vouches(slug: str, email: str) -> bool:
 
 
 def let_in(slug: str, user: User, *, now: datetime) -> None:
-    """Whom the provider knows belongs to the organization; members stay what they are."""
+    """Whom the provider knows belongs to the organization; members stay what they are.
+
+    Raises `TooManyMembers`.
+    """
     row = SingleSignOn.objects.filter(organization__slug=slug).select_related("organization").get()
     members = Membership.objects.for_org(row.organization_id)
+    if members.filter(user=user).exists():
+        return
     with transaction.atomic():
-        User.objects.select_for_update().get(pk=user.pk)
+        refuse_crowd(row.organization_id)
         if members.filter(user=user).exists():
             return
         Membership.objects.create(user=user, organization=row.organization, role=row.role)

@@ -11,13 +11,14 @@ from tenants import (
     audit,
     erasure,
     failures,
+    invitations,
     keyring,
     logins,
     organizations,
     schemas,
     uses,
 )
-from tenants.accounts import sessions
+from tenants.accounts import addresses, sessions
 from tenants.webhooks import sending
 
 log = structlog.get_logger()
@@ -62,6 +63,13 @@ def purge_log_ins(**_: object) -> int:
     """Forget log-ins that are over, and browsers' sessions; how many log-ins there were."""
     sessions.purge()
     return logins.purge(now=timezone.now())
+
+
+@shared_task(name="tenants.purge_registrations", ignore_result=True)
+def purge_registrations(**_: object) -> int:
+    """Forget people who never confirmed an address, and invitations that are over; how many."""
+    now = timezone.now()
+    return addresses.purge(now=now) + invitations.purge(now=now)
 
 
 @shared_task(name="tenants.send_webhooks", ignore_result=True)

@@ -8,7 +8,7 @@ import requests
 from allauth.account.adapter import get_adapter as get_account_adapter
 from allauth.core.exceptions import ImmediateHttpResponse
 from allauth.socialaccount.adapter import DefaultSocialAccountAdapter
-from allauth.socialaccount.models import SocialApp
+from allauth.socialaccount.models import SocialAccount, SocialApp
 from allauth.socialaccount.providers.openid_connect.provider import OpenIDConnectProvider
 from django.http import HttpRequest
 from django.shortcuts import render
@@ -21,6 +21,9 @@ from tenants.accounts.services import GITHUB, Service
 from tenants.models import Protocol, User
 from tenants.single_sign_on import NotVouchedFor, Provider
 
+MOST = 20
+"""Accounts elsewhere that let one person in."""
+
 
 class AddressNotConfirmedThere(Refused):
     """The service does not say that it has confirmed the person's address."""
@@ -32,6 +35,12 @@ class OperatorsLogInHere(Refused):
     """What an account elsewhere is worth is not ours to know, and theirs opens everything."""
 
     status, code = 403, "operators_log_in_here"
+
+
+class TooManyAccounts(Refused):
+    """As many accounts elsewhere let the person in as may."""
+
+    status, code = 409, "too_many_connected_accounts"
 
 
 class SocialAdapter(DefaultSocialAccountAdapter):  # type: ignore[misc]
@@ -96,6 +105,8 @@ class SocialAdapter(DefaultSocialAccountAdapter):  # type: ignore[misc]
                     "account elsewhere."
                 ),
             )
+        if sociallogin.account.pk is None and person.pk is not None:
+            _refuse_crowd(request, person)
         if services.is_one(sociallogin.account.provider):
             _by_service(request, sociallogin)
         else:
@@ -115,6 +126,17 @@ class OpenIDProvider(OpenIDConnectProvider):  # type: ignore[misc]
     def serialize(self) -> dict[str, Any]:
         """What a log-in that waits for its second factor keeps of it."""
         return {"id": self.sub_id}
+
+
+def _refuse_crowd(request: HttpRequest, person: Any) -> None:
+    if SocialAccount.objects.filter(user=person).count() >= MOST:
+        _refuse(
+            request,
+            TooManyAccounts(
+                f"{MOST} accounts elsewhere are connected with yours, the most there may be; "
+                "disconnect one first."
+            ),
+        )
 
 
 def _by_service(request: HttpRequest, login: Any) -> None:

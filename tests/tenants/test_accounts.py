@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from allauth.account.models import EmailAddress
 from allauth.mfa.models import Authenticator
 from allauth.mfa.recovery_codes.internal.auth import RecoveryCodes
 from allauth.mfa.totp.internal.auth import TOTP, format_hotp_value, hotp_value
@@ -115,6 +116,15 @@ def test_log_ins_are_throttled_together_with_the_apis(client: Client, ann: User)
         content_type="application/json",
     )
     assert api.status_code == 429
+
+
+def test_a_person_has_so_many_addresses(client: Client, ann: User) -> None:
+    log_in(client)
+    for number in range(2, 12):
+        page = client.post("/accounts/email/", {"email": f"{number}@example.com", "action_add": ""})
+        cache.clear()
+    assert "10" in page.content.decode()
+    assert EmailAddress.objects.filter(user=ann).count() == 10
 
 
 def test_a_weak_password_is_refused(client: Client) -> None:

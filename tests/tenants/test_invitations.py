@@ -7,15 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from allauth.account.models import EmailAddress
 from django.core import mail
 from django.test import Client
 
-from tenants import invitations, throttle, tokens
+from tenants import invitations, members, throttle, tokens
 from tenants.accounts import addresses
 from tenants.audit import Actor
 from tenants.auth import NotYourRole
 from tenants.invitations import AlreadyInvited, AlreadyMember, AnotherAddress, Letter, NotInvited
+from tenants.members import TooManyMembers
 from tenants.models import AuditEntry, Invitation, LogIn, Membership, Organization, Role, User
+from tenants.organizations import TooManyOrganizations
 from tenants.throttle import TooManyLetters
 from tests import factories
 from tests.factories import PASSWORD
@@ -60,6 +63,41 @@ def test_it_is_accepted_once(acme: Organization, alice: User, charlie: User) -> 
     assert list(actions) == ["invitation.sent", "invitation.accepted"]
     row.refresh_from_db()
     assert row.accepted_by == charlie
+
+
+def test_who_is_invited_comes_in_where_there_is_room(
+    acme: Organization, alice: User, charlie: User, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, token = invite(acme, alice, charlie.email, Role.OWNER)
+    settings.ORGANIZATIONS_EACH = 0
+    with pytest.raises(TooManyOrganizations, match="owns 0"):
+        invitations.accept(token, user=charlie, now=NOW)
+    settings.ORGANIZATIONS_EACH = 1
+    monkeypatch.setattr(members, "MOST", 1)
+    with pytest.raises(TooManyMembers, match="1 members"):
+        invitations.accept(token, user=charlie, now=NOW)
+    monkeypatch.setattr(members, "MOST", 2)
+    assert invitations.accept(token, user=charlie, now=NOW).role == Role.OWNER
+
+
+def test_invitations_and_registrations_that_are_over_are_forgotten(
+    acme: Organization, alice: User, charlie: User
+) -> None:
+    late = factories.user("late", date_joined=NOW - addresses.UNCONFIRMED_KEPT)
+    slow = factories.user("slow", date_joined=NOW)
+    for user in (late, slow):
+        EmailAddress.objects.create(user=user, email=user.email, primary=True)
+    _, token = invite(acme, alice, charlie.email)
+    invitations.accept(token, user=charlie, now=NOW)
+    row, _ = invite(acme, alice, "dora@example.com")
+    invitations.withdraw(caller(acme, alice, Role.OWNER), BY, invitation=row.pk, now=NOW)
+    invite(acme, alice, "open@example.com")
+    assert invitations.purge(now=NOW + invitations.KEPT - timedelta(1)) == 0
+    assert invitations.purge(now=NOW + invitations.KEPT) == 2
+    assert Invitation.objects.for_org(acme).get().email == "open@example.com"
+    assert addresses.purge(now=NOW) == 1
+    assert {alice, charlie, slow} == set(User.objects.all())
+    assert addresses.purge(now=NOW) == 0
 
 
 def test_another_address_or_one_not_confirmed_is_refused(

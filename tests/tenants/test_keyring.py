@@ -79,6 +79,18 @@ def test_an_organization_has_so_many_living_keys(
     assert call(boss, "DELETE", f"/{made[1][1]['id']}")[0] == 200
 
 
+def test_of_keys_that_are_dead_the_oldest_give_way(
+    boss: str, acme: Organization, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keyring, "MOST_KEPT", 3)
+    factories.api_key(acme, name="expired", expires_at=datetime.now(UTC) - timedelta(1))
+    for number in range(3):
+        made = call(boss, "POST", "", {"name": str(number)})[1]
+        assert call(boss, "DELETE", f"/{made['id']}")[0] == 200
+    names = [each["name"] for each in call(boss, "GET")[1]["data"]]
+    assert names == ["2", "1", "boss"], "those that live stay"
+
+
 def test_a_key_is_made_and_shown_once(boss: str, acme: Organization) -> None:
     form = {
         "name": "ci",

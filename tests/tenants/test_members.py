@@ -93,6 +93,19 @@ def test_an_admin_touches_no_owner_and_makes_none(
     assert roles(acme) == {"alice": "owner", "dora": "admin", "charlie": "admin"}
 
 
+def test_nobody_is_made_to_own_more_than_their_share(
+    alice: User, dora: User, acme: Organization, settings: Any
+) -> None:
+    settings.ORGANIZATIONS_EACH = 0
+    for method, path, form in (
+        ("PATCH", f"members/{dora.pk}", {"role": "owner"}),
+        ("POST", "ownership", {"user": dora.pk}),
+    ):
+        status, said = call(alice, method, path, form)
+        assert (status, said["code"]) == (409, "too_many_organizations"), path
+    assert roles(acme) == {"alice": "owner", "dora": "developer"}
+
+
 def test_the_last_owner_stays(alice: User, dora: User, acme: Organization) -> None:
     by = caller(acme, alice, Role.OWNER)
     with pytest.raises(LastOwner):

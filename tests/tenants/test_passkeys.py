@@ -11,7 +11,7 @@ from django.core.cache import cache
 from django.test import Client
 
 from tenants import logins
-from tenants.accounts import addresses, factors
+from tenants.accounts import addresses, factors, passkeys
 from tenants.models import AuditEntry, User
 from tests import factories
 from tests.factories import PASSWORD
@@ -73,6 +73,20 @@ def test_a_passkey_lets_its_person_in_without_a_password(ann: User, passkey: Pas
     entries = AuditEntry.objects.across_organizations().filter(target=f"user:{ann.pk}")
     actions = set(entries.values_list("action", flat=True))
     assert {"user.second_factor_added", "user.logged_in"} <= actions
+
+
+def test_there_are_no_more_than_may_be(
+    ann: User, passkey: Passkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(passkeys, "MOST", 1)
+    browser = Client()
+    assert come_in(browser, passkey, ann)
+    browser.post("/accounts/reauthenticate/", {"password": PASSWORD})
+    browser.get("/accounts/2fa/webauthn/add/")
+    form = {"name": "other", "credential": json.dumps(Passkey().register(challenge(browser)))}
+    page = browser.post("/accounts/2fa/webauthn/add/", form)
+    assert "You have 1 passkeys, the most there may be; remove one first." in page.content.decode()
+    assert Authenticator.objects.filter(type=Authenticator.Type.WEBAUTHN).count() == 1
 
 
 def test_another_key_does_not(ann: User, passkey: Passkey) -> None:

@@ -1,6 +1,6 @@
 """People see and end their log-ins; organizations may want two factors; operators look."""
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +64,22 @@ def test_a_person_sees_where_they_are_logged_in_and_ends_it(ann: User, acme: Org
     assert here.get("/o/").status_code == 200
     ended = [each for each in entries(acme) if each.action == "user.log_in_ended"]
     assert [each.before["door"] for each in ended] == ["api", "portal"]
+
+
+def test_of_many_log_ins_those_not_seen_for_long_give_way(
+    ann: User, acme: Organization, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logins, "MOST_OPEN", 2)
+    first = Client()
+    log_in(first)
+    pairs = [
+        logins.begin(email=ANN, password=factories.PASSWORD, now=datetime.now(UTC))
+        for _ in range(2)
+    ]
+    assert first.get("/o/").status_code == 302
+    assert all(logins.renew(pair.refresh, now=datetime.now(UTC)) for pair in pairs)
+    ended = [each for each in entries(acme) if each.action == "user.log_in_ended"]
+    assert [each.before["door"] for each in ended] == ["portal"]
 
 
 def test_a_new_password_ends_the_other_browsers(ann: User) -> None:

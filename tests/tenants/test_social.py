@@ -16,7 +16,7 @@ from django.core.cache import cache
 from django.core.checks import run_checks
 from django.test import Client
 
-from tenants.accounts import addresses
+from tenants.accounts import addresses, social
 from tenants.models import AuditEntry, User
 from tests import factories
 from tests.tenants import provider
@@ -138,6 +138,16 @@ def test_who_registered_anothers_address_before_them_does_not_keep_their_passwor
     mallory.refresh_from_db()
     assert not mallory.has_usable_password()
     assert log_in(Client()).status_code == 200, "the form again"
+
+
+def test_so_many_accounts_let_one_person_in_and_no_more(
+    client: Client, there: Provider, ann: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(social, "MOST", 1)
+    assert come_in(client)["Location"] == "/o/"
+    there.claims |= {"sub": "another"}
+    answer = come_in(Client())
+    assert (answer.status_code, b"disconnect one first" in answer.content) == (409, True)
 
 
 def test_operators_come_in_by_no_account_elsewhere(
