@@ -144,6 +144,7 @@ def serve(streams: int, rate: float) -> None:
     from inference.worker import Host
     from inference.worker.held import Held
     from inference.worker.station import Station
+    from kit import pauses
 
     talker, over = Talker(rate), Event()
 
@@ -169,6 +170,7 @@ def serve(streams: int, rate: float) -> None:
 
     host = Speaking([published()["echo"]], slots=streams + 100)
     host.start()
+    pauses.keep_rare()  # as a worker's (`celery_app.worker`)
     signal.signal(signal.SIGTERM, lambda *_: over.set())
     while not over.wait(0.02):
         host.serve("echo")

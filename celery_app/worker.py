@@ -1,6 +1,5 @@
 """What a Celery worker is besides Celery: it loads its models first, and drains in bounded time."""
 
-import gc
 import os
 from threading import Thread
 from typing import Any
@@ -13,6 +12,7 @@ from django.db import connection
 from inference.catalog.offers import Offer, run_here
 from inference.tasks import Serving
 from inference.worker import Host
+from kit import pauses
 from kit.redis import check_state
 
 log = structlog.get_logger()
@@ -36,8 +36,7 @@ def load_models(instance: Any, **_: Any) -> None:
     Serving.host = Host(offers, slots=settings.ENGINE_SLOTS)
     Serving.host.start()
     Serving.host.attend()
-    gc.collect()
-    gc.freeze()  # what is loaded stays: looking through it again would stop all answers for a while
+    pauses.keep_rare()  # they would stop all answers for a while
 
 
 @signals.worker_shutting_down.connect

@@ -60,10 +60,12 @@ async def _carry(batch: Batch, stopping: Callable[[], bool], turn: float) -> Non
         errors = [{"code": refusal.code, "line": None, "message": str(refusal), "param": None}]
         await in_thread(results.finalize, batch, State.FAILED, now=_now(), errors=errors)
     finally:
-        await in_thread(life.release, batch, now=_now())
-        Listener.leave_loop()
-        watch.leave_loop()
-        await leave_loop()
+        try:
+            await in_thread(life.release, batch, now=_now())
+        finally:  # PostgreSQL may be away; what is kept of the loop keeps its connections open
+            Listener.leave_loop()
+            watch.leave_loop()
+            await leave_loop()
 
 
 class _Turn:

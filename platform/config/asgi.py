@@ -1,6 +1,5 @@
 """The ASGI application: HTTP to Django, WebSockets to the consumers, bodies bounded before both."""
 
-import gc
 import os
 
 import django
@@ -14,7 +13,7 @@ from django.urls import path  # noqa: E402
 from config.handler import Handler  # noqa: E402
 from config.intake import Intake, counted  # noqa: E402
 from inference.consumers import InferConsumer  # noqa: E402
-from kit import origin  # noqa: E402
+from kit import origin, pauses  # noqa: E402
 from kit.postgres import Connection  # noqa: E402
 
 Connection.usual = 30.0  # a request's threads are few: one that waits for ever is missed by others
@@ -29,5 +28,4 @@ application = origin.over(
     )
 )
 
-gc.collect()
-gc.freeze()  # what is loaded stays: looking through it again would stop every stream for a while
+pauses.keep_rare()  # they would stop every stream for a while

@@ -9,6 +9,7 @@ from uuid import uuid4
 
 import httpx2 as httpx
 import pytest
+from django.db import OperationalError
 from django.utils import timezone
 from openai import AsyncOpenAI, AuthenticationError, BadRequestError, ConflictError, NotFoundError
 from openai.types import Batch, FileObject
@@ -245,6 +246,27 @@ async def test_whoever_takes_a_batch_over_carries_no_line_out_twice(
     assert texts == [f"text {n}" for n in range(20)]
     assert len(await booked(acme)) == 20
     assert await in_schema(acme.schema_name, Request.objects.count) == 20
+
+
+async def test_a_turn_whose_end_cannot_be_written_keeps_no_connections(
+    openai: AsyncOpenAI, host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = await begin(openai, [line("a", chat("x"))])
+    release = life.release
+
+    def gone(*_: Any, **__: Any) -> None:
+        raise OperationalError("PostgreSQL has gone away")
+
+    monkeypatch.setattr(life, "release", gone)
+    before = loops()
+    with serving(host):
+        first = await in_schema("public", lambda: life.claim(now=timezone.now()))
+        assert first is not None
+        with pytest.raises(OperationalError):
+            await in_schema("public", lambda: batching.carry(first, stopping=lambda: False))
+    assert loops() <= before
+    monkeypatch.setattr(life, "release", release)
+    assert (await openai.batches.retrieve(made.id)).status == "completed"
 
 
 async def test_who_lost_a_batch_ends_it_no_more(openai: AsyncOpenAI, host: Host) -> None:
