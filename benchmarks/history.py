@@ -84,7 +84,7 @@ def prepare() -> int:
 
     from tenants.models import Organization, Retention
 
-    call_command("migrate_schemas", verbosity=0)
+    call_command("migrate_organizations", verbosity=0)
     found = Organization.objects.filter(slug="bench").first()
     return int(
         (

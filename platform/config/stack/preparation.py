@@ -17,7 +17,7 @@ STEP = "::step "
 _EMBEDDINGS = "Embedding model"
 """The platform starts without it: then nothing serves embeddings."""
 _STEPS: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("Database schema", ("migrate_schemas", "--verbosity=0")),
+    ("Database schema", ("migrate_organizations",)),
     ("Static files", ("collectstatic", "--noinput", "--verbosity=0")),
     ("Model", ("prepare_model",)),
     (_EMBEDDINGS, ("prepare_model", "--embedding")),

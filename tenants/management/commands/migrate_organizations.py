@@ -36,7 +36,7 @@ class Command(BaseCommand):
         if options["check"]:
             self._say(behind)
             return
-        failed = self._migrate(behind, options["processes"])
+        failed = self._migrate(behind, options["processes"]) if behind else []
         for each in failed:
             self.stderr.write(f"{each.schema}: {each.error}")
         if failed:
@@ -48,7 +48,7 @@ class Command(BaseCommand):
         failed = []
         with Progress(*columns) as progress:
             task = progress.add_task("Schemas", total=len(behind))
-            for done in blueprint.migrate_many(behind, processes=processes) if behind else ():
+            for done in blueprint.migrate_many(behind, processes=processes):
                 progress.advance(task)
                 if done.error:
                     failed.append(done)
