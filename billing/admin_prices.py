@@ -46,6 +46,11 @@ class PriceForm(forms.ModelForm):  # type: ignore[type-arg]
         "a month.",
         required=False,
     )
+    device_seconds = money_field(
+        "For a million seconds that a worker holds the model for the organization it is dedicated "
+        "to: EUR 500 is EUR 1.80 an hour.",
+        required=False,
+    )
     by_quantity = forms.CharField(
         required=False,
         widget=UnfoldAdminTextareaWidget(attrs={"rows": 3}),

@@ -37,6 +37,7 @@ class Meter(StrEnum):
     CACHED_INPUT_TOKENS = "cached_input_tokens"
     REASONING_TOKENS = "reasoning_tokens"
     STORAGE_BYTE_HOURS = "storage_byte_hours"
+    DEVICE_SECONDS = "device_seconds"
 
 
 IN_BATCHES = "batch_"

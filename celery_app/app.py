@@ -73,6 +73,10 @@ app.conf.update(
             "task": "inference.meter_storage",
             "schedule": crontab(minute=2),
         },
+        "meter devices": {
+            "task": "inference.meter_devices",
+            "schedule": crontab(minute="4,34"),
+        },
         "purge files": {"task": "inference.purge_files", "schedule": crontab(minute=37)},
         "purge batches": {"task": "inference.purge_batches", "schedule": crontab(minute=43)},
         "purge dead letters": {

@@ -91,12 +91,13 @@ def _tenants() -> Any:
 def served() -> list[Offer]:
     """The models of this worker's device that are published, or shadows; remote ones need none.
 
-    WORKER_MODELS (comma separated) narrows it.
+    WORKER_MODELS (comma separated) narrows it. What is an organization's alone runs only where it
+    is named there.
     """
     only = {name for name in os.environ.get("WORKER_MODELS", "").split(",") if name}
     return [
         offer
         for offer in run_here().values()
         if (offer.device == settings.DEVICE or offer.remote is not None)
-        and (not only or offer.name in only)
+        and (offer.name in only if only or offer.dedicated_to else True)
     ]

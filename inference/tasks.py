@@ -8,7 +8,7 @@ from celery import shared_task
 from django.utils import timezone
 
 from billing import metering
-from inference import responses, stopping, texts
+from inference import occupancy, responses, stopping, texts
 from inference.announce import RUN
 from inference.batches import batch as batches
 from inference.batches import files
@@ -81,6 +81,15 @@ def meter_storage(**_: Any) -> int:
     now = timezone.now()
     hour = metering.hour_of(now)
     return metering.book_storage(files.stored(at=hour + metering.HOUR), hour=hour, now=now)
+
+
+@shared_task(name="inference.meter_devices", ignore_result=True)
+def meter_devices(**_: Any) -> int:
+    """Book the hours for which workers held what is dedicated; how many rows."""
+    now, written = timezone.now(), 0
+    for hour in occupancy.hours_over():
+        written += metering.book_devices(occupancy.held(hour), hour=hour, now=now)
+    return written
 
 
 def _is_draining() -> bool:

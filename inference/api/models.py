@@ -131,6 +131,7 @@ def _info(each: Offer, now: Fleet) -> dict[str, Any]:
             "temperature": each.default_temperature,
             "top_p": each.default_top_p,
         },
+        "dedicated": each.dedicated_to is not None,
         "workers": now.serving(each.name),
         "running": now.running(each.name),
         "waiting": now.waiting.get(each.name, 0),

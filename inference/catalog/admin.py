@@ -32,6 +32,7 @@ class ModelAdminOfCatalog(Audited, ModelAdmin):  # type: ignore[misc]
         "state",
         "backend",
         "device",
+        "dedicated_to",
         "fallback",
         "shadowed_by",
         "tokens_of_context",
@@ -39,15 +40,16 @@ class ModelAdminOfCatalog(Audited, ModelAdmin):  # type: ignore[misc]
         "created_at",
     )
     list_filter = ("published", "backend", "device")
-    list_select_related = ("fallback", "shadow")
-    search_fields = ("name", "title", "owner")
-    search_help_text = "Name, title or owner"
+    list_select_related = ("dedicated_to", "fallback", "shadow")
+    search_fields = ("name", "title", "owner", "dedicated_to__name")
+    search_help_text = "Name, title, owner or whose alone it is"
+    autocomplete_fields = ("dedicated_to",)
     readonly_fields = ("created_at",)
     actions = ("publish", "take_back")
     fieldsets = (
         (None, {"fields": ("name", "title", "owner", "published", "created_at")}),
         ("Runs as", {"fields": ("backend", "folder", "adapter", "version", "device", "context")}),
-        ("Who may use it, and how", {"fields": ("plans", "caching")}),
+        ("Who may use it, and how", {"fields": ("plans", "dedicated_to", "caching")}),
         ("While it is not healthy", {"fields": ("fallback",)}),
         (
             "Shadow",

@@ -9,7 +9,9 @@ from django.db import models
 
 from billing.metering import STORAGE
 from inference.engine import same_tokens
-from tenants.models import Plan
+from tenants.models import Organization, Plan
+
+_A_BASE_URL = "http:// or https://, a host and a path; no user, query or fragment."
 
 
 class Model(models.Model):
@@ -108,6 +110,15 @@ class Model(models.Model):
         related_name="+",
         help_text="Whose organizations may use it; none: everybody's.",
     )
+    dedicated_to = models.ForeignKey(
+        Organization,
+        null=True,
+        blank=True,
+        on_delete=models.PROTECT,
+        related_name="+",
+        help_text="Whose alone it is. Only workers that name it in WORKER_MODELS run it, and the "
+        "time for which they do is metered as device_seconds, whether it answers or not.",
+    )
     caching = models.BooleanField(
         "answers may be cached",
         default=True,
@@ -136,28 +147,49 @@ class Model(models.Model):
         return self.name
 
     def clean(self) -> None:
-        """Raise ValidationError for a base URL that is none, and fall-backs that form a circle."""
-        if self.name == STORAGE:
-            raise ValidationError({"name": "That is what price lists call stored files."})
-        if self.remote_url and not is_base_url(self.remote_url):
-            wanted = "http:// or https://, a host and a path; no user, query or fragment."
-            raise ValidationError({"remote_url": wanted})
-        if self.adapter and self.backend != self.Backend.TORCH:
-            raise ValidationError({"adapter": "Only PyTorch runs adapters."})
-        if self.fallback is not None and self.Backend.ENCODER in (
-            self.backend,
-            self.fallback.backend,
-        ):
-            raise ValidationError({"fallback": "No other model's vectors stand in for these."})
-        if problem := self._shadow_problem():
-            raise ValidationError({"shadow": problem})
+        """Raise ValidationError, by field, for what does not go together."""
+        problems = {
+            "name": self.name == STORAGE and "That is what price lists call stored files.",
+            "remote_url": self.remote_url and not is_base_url(self.remote_url) and _A_BASE_URL,
+            "adapter": self.adapter
+            and self.backend != self.Backend.TORCH
+            and "Only PyTorch runs adapters.",
+            "dedicated_to": self._dedication_problem(),
+            "fallback": self._fallback_problem(),
+            "shadow": self._shadow_problem(),
+        }
+        if found := {field: problem for field, problem in problems.items() if problem}:
+            raise ValidationError(found)
+
+    def _fallback_problem(self) -> str:
+        """Why nothing can stand in for it like that; "" where it can."""
+        if self.fallback is None:
+            return ""
+        if self.Backend.ENCODER in (self.backend, self.fallback.backend):
+            return "No other model's vectors stand in for these."
         names, model = [self.name], self.fallback
         while model is not None:
             if model.name in names:
-                circle = " → ".join([*names, model.name])
-                raise ValidationError({"fallback": f"The fall-backs form a circle: {circle}."})
+                return f"The fall-backs form a circle: {' → '.join([*names, model.name])}."
             names.append(model.name)
             model = model.fallback
+        return ""
+
+    def _dedication_problem(self) -> str:
+        """Why it cannot be that organization's alone; "" where it can."""
+        owner = self.dedicated_to
+        if owner is not None and self.backend == self.Backend.REMOTE:
+            return "A remote model holds no device here."
+        if owner is not None and owner.erased_at is not None:
+            return f"{owner} was deleted."
+        for other in (self.fallback, self.shadow):
+            if other is not None and other.dedicated_to not in (None, owner):
+                return f"{other} belongs to {other.dedicated_to}: it serves nobody else."
+        if owner is not None and self.pk:
+            leaning = Model.objects.filter(models.Q(fallback=self) | models.Q(shadow=self))
+            if other := leaning.exclude(dedicated_to=owner).first():
+                return f"{other} falls back on it, or has it for a shadow, and is not {owner}'s."
+        return ""
 
     def _shadow_problem(self) -> str:
         """Why its shadow cannot be that; "" where it can."""

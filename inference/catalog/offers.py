@@ -65,6 +65,8 @@ class Offer:
     shadow: str = ""
     """What answers some of its requests again, for operators to compare."""
     shadow_percent: float = 0.0
+    dedicated_to: int | None = None
+    """Whose alone it is, of organizations; None: everybody's."""
     caching: bool = True
     """Whether its answers may be given again."""
     published: bool = True
@@ -72,8 +74,11 @@ class Offer:
 
     @property
     def engine(self) -> str:
-        """Offers of one engine run together: those that PyTorch runs from the same folder."""
-        return str(self.folder) if self.backend == Model.Backend.TORCH else self.name
+        """Offers of one engine run together: those that PyTorch runs from the same folder, but
+        what is an organization's alone runs alone."""
+        if self.backend != Model.Backend.TORCH:
+            return self.name
+        return f"{self.dedicated_to}:{self.folder}" if self.dedicated_to else str(self.folder)
 
     @property
     def is_encoder(self) -> bool:
@@ -188,6 +193,8 @@ def _sees(caller: Caller | None, model: Offer) -> bool:
     """Whether the caller's key and plan have it, by its name or the alias it was asked for by."""
     if caller is None:
         return True
+    if model.dedicated_to not in (None, caller.organization):
+        return False
     named = not caller.models or not caller.models.isdisjoint((model.name, model.alias))
     return named and (not model.plans or caller.plan in model.plans)
 
@@ -223,6 +230,7 @@ def _offer(row: Model, rows: Mapping[int, Model]) -> Offer:
         fallbacks=tuple(_fallbacks(row, rows)),
         adapter=settings.MODELS_DIR / row.adapter if row.adapter else None,
         plans=frozenset(plan.pk for plan in row.plans.all()),
+        dedicated_to=row.dedicated_to_id,
         aliases=tuple((each.alias.name, each.weight) for each in row.aliases.all()),
         shadow=row.shadow.name if row.shadow is not None and row.shadow_percent else "",
         shadow_percent=row.shadow_percent,

@@ -19,7 +19,7 @@ from inference.engine.prepare.quality import MOST, read_quality
 from kit.errors import Refused
 from tenants import audit
 from tenants.audit import Actor, Change
-from tenants.models import Plan
+from tenants.models import Organization, Plan
 
 
 class NoModel(Refused):
@@ -45,6 +45,14 @@ def one(name: str) -> Model:
     found = Model.objects.filter(name=name).first()
     if found is None:
         raise NoModel(f"There is no model {name!r}; `manage.py models list` has those there are.")
+    return found
+
+
+def owner(slug: str) -> Organization:
+    """Raises `NotFit`."""
+    found = Organization.objects.filter(slug=slug, erased_at=None).first()
+    if found is None:
+        raise NotFit(f"There is no organization {slug!r}; the admin lists those there are.")
     return found
 
 
@@ -76,7 +84,8 @@ def add(
             raise NotFit(_said(error)) from error
         row.save()
         row.plans.set(_plans(plans))
-        _record("model.added", row.name, {}, {**values, "plans": plans}, now, by)
+        known_as = {name: getattr(value, "slug", value) for name, value in values.items()}
+        _record("model.added", row.name, {}, {**known_as, "plans": plans}, now, by)
     return row
 
 

@@ -11,7 +11,7 @@ from django.conf import settings
 from django.db import connection
 from redis.exceptions import RedisError
 
-from inference import jobs, pace, sealed
+from inference import jobs, occupancy, pace, sealed
 from inference.announce import Announcement, announce
 from inference.catalog.offers import held_offers, published
 from inference.fleet import Fleet, fleet_now
@@ -45,6 +45,11 @@ class Watch:
         self._sealed = sealed
         self._stopped = Event()
         self._role = Reaper.OTHER
+        self._dedicated = [
+            (offer.dedicated_to, offer.name)
+            for offer in stations.offers.values()
+            if offer.dedicated_to is not None
+        ]
         self._threads = [
             Thread(target=self._beat, name="watch", daemon=True),
             Thread(target=self._reap, name="reaper", daemon=True),
@@ -73,6 +78,7 @@ class Watch:
                 self._renew()
                 self._hand_back()
                 self._report()
+                self._hold()
                 replays.heed()
                 self._announce_again()
             except RedisError as error:
@@ -101,8 +107,9 @@ class Watch:
     def _book(self) -> None:
         while not self._stopped.wait(_REAP_SECONDS):
             try:
+                if self._role is not Reaper.OTHER or self._dedicated:
+                    published()  # keeps the catalog fresh for the reaper, and for what is held
                 if self._role is not Reaper.OTHER:
-                    published()  # keeps the catalog fresh for the reaper
                     book_overdue()
             except RedisError as error:
                 log.warning("Redis does not answer the books", error=str(error))
@@ -137,6 +144,16 @@ class Watch:
             pipe.sadd("workers", self._worker)
             pipe.set(f"worker:{self._worker}", orjson.dumps(report), px=_ALIVE_MS)
             pipe.execute()
+
+    def _hold(self) -> None:
+        """What is dedicated to organizations and loaded here, and still on offer."""
+        offered = held_offers()
+        loaded = [
+            (owner, name)
+            for owner, name in self._dedicated
+            if name in offered and self._stations.running(name) is not None
+        ]
+        occupancy.hold(self._worker, loaded)
 
     def _stats(self, model: str) -> dict[str, float]:
         station = self._stations.running(model)

@@ -9,6 +9,7 @@ from django.conf import settings
 from django.db import DatabaseError, InterfaceError, close_old_connections, connection
 from django.http import HttpRequest, HttpResponse
 
+from inference.catalog.offers import held_offers
 from inference.fleet import fleet
 from inference.pace import Pressure, pressure
 from kit.edge import Json
@@ -69,7 +70,7 @@ async def parts() -> dict[str, Any]:
         "workers": len(now.workers) if now else 0,
         "cache_hit_rate": round(now.cache_hit_rate if now else 0.0, 4),
         "answer_cache_hit_rate": round(now.answer_hit_rate if now else 0.0, 4),
-        "full_queues": list(pushed.full) if pushed else [],
+        "full_queues": [name for name in pushed.full if _is_public(name)] if pushed else [],
         "books_behind_seconds": round(pushed.behind) if pushed else 0,
         "redis_nearly_full": bool(pushed and pushed.short),
     }
@@ -85,6 +86,12 @@ def _status(*, database: bool, serving: int, pushed: Pressure | None) -> str:
 
 def _model(serving: int) -> dict[str, Any]:
     return {"name": settings.DEFAULT_MODEL, "status": "ok" if serving else "no worker serves it"}
+
+
+def _is_public(model: str) -> bool:
+    """What is an organization's alone is named to nobody else."""
+    offer = held_offers().get(model)
+    return offer is not None and offer.dedicated_to is None
 
 
 def _word(up: bool) -> str:

@@ -1,4 +1,4 @@
-"""What lies stored: measured by the hour, booked once, on the invoice and in the usage."""
+"""What lies stored and what is held: read by the hour, booked once, on invoice and in usage."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -9,6 +9,7 @@ from billing.grouping import By, grouped
 from billing.models import Account, LedgerEntry
 from inference.batches.models import StoredFile
 from inference.tasks import meter_storage
+from kit.money import NANOS
 from tests.billing import rows
 from tests.billing.rows import NOW, entry
 from tests.billing.test_invoicing import AFTER, close
@@ -79,6 +80,20 @@ def test_tiers_count_what_is_stored(account: Account) -> None:
     for hours in range(3):
         book(account, GIGABYTE, HOUR - timedelta(hours=hours))
     assert close(account, now=AFTER).subtotal == 137_000
+
+
+def test_a_held_device_stands_beside_its_models_tokens(account: Account) -> None:
+    mine = account.organization_id
+    rows.price("acme-1", rates={"device_seconds": 500 * NANOS, "input_tokens": 150_000_000})
+    booked(entry(mine, model="acme-1"))
+    held, now = {(mine, "acme-1"): 3_600, (mine, "unpriced"): 60}, HOUR + timedelta(hours=1)
+    assert [metering.book_devices(held, hour=HOUR, now=now) for _ in range(2)] == [1, 0]
+    assert credit.owed(mine) == 1_800_000_000 + 4_500
+    invoice = close(account)
+    line = invoice.lines.get(meter="device_seconds")
+    assert (line.model, line.units, line.nanos) == ("acme-1", 3_600, 1_800_000_000)
+    assert invoice.merkle_root == proof.root(mine, NOVEMBER)[0]
+    assert days.differing(mine, NOVEMBER) == []
 
 
 def kept(account: Account, size: int, begins: datetime, days: int = 30) -> StoredFile:

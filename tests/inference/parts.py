@@ -1,7 +1,7 @@
 """Pieces from which inference tests are made."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +23,7 @@ from kit.envelope import Ring
 from kit.ids import request_id
 from kit.redis import pipeline, state
 from tenants import datakeys
+from tenants.models import Organization
 
 T = TypeVar("T")
 ECHO = "echo"
@@ -33,7 +34,15 @@ RATES = {"input_tokens": 1_000_000_000, "output_tokens": 2_000_000_000}
 """1,000 nanos a token in, 2,000 a token out."""
 
 
-def add_model(folder: Path, *, name: str = ECHO, context: int = 512, times: int = 1) -> Model:
+def add_model(
+    folder: Path,
+    *,
+    name: str = ECHO,
+    context: int = 512,
+    times: int = 1,
+    rates: Mapping[str, int] = RATES,
+    dedicated_to: Organization | None = None,
+) -> Model:
     """An echo model on disk, in the catalog, at `times` the price."""
     (folder / name).mkdir()
     manifest = Manifest(
@@ -49,7 +58,7 @@ def add_model(folder: Path, *, name: str = ECHO, context: int = 512, times: int 
     PriceVersion.objects.create(
         model=name,
         currency="EUR",
-        rates={meter: rate * times for meter, rate in RATES.items()},
+        rates={meter: rate * times for meter, rate in rates.items()},
         effective_from=datetime(2026, 1, 1, tzinfo=UTC),
     )
     return Model.objects.create(
@@ -61,6 +70,7 @@ def add_model(folder: Path, *, name: str = ECHO, context: int = 512, times: int 
         context=context,
         default_max_tokens=64,
         published=True,
+        dedicated_to=dedicated_to,
     )
 
 

@@ -29,6 +29,8 @@ The models on offer.
   manage.py models add far --remote-url https://host/v1 --remote-model big \\
                             --version 1 --context 8192
   manage.py models price small-2 EUR input_tokens=0.05 output_tokens=0.20    for a million
+  manage.py models add acme-1 --folder smollm2-135m-instruct --dedicated-to acme
+  manage.py models price acme-1 EUR device_seconds=500           EUR 1.80 an hour
   manage.py models publish small-2
   manage.py models alias small small-1=90 small-2=10             a tenth goes to the new version
   manage.py models alias small                                   the name stands for nothing more
@@ -63,6 +65,11 @@ class Command(BaseCommand):
             add.add_argument(f"--{field.replace('_', '-')}", type=kind)
         add.add_argument("--fallback", help="who serves while it is not healthy")
         add.add_argument("--plan", action="append", default=[], help="whose alone it is; repeated")
+        add.add_argument(
+            "--dedicated-to",
+            metavar="ORGANIZATION",
+            help="whose alone it is, by its slug: workers hold it for them, by the second",
+        )
         prepare = verbs.add_parser("prepare", help="make its folder: see prepare_model --help")
         prepare.add_argument("name")
         prepare.add_argument("--quantize")
@@ -93,14 +100,16 @@ class Command(BaseCommand):
             raise CommandError(refusal.message) from refusal
 
     def _list(self, options: dict[str, Any], now: datetime) -> None:
-        table = Table("model", "state", "backend", "version", "context", "aliases", "plans")
-        for row in Model.objects.prefetch_related("aliases__alias", "plans"):
+        table = Table("model", "state", "backend", "version", "context", "aliases", "who may")
+        rows = Model.objects.select_related("dedicated_to")
+        for row in rows.prefetch_related("aliases__alias", "plans"):
             state = "published" if row.published else "draft"
             names = ", ".join(f"{each.alias} ({each.weight})" for each in row.aliases.all())
             plans = ", ".join(plan.name for plan in row.plans.all()) or "all"
+            who = f"only {row.dedicated_to.slug}" if row.dedicated_to else plans
             prepared = state if row.is_prepared else f"{state}, not prepared"
             table.add_row(
-                row.name, prepared, row.backend, row.version, f"{row.context:,}", names, plans
+                row.name, prepared, row.backend, row.version, f"{row.context:,}", names, who
             )
         Console(file=self.stdout, width=140).print(table)  # type: ignore[arg-type]
 
@@ -111,6 +120,8 @@ class Command(BaseCommand):
             fields["backend"] = Model.Backend.REMOTE
         if options["fallback"]:
             fields["fallback"] = registry.one(options["fallback"])
+        if options["dedicated_to"]:
+            fields["dedicated_to"] = registry.owner(options["dedicated_to"])
         row = registry.add(
             options["name"], fields=fields, plans=options["plan"], now=now, by=SYSTEM
         )
