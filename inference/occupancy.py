@@ -49,7 +49,7 @@ def held(hour: datetime) -> dict[Held, int]:
 
 def hours_over() -> list[datetime]:
     """The last hours that are over by Redis's clock and of which there are sums, in their order."""
-    seconds, _ = cast("tuple[int, int]", state().time())
+    seconds, _ = state().time()
     settled = datetime.fromtimestamp(seconds, UTC) - _SETTLING
     current = settled.replace(minute=0, second=0, microsecond=0)
     hours = [current - count * _HOUR for count in range(_BOOKABLE, 0, -1)]

@@ -167,7 +167,8 @@ class Model(models.Model):
             return ""
         if self.Backend.ENCODER in (self.backend, self.fallback.backend):
             return "No other model's vectors stand in for these."
-        names, model = [self.name], self.fallback
+        names = [self.name]
+        model: Model | None = self.fallback
         while model is not None:
             if model.name in names:
                 return f"The fall-backs form a circle: {' → '.join([*names, model.name])}."
