@@ -63,6 +63,8 @@ TOLD_MS = 1_000
 """How long an announcement is taken to be under way; a lost one holds the next back for no more."""
 _MOST_PASSES = 8
 """How many full workers pass an announcement on."""
+_RENEWED_AT_ONCE = 200
+"""Leases in one script call: while it runs no token goes out."""
 
 LEASES, SEALED, BEATS = "leases", "sealed", "reaper:beats"
 
@@ -163,12 +165,13 @@ def claim(*, model: str, worker: str, passing_over: Collection[int] = frozenset(
 def renew(held: Sequence[tuple[UUID, int, bool]]) -> list[str]:
     """Prolong leases on (request, attempt, whether its engine has begun it); a `Verdict` or the
     reason to cancel for each."""
-    if not held:
-        return []
-    arguments: list[Argument] = [LEASE_MS]
-    for request, attempt, begun in held:
-        arguments += [str(request), attempt, int(begun)]
-    return [reply.decode() for reply in _RENEW([LEASES], arguments)]
+    verdicts: list[str] = []
+    for start in range(0, len(held), _RENEWED_AT_ONCE):
+        arguments: list[Argument] = [LEASE_MS]
+        for request, attempt, begun in held[start : start + _RENEWED_AT_ONCE]:
+            arguments += [str(request), attempt, int(begun)]
+        verdicts += [reply.decode() for reply in _RENEW([LEASES], arguments)]
+    return verdicts
 
 
 def unclaimed(model: str, *, older_than_ms: int) -> int:
