@@ -193,7 +193,7 @@ class Organization(Remembered, Limited, TenantMixin):  # type: ignore[misc,djang
 
 class Domain(DomainMixin):  # type: ignore[misc]
     """A host of an organization's own. django-tenants wants the table; nothing is served by it: see
-    docs/adr/0017."""
+    docs/adr/0016."""
 
 
 class Membership(Limited):

@@ -55,7 +55,10 @@ def entered(organization: int, request: UUID) -> Iterator[None]:
         with statements.in_time():
             yield
     finally:
-        pipeline(partial(limits.settle, counted=counted, request=request, tokens=0))
+        try:
+            pipeline(partial(limits.settle, counted=counted, request=request, tokens=0))
+        except RedisError as error:
+            log.warning("Redis was not told who left", error=str(error))
 
 
 def _scope(organization: int) -> Scope:

@@ -14,6 +14,7 @@ from redis import Redis
 
 from billing.api.invoices import Invoices
 from inference.api.access import InferenceEndpoint
+from kit import redis as kit_redis
 from kit import threads
 from kit.edge import Endpoint
 from kit.redis import async_state
@@ -146,6 +147,16 @@ def test_pages_are_counted_with_it_and_stopped_like_it(
     refused = client.get("/o/acme/members")
     assert (refused.status_code, "Try again in" in refused.content.decode()) == (429, True)
     connection.ensure_connection()
+
+
+def test_what_is_done_stays_done_where_redis_is_not_told_who_left(
+    monkeypatch: pytest.MonkeyPatch, redis: Redis
+) -> None:
+    done = []
+    with upkeep.entered(7, uuid4()):
+        monkeypatch.setattr(kit_redis, "state", lambda: Redis(port=1))
+        done.append("a page's work")
+    assert done
 
 
 def test_a_connection_that_is_lent_again_is_in_no_hurry() -> None:
