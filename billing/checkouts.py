@@ -74,7 +74,7 @@ def _refuse_crowd(organization: int, now: datetime) -> None:
     """Raises `TooManyPages` where the last hour has more than it may."""
     lately = Checkout.objects.for_org(organization).filter(created_at__gt=now - _HOUR)
     over = lately.values_list("created_at", flat=True)[MOST_AN_HOUR : MOST_AN_HOUR + 1]
-    for before in over:
+    if (before := next(iter(over), None)) is not None:
         raise TooManyPages(
             f"Your organization has asked for {MOST_AN_HOUR} pages in an hour; use one of those, "
             "or come back when Retry-After says.",
