@@ -146,7 +146,10 @@ class Client:
                     _refuse_error(data)
                 self._heard.request = str(UUID(data["id"].rpartition("-")[2]))
                 choices = data.get("choices") or [{}]
-                self._heard.left_at += len(choices[0].get("delta", {}).get("content") or "")
+                said = choices[0].get("delta", {}).get("content") or ""
+                # A letter is a token to the echo model; of others each piece has one at least.
+                is_echoed = self._heard.wish.expected is not None
+                self._heard.left_at += len(said) if is_echoed else bool(said)
                 read += 1
                 if read >= self._leaves_after:
                     break

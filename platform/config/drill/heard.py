@@ -63,7 +63,7 @@ class Heard:
     plain: bool = False
     """Whether it was sent without an Idempotency-Key."""
     left_at: int = 0
-    """How many tokens had come when its client left for good."""
+    """How many tokens had come when its client left for good, at least."""
     left: float | None = None
     """When that was (`time.monotonic`)."""
     is_cancelled: bool = False
