@@ -5,11 +5,14 @@ from typing import Any, ClassVar
 
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse
+from redis.exceptions import RedisError
 
 from billing import credit, standing
-from billing.models import READ, WRITTEN, tokens
+from billing.models import READ, WRITTEN, Meter, tokens
 from billing.months import month_of
 from billing.usage import Summary, recent, summary
+from inference.catalog.offers import published
+from inference.fleet import fleet_now
 from kit.money import show
 from tenants import keyring, members
 from tenants.roles import Action
@@ -35,6 +38,7 @@ class Overview(OrganizationPage):
             "input_tokens": sum(tokens(use.units, *READ) for use in used.parts),
             "output_tokens": sum(tokens(use.units, *WRITTEN) for use in used.parts),
             "models": _models(used),
+            "dedicated": _dedicated(organization, used),
             "recent": [
                 {
                     "row": row,
@@ -64,6 +68,31 @@ class Overview(OrganizationPage):
             "left": show(found.left, found.currency),
             "limit": show(found.limit, found.currency),
         }
+
+
+def _dedicated(organization: int, used: Summary) -> list[Mapping[str, Any]]:
+    """The models that are this organization's alone, and the time booked that devices were held."""
+    seconds = {each.model: each.units.get(Meter.DEVICE_SECONDS.value, 0) for each in used.models}
+    mine = sorted(name for name, each in published().items() if each.dedicated_to == organization)
+    try:
+        fleet = fleet_now(mine) if mine else None
+    except RedisError:
+        fleet = None
+    return [
+        {
+            "name": name,
+            "state": fleet.state(name) if fleet else "unknown",
+            "workers": fleet.serving(name) if fleet else "",
+            "held": _hours(seconds.get(name, 0)),
+        }
+        for name in mine
+    ]
+
+
+def _hours(seconds: int) -> str:
+    """As hours, minutes and seconds: a month has more of them than a day."""
+    minutes, seconds = divmod(seconds, 60)
+    return f"{minutes // 60:,}:{minutes % 60:02}:{seconds:02}"
 
 
 def _models(used: Summary) -> list[Mapping[str, Any]]:

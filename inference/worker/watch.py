@@ -146,12 +146,14 @@ class Watch:
             pipe.execute()
 
     def _hold(self) -> None:
-        """What is dedicated to organizations and loaded here, and still on offer."""
+        """What is dedicated to organizations, loaded here and well, and still on offer."""
         offered = held_offers()
         loaded = [
             (owner, name)
             for owner, name in self._dedicated
-            if name in offered and self._stations.running(name) is not None
+            if name in offered
+            and self._stations.running(name) is not None
+            and self._stations.is_well(name)
         ]
         occupancy.hold(self._worker, loaded)
 

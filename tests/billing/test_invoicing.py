@@ -333,9 +333,19 @@ def test_the_schedule_closes_each_open_month_once_and_goes_on_after_a_failure(
 @pytest.mark.django_db(transaction=True)
 def test_the_task_closes_what_is_due(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
     Organization.objects.update(created_at=NOW)
-    monkeypatch.setattr("django.utils.timezone.now", lambda: AFTER + closing.SETTLED)
+    monkeypatch.setattr(closing, "clock", lambda: AFTER + closing.SETTLED)
     assert tasks.close_months() == 1
     assert tasks.close_months() == 0
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_host_whose_clock_is_ahead_closes_no_month_early(
+    account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Organization.objects.update(created_at=NOW)
+    due = len(closing.due(now=closing.clock()))
+    monkeypatch.setattr("django.utils.timezone.now", lambda: AFTER.replace(year=2100))
+    assert tasks.close_months() == due
 
 
 @pytest.mark.usefixtures("december")
