@@ -198,7 +198,7 @@ class Follower:
         self._order = entry_order(self._last)
         self._expected = self._order[0]
         self.stopped: Refused | None = None
-        self._is_under_way = False
+        self._is_under_way = self._expected > 0
         self._clock = asyncio.get_running_loop().time
         self._silent_since = self._clock()
         if after is not None:

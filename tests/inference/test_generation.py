@@ -169,6 +169,12 @@ async def test_a_reader_hears_nothing_twice_of_a_request_that_begins_again_after
         await asyncio.to_thread(write, run.job, "hello")
         with pytest.raises(undelivered.Lost, match=f"goes on.*requests/{run.job.id}/stream"):
             await anext(pieces)
+        back = Follower(
+            run.job.id, await Listener.here(), organization=run.job.organization, after="2-2"
+        )
+        async with back:
+            with pytest.raises(undelivered.Lost, match="goes on"):
+                await anext(aiter(back))
         again = Follower(
             run.job.id, await Listener.here(), organization=run.job.organization, after=""
         )
