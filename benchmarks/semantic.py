@@ -1,4 +1,4 @@
-"""How often one question is taken for another: pairs that say the same, and pairs that only look so.
+"""How often one question is taken for another: of pairs that ask the same, and others like them.
 
     .venv/bin/python benchmarks/semantic.py [--threads 2] [--misses]
 
@@ -10,13 +10,14 @@ where the words that carry meaning must be the same as well, which is what worke
 """
 
 import argparse
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from inference.engine import WordPieceText
 from inference.engine.loading import load_embedder
-from inference.engine.texts import Texts, vectors_of
+from inference.engine.texts import Texts, Vectors, vectors_of
 from inference.engine.work import Sampling
 from inference.gist import gist
 
@@ -46,16 +47,21 @@ def main() -> None:
     for name in ("questions", "unseen"):
         pairs = list(_judged(PAIRS / f"{name}.txt", options.threads))
         same, other = [[each for each in pairs if each.same is is_so] for is_so in (True, False)]
-        print(f"\n{name}: {len(same)} pairs that ask the same, {len(other)} that do not")
-        print("threshold  cosine alone: found  wrongly    and the words: found  wrongly")
+        write(f"\n{name}: {len(same)} pairs that ask the same, {len(other)} that do not")
+        write("threshold  cosine alone: found  wrongly    and the words: found  wrongly")
         for threshold in THRESHOLDS:
             near = [each for each in pairs if each.cosine >= threshold]
             alike = [each for each in near if each.alike]
-            print(f"{threshold:9.3f}  {_shares(near, same, other)}  {_shares(alike, same, other)}")
+            write(f"{threshold:9.3f}  {_shares(near, same, other)}  {_shares(alike, same, other)}")
         if options.misses:
             for each in pairs:
                 if each.alike and not each.same:
-                    print(f"wrongly: {each.cosine:.3f} {each.one!r} {each.other!r}")
+                    write(f"wrongly: {each.cosine:.3f} {each.one!r} {each.other!r}")
+
+
+def write(line: str) -> None:
+    """A line of the result."""
+    sys.stdout.write(f"{line}\n")
 
 
 def _shares(found: list[Pair], same: list[Pair], other: list[Pair]) -> str:
@@ -75,7 +81,7 @@ def _judged(path: Path, threads: int) -> Iterator[Pair]:
             yield Pair(one, text, is_so, float(mine @ vector), gist(one) == gist(text))
 
 
-def _vectors(texts: list[str], threads: int):  # noqa: ANN202
+def _vectors(texts: list[str], threads: int) -> Vectors:
     reader, embedder = WordPieceText(ENCODER), load_embedder(ENCODER, threads=threads)
     rows = [tuple(reader.encode(text)) for text in texts]
     embedder.submit(

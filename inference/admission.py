@@ -18,7 +18,7 @@ from django.conf import settings
 from billing import credit, pricing
 from billing.models import IN_BATCHES, Meter
 from billing.pricing import Price
-from inference import jobs, line, responses
+from inference import jobs, line, responses, reuse
 from inference.announce import Announcement, announce
 from inference.catalog.offers import Offer, offer
 from inference.engine import Sampling
@@ -31,7 +31,7 @@ from kit.redis import async_pipeline
 from tenants import datakeys, limits
 from tenants.auth import Caller
 from tenants.limits import Scope
-from tenants.models import Caching, Retention
+from tenants.models import Retention
 
 Entered = TypeVar("Entered")
 Scripts = Callable[[Any], None]
@@ -52,12 +52,6 @@ class EmptyPrompt(Refused):
     """Nothing to answer."""
 
     status, code = 400, "empty_prompt"
-
-
-class NothingKept(Refused):
-    """An answer that is to be given again would have to be kept, and is not to be."""
-
-    status, code = 409, "answers_not_kept"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +78,10 @@ class Wish:
     """Whether the caller named the seed."""
     caching: Reuse | None = None
     """As the request says, instead of its organization."""
+    likeness: float | None = None
+    """How alike another question must be, as the request says."""
+    natural: bool = False
+    """Whether an answer that a cache has is streamed as if it were made."""
     priority: int | None = None
     """In line, if that is less urgent than its organization's."""
     timeout: float = 0.0
@@ -315,9 +313,11 @@ def _job(
     if remote:
         refuse_unknown(wish.sampling)
     retention, (reads, writes) = _retention(caller, wish), _meters(wish)
-    caching = _caching(caller, wish)
+    reused = reuse.of(
+        caller, wish.offer, said=wish.caching, messages=wish.messages, embeds=bool(wish.lengths)
+    )
     # Whose seed is nobody's is everybody's: so the same question has the same answer.
-    anyone = bool(caching) and not wish.seeded
+    anyone = bool(reused.mode) and not wish.seeded
     return Job(
         id=request,
         organization=caller.organization,
@@ -340,9 +340,13 @@ def _job(
         counted=tuple(scope.name for scope in scopes),
         retention=retention,
         timeout=wish.timeout,
-        caching=caching,
-        cache_seconds=caller.cache_seconds if caching else 0,
-        cache_epoch=_epoch(caller, wish.offer.name) if caching else 0,
+        caching=reused.mode,
+        cache_seconds=reused.seconds,
+        cache_epoch=reused.epoch,
+        cache_adaptive=reused.adaptive,
+        cache_natural=wish.natural,
+        meant=reused.meant,
+        likeness=reused.likeness if wish.likeness is None else wish.likeness,
         reads=reads,
         writes=writes,
     )
@@ -359,30 +363,6 @@ def _meters(wish: Wish) -> tuple[str, str]:
     if wish.offer.is_encoder:
         return f"{kind}{Meter.EMBEDDING_TOKENS}", ""
     return f"{kind}{Meter.INPUT_TOKENS}", f"{kind}{Meter.OUTPUT_TOKENS}"
-
-
-def _caching(caller: Caller, wish: Wish) -> str:
-    """As the request says, or else its organization. Raises `NothingKept`."""
-    if wish.caching in (None, Reuse.OFF) or wish.lengths:
-        may = wish.offer.caching and not wish.lengths
-        usual = wish.caching is None and may and caller.caching != Caching.OFF
-        return caller.caching if usual and caller.retention != Retention.NOTHING else ""
-    if caller.retention == Retention.NOTHING:
-        raise NothingKept(
-            "X-Cache: this organization keeps nothing of answers (GET /api/v1/retention); leave it "
-            "out.",
-            param="X-Cache",
-        )
-    if not wish.offer.caching:
-        raise NothingKept(
-            f"X-Cache: answers of {wish.offer.name} are not cached; leave it out.", param="X-Cache"
-        )
-    return wish.caching.value
-
-
-def _epoch(caller: Caller, model: str) -> int:
-    """A number that grows whenever the model's answers are forgotten."""
-    return caller.cache_epoch + caller.cache_epochs.get(model, 0)
 
 
 def _retention(caller: Caller, wish: Wish) -> str:

@@ -51,20 +51,30 @@ class Fleet:
     @property
     def cache_hit_rate(self) -> float:
         """The share of prompt tokens that needed no computing, since the workers started."""
-        reports = [report for worker in self.workers.values() for report in worker.values()]
-        seen = sum(report["prompt_tokens"] for report in reports)
-        return sum(report["cached_tokens"] for report in reports) / seen if seen else 0.0
+        seen = sum(report["prompt_tokens"] for report in self._reports)
+        return sum(report["cached_tokens"] for report in self._reports) / seen if seen else 0.0
 
     @property
     def answer_hit_rate(self) -> float:
         """The share of answers that the cache of answers had, of those looked for in it."""
-        reports = [report for worker in self.workers.values() for report in worker.values()]
-        looked = sum(report.get("answers_looked_for", 0) for report in reports)
-        found = sum(report.get("answers_found", 0) for report in reports)
-        return found / looked if looked else 0.0
+        return _share(self._reports, "answers_found")
+
+    @property
+    def semantic_hit_rate(self) -> float:
+        """The share of those that were found in other words."""
+        return _share(self._reports, "answers_found_alike")
+
+    @property
+    def _reports(self) -> list[Mapping[str, Any]]:
+        return [report for worker in self.workers.values() for report in worker.values()]
 
     def _of(self, model: str) -> list[Mapping[str, Any]]:
         return [worker[model] for worker in self.workers.values() if model in worker]
+
+
+def _share(reports: Sequence[Mapping[str, Any]], found: str) -> float:
+    looked = sum(report.get("answers_looked_for", 0) for report in reports)
+    return sum(report.get(found, 0) for report in reports) / looked if looked else 0.0
 
 
 async def fleet() -> Fleet:

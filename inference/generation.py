@@ -33,6 +33,8 @@ _OURS = (Refused, RedisError)
 """What ends an answer without the caller's doing."""
 _UNFINISHED = frozenset({"failed", *TurnedAway})
 _UNSERVED_RETRY_SECONDS = 10.0
+_NATURAL_SECONDS = 0.025
+"""Between two pieces of an answer that a cache had and that is to be given as if it were made."""
 _behind: set[asyncio.Task[None]] = set()
 
 
@@ -129,6 +131,7 @@ class Generation:
         self._early: list[Event] = []
         self._found: str | None = None
         self._answer = ""
+        self._pause = 0.0
 
     async def begun(self) -> None:
         """Wait for the first piece where a cache may have the answer, so that it can be said
@@ -137,13 +140,16 @@ class Generation:
             return
         self._early += [await anext(self._events)]
         self._found, self._answer = await jobs.found_in(request=self.job.id)
+        if self._found and self.job.cache_natural:
+            self._pause = _NATURAL_SECONDS
 
     @property
     def cache(self) -> str | None:
-        """`hit` or `miss`; None where nothing was looked for, or that is not known yet."""
+        """`hit`, `semantic` (to the same in other words) or `miss`; None where nothing was looked
+        for, or that is not known yet."""
         found = self.ended.cache if self.is_over else self._found
         if found:
-            return "hit"
+            return "semantic" if found == "semantic" else "hit"
         looked = isinstance(self.job, Job) and self.job.caching
         return "miss" if looked and found is not None else None
 
@@ -160,6 +166,8 @@ class Generation:
                 yield event
         async for event in self._events:
             if isinstance(event, Piece):
+                if self._pause:
+                    await asyncio.sleep(self._pause)
                 yield event
         if self.ended.reason in _UNFINISHED:
             raise await self._refusal()

@@ -24,8 +24,11 @@ _POLITE = re.compile(
 )
 _PLEASE = re.compile(r"[\s,]*\b(?:please|thanks|thank you|thx)[\s.!]*$", re.IGNORECASE)
 _GRAMMAR = frozenset(
-    "a an the i it its is are am be being been do does have has can what which that there "
-    "some really exactly actually just".split()
+    (
+        *("a", "an", "the", "i", "it", "its", "is", "are", "am", "be", "being", "been"),
+        *("do", "does", "have", "has", "can", "what", "which", "that", "there", "some"),
+        *("really", "exactly", "actually", "just"),
+    )
 )
 """Says how words belong together; two questions that differ in these alone are the same."""
 _ASKS = {

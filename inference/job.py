@@ -12,7 +12,7 @@ from inference.engine import Sampling
 from kit.envelope import Place, Ring, sealed_under
 from tenants.models import Retention
 
-_ASKED = frozenset({"prompt", "lengths", "messages", "sampling", "sealed"})
+_ASKED = frozenset({"prompt", "lengths", "messages", "sampling", "meant", "sealed"})
 
 
 class Reuse(StrEnum):
@@ -22,6 +22,8 @@ class Reuse(StrEnum):
     EXACT = "exact"
     REFRESH = "refresh"
     """Not to be found there, but to be kept."""
+    SEMANTIC = "semantic"
+    """Also that of a question which says the same in other words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,13 @@ class Job:
     """How its answer may be found and kept: see `inference.worker.replays`."""
     cache_seconds: int = 0
     cache_epoch: int = 0
+    cache_adaptive: bool = False
+    cache_natural: bool = False
+    """Whether what the cache has is given as it was made: piece by piece."""
+    meant: str = ""
+    """What was asked last, where an answer to the same in other words may be given."""
+    likeness: float = 1.0
+    """How alike two such are at least."""
     reads: str = "input_tokens"
     writes: str = "output_tokens"
     """The meters of its prompt and of its answers; "" where there are none."""
@@ -143,6 +152,7 @@ def _asked(data: Mapping[str, Any]) -> dict[str, Any]:
         "prompt": tuple(data.get("prompt", ())),
         "lengths": tuple(data.get("lengths", ())),
         "messages": tuple(data.get("messages", ())),
+        "meant": data.get("meant", ""),
         "sampling": Sampling.load(data.get("sampling", {"max_tokens": 1})),
         "sealed": b"",
     }

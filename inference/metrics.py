@@ -23,7 +23,8 @@ FIRST_TOKEN_SECONDS = Histogram(
 )
 RESPONSE_CACHE = Counter(
     "inference_response_cache_total",
-    "Answers looked for in the cache of answers: memory, redis (found there) or miss.",
+    "Answers looked for in the cache of answers: memory, redis (found there), semantic (in other "
+    "words) or miss.",
     ["model", "outcome"],
 )
 SHADOWS = Counter(

@@ -1,7 +1,10 @@
 """Answers in the cache Redis, as `inference.worker.replays` seals them: each organization's within
 a share of its own, so that nobody's answers push out anybody else's.
 
-An answer is an entry, `<model>:<mark of what was asked>`. Workers have answers in their memory too:
+An answer is an entry, `<model>:<mark of what was asked>`. Where its organization wants it found by
+what means the same, the vector of what was asked lies beside it, sealed as it is, for as long, and
+in the same share; a meeting is the mark of all that two such questions must have in common, and
+knows the entries. Workers have answers in their memory too:
 what is forgotten here is told to them by a stream in the state Redis. Everything here raises
 RedisError; the cache may forget at any time what it was given.
 """
@@ -21,6 +24,8 @@ _LUA = Path(__file__).parent / "lua"
 _TOLD, _MOST_TOLD = "answers:forgotten", 20_000
 """The stream, and how much of it is kept: a worker that is further behind forgets everything."""
 _AT_ONCE = 500
+_MOST_MET = 64
+"""Questions of one meeting that are compared; of more those go whose time ends first."""
 _LATE_SECONDS = 2 * 86_400
 """For so long an answer may be made that was asked for before all were forgotten."""
 
@@ -33,6 +38,14 @@ class Forgotten:
     beginning: str
 
 
+@dataclass(frozen=True, slots=True)
+class Meant:
+    """A question among those that may mean the same: where they meet, and its sealed vector."""
+
+    meeting: str
+    vector: bytes
+
+
 def fetch(organization: int, entry: str) -> tuple[bytes, int] | None:
     """The sealed answer, and for how many seconds it will be there; None where there is none."""
     name = _before(organization) + entry
@@ -43,14 +56,42 @@ def fetch(organization: int, entry: str) -> tuple[bytes, int] | None:
     return (sealed, left) if sealed is not None and left > 0 else None
 
 
-def put(organization: int, entry: str, sealed: bytes, *, seconds: int, epoch: int = 0) -> bool:
+def near(organization: int, meeting: str) -> list[tuple[str, bytes]]:
+    """The entries and sealed vectors of the questions that meet there."""
+    found = _script("answer_near")(
+        [_met(organization, meeting)], [_vectors(organization)], client=cached()
+    )
+    return [(entry.decode(), vector) for entry, vector in zip(found[::2], found[1::2], strict=True)]
+
+
+def put(
+    organization: int,
+    entry: str,
+    sealed: bytes,
+    *,
+    seconds: int,
+    epoch: int = 0,
+    meant: Meant | None = None,
+) -> bool:
     """Keep it for so long, in the place of the organization's own whose time ends first; False
     where it is larger than the whole share (`settings.ANSWERS_MEMORY`), or was asked for in an
     `epoch` all answers of which were forgotten."""
-    before = _before(organization)
-    arguments = [entry, sealed, seconds, settings.ANSWERS_MEMORY, before, epoch]
+    before, vectors = _before(organization), _vectors(organization)
+    vector, meeting = (meant.vector, meant.meeting) if meant is not None else (b"", entry)
+    arguments = [
+        *(entry, sealed, seconds, settings.ANSWERS_MEMORY, before, epoch),
+        *(vectors, vector, _MOST_MET),
+    ]
     names = [before + entry, *_indices(organization), _epoch(organization)]
+    names += [vectors + entry, _met(organization, meeting)]
     return bool(_script("answer_put")(names, arguments, client=cached()))
+
+
+def prolong(organization: int, entry: str, *, seconds: int, meeting: str = "") -> bool:
+    """Keep it for at least so long from now; False where it is gone."""
+    names = [_before(organization) + entry, _vectors(organization) + entry]
+    names += [*_indices(organization), _met(organization, meeting) if meeting else ""]
+    return bool(_script("answer_prolong")(names, [entry, seconds], client=cached()))
 
 
 def forget(organization: int, beginning: str = "", *, epoch: int | None = None) -> int:
@@ -62,7 +103,7 @@ def forget(organization: int, beginning: str = "", *, epoch: int | None = None) 
     script, gone = _script("answer_forget"), 0
     found = _entries(index, beginning)
     while some := list(islice(found, _AT_ONCE)):
-        arguments = [_before(organization), *some]
+        arguments = [_before(organization), _vectors(organization), *some]
         gone += script([index, sizes], arguments, client=cached())
     tell(Forgotten(organization, beginning))
     return gone
@@ -102,6 +143,14 @@ def _entries(index: str, beginning: str) -> Iterator[str]:
 
 def _before(organization: int) -> str:
     return f"answer:{organization}:"
+
+
+def _vectors(organization: int) -> str:
+    return f"asked:{organization}:"
+
+
+def _met(organization: int, meeting: str) -> str:
+    return f"meeting:{organization}:{meeting}"
 
 
 def _indices(organization: int) -> list[str]:

@@ -27,9 +27,9 @@ from tenants.known import (
     Limits,
 )
 from tenants.models import (
-    Caching,
     Membership,
     Retention,
+    Reusing,
     Role,
 )
 from tenants.roles import SCOPES, Action, role_may, scopes_may, scopes_of
@@ -117,10 +117,7 @@ class Caller:
     model_limits: Mapping[str, Limits] = field(default_factory=dict)
     retention: str = Retention.ANSWERS
     plan: int | None = None
-    caching: str = Caching.OFF
-    cache_seconds: int = 3600
-    cache_epoch: int = 0
-    cache_epochs: Mapping[str, int] = field(default_factory=dict)
+    reuse: Reusing = field(default_factory=Reusing)
     login: str = ""
 
     def may(self, action: Action) -> bool:
@@ -282,10 +279,7 @@ def _as_member(user: int, member: KnownMember, organization: KnownOrganization) 
         priority=organization.priority,
         retention=organization.retention,
         plan=organization.plan,
-        caching=organization.caching,
-        cache_seconds=organization.cache_seconds,
-        cache_epoch=organization.cache_epoch,
-        cache_epochs=organization.cache_epochs,
+        reuse=organization.reuse,
         user=user,
         role=member.role,
         person=user,
@@ -312,10 +306,7 @@ def _as_program(
         model_limits=organization.model_limits,
         retention=organization.retention,
         plan=organization.plan,
-        caching=organization.caching,
-        cache_seconds=organization.cache_seconds,
-        cache_epoch=organization.cache_epoch,
-        cache_epochs=organization.cache_epochs,
+        reuse=organization.reuse,
     )
 
 

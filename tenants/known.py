@@ -19,6 +19,7 @@ from tenants.models import (
     ModelLimit,
     Organization,
     Retention,
+    Reusing,
     Role,
 )
 from tenants.records import Fields, Records
@@ -63,10 +64,7 @@ class KnownOrganization:
     retention: str = Retention.ANSWERS
     two_factors: bool = False
     plan: int | None = None
-    caching: str = Caching.OFF
-    cache_seconds: int = 3600
-    cache_epoch: int = 0
-    cache_epochs: Mapping[str, int] = field(default_factory=dict)
+    reuse: Reusing = field(default_factory=Reusing)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,10 +120,14 @@ def _load_organization(identifier: str) -> Fields | None:
         "retention": organization.retention,
         "two_factors": organization.two_factors_required,
         "plan": organization.plan_id,
-        "caching": organization.caching or (plan.caching if plan else Caching.OFF),
-        "cache_seconds": organization.reuse_seconds,
-        "cache_epoch": organization.cache_epoch,
-        "cache_epochs": organization.cache_epochs,
+        "reuse": {
+            "mode": organization.caching or (plan.caching if plan else Caching.OFF),
+            "seconds": organization.reuse_seconds,
+            "likeness": organization.cache_likeness,
+            "adaptive": organization.cache_adaptive,
+            "epoch": organization.cache_epoch,
+            "epochs": organization.cache_epochs,
+        },
     }
 
 
@@ -181,7 +183,13 @@ def _shape_key(fields: Fields) -> KnownKey:
 def _shape_organization(fields: Fields) -> KnownOrganization:
     models = {model: Limits(*each) for model, each in fields.get("model_limits", {}).items()}
     limits = Limits(*fields["limits"])
-    return KnownOrganization(**{**fields, "limits": limits, "model_limits": models})
+    reuse = Reusing(**fields.get("reuse", {}))
+    shaped = {"limits": limits, "model_limits": models, "reuse": reuse}
+    # What an older process put there may have fields that are no more.
+    known = {
+        name: fields[name] for name in KnownOrganization.__dataclass_fields__ if name in fields
+    }
+    return KnownOrganization(**{**known, **shaped})
 
 
 def _shape_member(fields: Fields) -> KnownMember:

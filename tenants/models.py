@@ -24,10 +24,12 @@ from tenants.models_sso import SingleSignOn as SingleSignOn
 from tenants.models_users import Door as Door
 from tenants.models_users import LogIn as LogIn
 from tenants.models_users import User as User
+from tenants.plans import LEAST_ALIKE as LEAST_ALIKE
 from tenants.plans import Caching as Caching
 from tenants.plans import Limited as Limited
 from tenants.plans import ModelLimit as ModelLimit
 from tenants.plans import Plan as Plan
+from tenants.plans import Reusing as Reusing
 from tenants.records import changing
 from tenants.remembered import Remembered
 from tenants.scoping import OwnedQuerySet
@@ -129,6 +131,17 @@ class Organization(Remembered, Limited, TenantMixin):  # type: ignore[misc,djang
         db_default=3600,
         validators=[MinValueValidator(10), MaxValueValidator(30 * 86_400)],
         help_text="How long an answer may be given again.",
+    )
+    cache_likeness = models.FloatField(
+        default=0.9,
+        db_default=0.9,
+        validators=[MinValueValidator(LEAST_ALIKE), MaxValueValidator(1)],
+        help_text="How alike two questions' vectors are at least, for one answer (semantic).",
+    )
+    cache_adaptive = models.BooleanField(
+        default=False,
+        db_default=False,
+        help_text="An answer's time begins with an eighth and grows as it is asked for.",
     )
     cache_epoch = models.PositiveIntegerField(
         default=0,

@@ -18,7 +18,7 @@ from tenants import answers, audit, shutting
 from tenants.audit import Actor, Change
 from tenants.models import Membership, Organization, Retention, Role, User
 
-_CACHING = ("caching", "cache_seconds")
+_CACHING = ("caching", "cache_seconds", "cache_likeness", "cache_adaptive")
 _EPOCHS = ("cache_epoch", "cache_epochs")
 _RETENTION = ("retention", "kept_days", "texts_searchable")
 _SUSPENSION = ("suspended_at", "suspended_reason", "erase_at")
@@ -141,16 +141,28 @@ def keep(
 
 
 def cache_answers(
-    organization: Organization, caching: str, *, seconds: int, now: datetime, by: Actor
+    organization: Organization,
+    caching: str,
+    *,
+    seconds: int,
+    likeness: float | None = None,
+    adaptive: bool | None = None,
+    now: datetime,
+    by: Actor,
 ) -> None:
     """Give answers again from now on as `caching` says ("": as the plan does), for so long.
 
-    Within a second everywhere. Again changes nothing.
+    `likeness`, `adaptive`: see the organization's fields; None leaves them. Within a second
+    everywhere. Again changes nothing.
     """
     with transaction.atomic():
         organization = Organization.objects.select_for_update(no_key=True).get(pk=organization.pk)
         before = {name: getattr(organization, name) for name in _CACHING}
         organization.caching, organization.cache_seconds = caching, seconds
+        if likeness is not None:
+            organization.cache_likeness = likeness
+        if adaptive is not None:
+            organization.cache_adaptive = adaptive
         after = {name: getattr(organization, name) for name in _CACHING}
         before, after = audit.differences(before, after)
         if after:

@@ -1,8 +1,9 @@
 """How much, as rows: limits of whatever may be limited, plans that many organizations share, and
 limits on single models."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 from django.db import models
@@ -10,6 +11,9 @@ from django.db.models import Q
 
 from tenants.records import changing
 from tenants.scoping import OwnedQuerySet
+
+LEAST_ALIKE = 0.8
+"""Below this cosine no two questions are the same, whatever their words say: see docs/api.md."""
 
 
 class Limited(models.Model):
@@ -28,6 +32,26 @@ class Caching(models.TextChoices):
 
     OFF = "off", "Never"
     EXACT = "exact", "Where prompt, model and parameters are the same"
+    SEMANTIC = "semantic", "Also where the last thing asked says the same in other words"
+
+
+@dataclass(frozen=True, slots=True)
+class Reusing:
+    """What holds where a request says nothing of the cache of answers."""
+
+    mode: str = Caching.OFF
+    seconds: int = 3600
+    """How long an answer may be given again."""
+    likeness: float = 0.9
+    """The cosine from which on two questions may be the same, if their words say so."""
+    adaptive: bool = False
+    """Whether that time is had by those answers alone that are asked for again and again."""
+    epoch: int = 0
+    epochs: Mapping[str, int] = field(default_factory=dict)
+
+    def epoch_of(self, model: str) -> int:
+        """A number that grows whenever the model's answers are forgotten."""
+        return self.epoch + self.epochs.get(model, 0)
 
 
 class Plan(Limited):

@@ -43,6 +43,7 @@ class AnalyticsCounts(BaseModel):
     error_rate: float = Field(description="The share that failed.")
     cache_hits: int = Field(description="Answers that a cache had.")
     cache_hit_rate: float
+    semantic_hits: int = Field(description="Of these, to the same question in other words.")
     prompt_tokens: int
     cached_tokens: int = Field(description="Of the prompts, read from a cache of prefixes.")
     completion_tokens: int
@@ -169,6 +170,7 @@ def _shown(of: Figures) -> dict[str, Any]:
         "error_rate": round(of.failed / ran, 6),
         "cache_hits": of.cache_hits,
         "cache_hit_rate": round(of.cache_hits / ran, 6),
+        "semantic_hits": of.semantic_hits,
         "prompt_tokens": of.prompt_tokens,
         "cached_tokens": of.cached_tokens,
         "completion_tokens": of.completion_tokens,

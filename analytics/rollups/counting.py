@@ -18,6 +18,7 @@ _SUMS = {
     "cancelled": "count(*) FILTER (WHERE state = 'cancelled')",
     "failed": "count(*) FILTER (WHERE state = 'failed')",
     "cache_hits": "count(*) FILTER (WHERE cache <> '')",
+    "semantic_hits": "count(*) FILTER (WHERE cache = 'semantic')",
     "prompt_tokens": "sum(prompt_tokens)",
     "cached_tokens": "sum(cached_tokens)",
     "completion_tokens": "sum(completion_tokens)",

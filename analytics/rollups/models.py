@@ -37,6 +37,7 @@ class Rollup(models.Model):
     cancelled = models.BigIntegerField()
     failed = models.BigIntegerField()
     cache_hits = models.BigIntegerField()
+    semantic_hits = models.BigIntegerField(default=0, db_default=0)
     prompt_tokens = models.BigIntegerField()
     cached_tokens = models.BigIntegerField()
     completion_tokens = models.BigIntegerField()

@@ -18,7 +18,7 @@ from tenants.models import Organization
 MOST_GROUPS = 5_000
 LONGEST = {Rollup.Span.HOUR: timedelta(days=7), Rollup.Span.DAY: timedelta(days=400)}
 _COUNTS = (
-    "requests", "cancelled", "failed", "cache_hits",
+    "requests", "cancelled", "failed", "cache_hits", "semantic_hits",
     "prompt_tokens", "cached_tokens", "completion_tokens", "amount",
 )  # fmt: skip
 _TIMES = ("latency", "first_token")
@@ -57,6 +57,7 @@ class Figures:
     cancelled: int
     failed: int
     cache_hits: int
+    semantic_hits: int
     prompt_tokens: int
     cached_tokens: int
     completion_tokens: int

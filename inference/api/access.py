@@ -1,7 +1,7 @@
 """What every inference endpoint does first and last: who calls, and what the headers say."""
 
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from typing import Any
 from uuid import UUID
@@ -19,12 +19,17 @@ from kit.idempotency import HEADER
 from kit.money import decimal
 from tenants.api.access import ManagedEndpoint
 from tenants.auth import Caller, authenticate
+from tenants.models import LEAST_ALIKE
 
 _FALLBACK = "X-Model-Fallback"
 _ALIAS = "X-Model-Alias"
 _COST = "X-Cost"
 _CACHE = "X-Cache"
+_THRESHOLD = "X-Cache-Threshold"
+_PACE = "X-Cache-Pace"
 _CACHE_KEY = "X-Cache-Key"
+
+_PACES = {"at-once": False, "natural": True}
 
 INFERENCE = "inference"
 """The scope these endpoints need."""
@@ -119,16 +124,34 @@ def may_fall_back(request: HttpRequest) -> bool:
 
 
 def _reusing(request: HttpRequest, wish: Wish) -> Wish:
-    """As the header X-Cache says, if it says something."""
-    wanted = request.headers.get(_CACHE)
-    if wanted is None:
-        return wish
-    try:
-        return replace(wish, caching=Reuse(wanted.lower()))
-    except ValueError as error:
-        raise Invalid(
-            f"{_CACHE} must be one of {', '.join(Reuse)}, not {wanted[:40]!r}.", param=_CACHE
-        ) from error
+    """As the headers X-Cache, X-Cache-Threshold and X-Cache-Pace say, if they say something."""
+    if (wanted := request.headers.get(_CACHE)) is not None:
+        try:
+            wish = replace(wish, caching=Reuse(wanted.lower()))
+        except ValueError as error:
+            raise Invalid(
+                f"{_CACHE} must be one of {', '.join(Reuse)}, not {wanted[:40]!r}.", param=_CACHE
+            ) from error
+    if (wanted := request.headers.get(_THRESHOLD)) is not None:
+        wish = replace(wish, likeness=_likeness(wanted))
+    if (wanted := request.headers.get(_PACE)) is not None:
+        if wanted.lower() not in _PACES:
+            raise Invalid(
+                f"{_PACE} must be {' or '.join(_PACES)}, not {wanted[:40]!r}.", param=_PACE
+            )
+        wish = replace(wish, natural=_PACES[wanted.lower()])
+    return wish
+
+
+def _likeness(wanted: str) -> float:
+    with suppress(ValueError):
+        if LEAST_ALIKE <= (likeness := float(wanted)) <= 1:
+            return likeness
+    raise Invalid(
+        f"{_THRESHOLD} must be a number from {LEAST_ALIKE} to 1, not {wanted[:40]!r}: below it "
+        "questions that are not the same are taken for it.",
+        param=_THRESHOLD,
+    )
 
 
 def leaving_of(request: HttpRequest, usual: Leaving) -> Leaving:

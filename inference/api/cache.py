@@ -18,30 +18,47 @@ from kit.errors import Invalid, Refused
 from kit.threads import in_thread
 from tenants import organizations
 from tenants.api.access import OrganizationEndpoint, actor
-from tenants.models import Caching, Organization
+from tenants.models import LEAST_ALIKE, Caching, Organization
 from tenants.roles import Action
 
 
 class CacheForm(BaseModel):
-    """`exact`: an answer is given again where prompt, model and parameters are the same; `off`:
-    never, but where a request says `X-Cache: exact`; `plan`: as the organization's plan says."""
+    """`exact`: an answer is given again where prompt, model and parameters are the same;
+    `semantic`: also where all is the same but that what was asked last says it in other words;
+    `off`: never, but where a request says so by `X-Cache`; `plan`: as the organization's plan says.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
-    mode: Literal["off", "exact", "plan"]
+    mode: Literal["off", "exact", "semantic", "plan"]
     seconds: int = Field(3600, ge=10, le=30 * 86_400, description="How long an answer is kept.")
+    threshold: float | None = Field(
+        None,
+        ge=LEAST_ALIKE,
+        le=1,
+        description="`semantic`: how alike two questions' vectors are at least, as a cosine; 0.9 "
+        "unless it was changed. Their words must say the same whatever it is.",
+    )
+    adaptive: bool | None = Field(
+        None,
+        strict=True,
+        description="An answer is kept for an eighth of `seconds` at first, and each time that it "
+        "is asked for again for twice its age, `seconds` at most.",
+    )
 
 
 class CacheSettings(BaseModel):
     """What was chosen, and what holds."""
 
-    mode: Literal["off", "exact", "plan"]
-    effective: Literal["off", "exact"]
+    mode: Literal["off", "exact", "semantic", "plan"]
+    effective: Literal["off", "exact", "semantic"]
     seconds: int
     effective_seconds: int = Field(
         description="What holds: no longer than the organization keeps answers at all (GET "
         "/api/v1/retention): a day, with `texts` its days, with `nothing` 0."
     )
+    threshold: float
+    adaptive: bool
 
 
 class CacheEmptied(CacheSettings):
@@ -101,7 +118,7 @@ class Cache(OrganizationEndpoint):
         tags=["Organization"],
         summary="Choose whether answers are cached",
         description="Within a second. A request chooses otherwise by the header X-Cache: exact, "
-        "refresh or off.",
+        "semantic, refresh or off.",
         request=CacheForm,
         responses=CacheSettings,
     )
@@ -113,7 +130,15 @@ class Cache(OrganizationEndpoint):
         def choose() -> dict[str, Any]:
             organization = Organization.objects.get(pk=self.caller.organization)
             by = actor(self.caller)
-            organizations.cache_answers(organization, mode, seconds=form.seconds, now=now, by=by)
+            organizations.cache_answers(
+                organization,
+                mode,
+                seconds=form.seconds,
+                likeness=form.threshold,
+                adaptive=form.adaptive,
+                now=now,
+                by=by,
+            )
             return _settings(self.caller.organization)
 
         return Json(await in_thread(choose))
@@ -174,4 +199,6 @@ def _settings(organization: int) -> dict[str, Any]:
         "effective": found.caching or plans,
         "seconds": found.cache_seconds,
         "effective_seconds": found.reuse_seconds,
+        "threshold": found.cache_likeness,
+        "adaptive": found.cache_adaptive,
     }

@@ -10,11 +10,13 @@ from inference import jobs, stream
 from inference.engine import Delta, FinishReason, Outcome, Work
 from inference.jobs import Claim, Job
 from inference.worker.choices import Choices, Seeds
-from inference.worker.replays import entry_of, joined, replays
+from inference.worker.replay import Replay
+from inference.worker.replays import entry_of, replays
 from inference.worker.trials import Answering, Original, drawn
 from kit.envelope import Cipher, Ring, Unreadable
 from kit.keepers import KeeperFailed
 from tenants import datakeys
+from tenants.answers import Meant
 
 _FIRST = -1
 
@@ -40,6 +42,8 @@ class Held:
         self.ring: Ring | None = None
         self.entry = ""
         """What its answer is found by, where it may be found or kept."""
+        self.meant: Meant | None = None
+        """What its question means, where answers to the same in other words are wanted."""
         self._made: dict[str, list[Delta]] = {}  # its answer so far, where it is to be kept
         self.choices = Choices(
             work=f"{self.name}/{claim.attempt}", count=claim.job.n, position=claim.position
@@ -81,8 +85,14 @@ class Held:
         """Its answer, if a cache has it: the deltas of all its works."""
         if not self.entry or self.ring is None:
             return []
-        found = replays.find(self.claim.job, self.ring, self.entry)
-        return found.of(self.choices.works) if found else []
+        return self.given(replays.find(self.claim.job, self.ring, self.entry))
+
+    def given(self, found: Replay | None) -> list[Delta]:
+        """What was found as its answer."""
+        if found is None:
+            return []
+        self.entry = found.entry
+        return found.of(self.choices.works, natural=self.claim.job.cache_natural)
 
     def note(self, delta: Delta) -> None:
         """A delta of one of its works, as the engine made it."""
@@ -92,13 +102,13 @@ class Held:
 
     def keep(self) -> None:
         """Have its answer given again, if it may be: it is whole, and was made here."""
-        made = [joined(self._made[work]) for work in self.choices.works if work in self._made]
-        ends = [delta.outcome for delta in made if delta.outcome is not None]
+        made = [self._made[work] for work in self.choices.works if work in self._made]
+        ends = [deltas[-1].outcome for deltas in made if deltas[-1].outcome is not None]
         whole = len(ends) == len(self.choices.works) and all(
             end.reason in (FinishReason.stop, FinishReason.length) and not end.cache for end in ends
         )
         if whole and self.entry and self.ring is not None:
-            replays.keep(self.claim.job, self.ring, self.entry, made)
+            replays.keep(self.claim.job, self.ring, self.entry, made, self.meant)
         self._made.clear()
 
     def merged(self, delta: Delta) -> Delta:

@@ -20,6 +20,7 @@ from inference.worker.attendant import Attendant
 from inference.worker.embedding import EmbeddingStation
 from inference.worker.finisher import Finisher
 from inference.worker.held import Held, requeue
+from inference.worker.meanings import Meanings
 from inference.worker.remote import RemoteStation
 from inference.worker.shadows import Shadows
 from inference.worker.station import Station
@@ -44,6 +45,7 @@ class Host:
             memory=settings.ENGINE_MEMORY,
         )
         self._shadows = Shadows(self._stations)
+        self._meanings = Meanings(self._stations)
         self._watch = Watch(worker=self.name, stations=self._stations, sealed=self._finisher.finish)
         self._attendant = Attendant(self.name, self._stations, self.answer)
         self._draining = Event()
@@ -134,7 +136,13 @@ class Host:
         offer = group[0]
         sealed, vacant = self._finisher.finish, partial(self.serve, offer.name)
         if offer.remote is not None:
-            return RemoteStation(offer, slots=settings.REMOTE_STREAMS, sealed=sealed, vacant=vacant)
+            return RemoteStation(
+                offer,
+                slots=settings.REMOTE_STREAMS,
+                sealed=sealed,
+                vacant=vacant,
+                meanings=self._meanings,
+            )
         if offer.is_encoder:
             embedder = load_embedder(offer.folder, threads=threads)
             return EmbeddingStation(
@@ -159,6 +167,7 @@ class Host:
             spare=_SPARE,
             group=served,
             shadowed=self._shadows.put,
+            meanings=self._meanings,
         )
 
     @property
@@ -181,6 +190,7 @@ class Host:
         for station in self._stations.loaded():
             self._hand_over(station)
             station.stop()
+        self._meanings.stop()
         self._finisher.stop()
         self._watch.stop()
         log.info("drained", worker=self.name)

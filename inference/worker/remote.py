@@ -19,7 +19,7 @@ from inference.worker.breaker import Breaker
 from inference.worker.choices import Seeds
 from inference.worker.held import Held
 from inference.worker.openai import Kind, RemoteFailed
-from inference.worker.station import Station
+from inference.worker.station import Seeks, Station
 from inference.worker.tally import Tally
 
 LONGEST_SECONDS = 1800.0
@@ -226,13 +226,16 @@ class RemoteStation(Station):
         slots: int,
         sealed: Callable[[UUID], None],
         vacant: Callable[[], object],
+        meanings: Seeks | None = None,
     ) -> None:
         if offer.remote is None:
             raise ValueError(f"{offer.name} is no remote model")
         self._remote = offer.remote
         text = offer.text if offer.remote.counted else None
         engine = RemoteEngine(name=offer.name, remote=offer.remote, text=text)
-        super().__init__(offer, engine, slots=slots, sealed=sealed, vacant=vacant)
+        super().__init__(
+            offer, engine, slots=slots, sealed=sealed, vacant=vacant, meanings=meanings
+        )
         self.breaker = engine.breaker
 
     def _works(self, held: Held) -> Iterator[Work]:

@@ -6,22 +6,22 @@ else's can be met, and Redis says nothing of it. Where the cache is away, answer
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from threading import Lock
 from time import monotonic, time
-from typing import Any
 
 import orjson
 import structlog
 from redis.exceptions import RedisError
 
 from inference import metrics
-from inference.engine import Delta, FinishReason, Logprob, Outcome
+from inference.engine import Delta
 from inference.jobs import Job, Reuse
+from inference.worker.replay import SEMANTIC, Replay, dumped
 from inference.worker.shelf import Shelf
 from kit.envelope import Place, Ring, Unreadable
 from tenants import answers
-from tenants.answers import Forgotten
+from tenants.answers import Forgotten, Meant
 
 _LARGEST = 256 * 1024
 """Bytes of an answer that is kept."""
@@ -29,23 +29,10 @@ _LONGEST_AWAY = 30.0
 """Seconds after which what was told meanwhile may not be all there any more."""
 _REST = 5.0
 """Seconds for which a cache that did not answer is not asked: one that hangs holds up who asks."""
-_EXACT = "exact"
+_YOUNG = 8
+"""An adaptive answer's time begins with this part of what it may become."""
 
 log = structlog.get_logger()
-
-
-@dataclass(frozen=True, slots=True)
-class Replay:
-    """An answer as it was made: the deltas of each of its works, joined."""
-
-    deltas: tuple[Delta, ...]
-
-    def of(self, works: Sequence[str]) -> list[Delta]:
-        """As the answer of these works."""
-        return [
-            Delta(work, each.position, each.tokens, each.text, each.outcome, each.logprobs)
-            for work, each in zip(works, self.deltas, strict=True)
-        ]
 
 
 class Replays:
@@ -61,26 +48,58 @@ class Replays:
 
     def find(self, job: Job, ring: Ring, entry: str) -> Replay | None:
         """The answer, if it was made before and may be given again."""
-        if job.caching != Reuse.EXACT:
+        if job.caching not in (Reuse.EXACT, Reuse.SEMANTIC):
             return None
+        found, where = self._look(job, ring, entry)
+        if found is not None or not job.meant:
+            self.count(job.model, where if found else "miss")
+        return found
+
+    def near(self, job: Job, meeting: str) -> list[tuple[str, bytes]]:
+        """The entries and sealed vectors of questions that may mean the same."""
+        if monotonic() < self._away_until:
+            return []
+        try:
+            return answers.near(job.organization, meeting)
+        except RedisError as error:
+            self._rest(error)
+            return []
+
+    def find_other(self, job: Job, ring: Ring, entry: str, meeting: str) -> Replay | None:
+        """The answer to a question that means the same, as this one's."""
+        found, _ = self._look(job, ring, entry, meeting)
+        return found.to_another(job) if found else None
+
+    def _look(
+        self, job: Job, ring: Ring, entry: str, meeting: str = ""
+    ) -> tuple[Replay | None, str]:
         sealed = self.shelf.get(job.organization, entry)
         found, where = _opened(job, entry, ring, sealed), "memory"
         if found is None:
             sealed = self._fetch(job, entry)
             found, where = _opened(job, entry, ring, sealed), "redis"
-        self._count(job.model, where if found else "miss")
-        return found
+        if found is not None and job.cache_adaptive:
+            self._prolong(job, found, sealed, meeting)
+        return found, where
 
-    def keep(self, job: Job, ring: Ring, entry: str, deltas: Sequence[Delta]) -> None:
-        """Keep an answer that was made: all deltas of each work, joined, the end included. One that
-        was made anew takes the old one's place everywhere."""
-        works = [_dumped(each) for each in deltas]
-        plain = orjson.dumps({"made": time(), "works": works})
+    def keep(
+        self,
+        job: Job,
+        ring: Ring,
+        entry: str,
+        works: Sequence[Sequence[Delta]],
+        meant: Meant | None = None,
+    ) -> None:
+        """Keep an answer that was made: the deltas of each work, the end included. One that was
+        made anew takes the old one's place everywhere. `meant`: so that it is found in other
+        words."""
+        plain = orjson.dumps({"made": time(), "works": [dumped(each) for each in works]})
         if len(plain) > _LARGEST:
             return
         sealed = ring.seal(plain, _place(job, entry))
-        if self._is_kept(job, entry, sealed):
-            self.shelf.put(job.organization, entry, sealed, seconds=job.cache_seconds)
+        seconds = _young(job) if job.cache_adaptive else job.cache_seconds
+        if self._is_kept(job, entry, sealed, seconds, meant):
+            self.shelf.put(job.organization, entry, sealed, seconds=seconds)
 
     def clear(self) -> None:
         """Begin anew: with nothing here."""
@@ -101,19 +120,23 @@ class Replays:
                     self.shelf.forget(each.organization, each.beginning)
             self._heeded = now
 
-    def counts(self, model: str) -> tuple[int, int]:
-        """How often an answer was looked for, and found, since the start."""
+    def counts(self, model: str) -> tuple[int, int, int]:
+        """How often an answer was looked for, found, and found in other words, since the start."""
         with self._lock:
-            looked, found = self._counts.get(model, (0, 0))
-            return looked, found
+            looked, found, other = self._counts.get(model, (0, 0, 0))
+            return looked, found, other
 
-    def _is_kept(self, job: Job, entry: str, sealed: bytes) -> bool:
+    def _is_kept(
+        self, job: Job, entry: str, sealed: bytes, seconds: int, meant: Meant | None
+    ) -> bool:
         """Whether Redis has it now, or does not answer: then it is kept here alone."""
-        seconds, epoch = job.cache_seconds, job.cache_epoch
+        epoch = job.cache_epoch
         if monotonic() < self._away_until:
             return True
         try:
-            kept = answers.put(job.organization, entry, sealed, seconds=seconds, epoch=epoch)
+            kept = answers.put(
+                job.organization, entry, sealed, seconds=seconds, epoch=epoch, meant=meant
+            )
             if kept and job.caching == Reuse.REFRESH:
                 answers.tell(Forgotten(job.organization, entry))
         except RedisError as error:
@@ -137,31 +160,37 @@ class Replays:
         self.shelf.put(job.organization, entry, sealed, seconds=seconds, since=since)
         return sealed
 
+    def _prolong(self, job: Job, found: Replay, sealed: bytes | None, meeting: str) -> None:
+        """Keep what was asked for again for twice as long as it is old, within its organization's
+        time; said to Redis once half of that is over."""
+        age = time() - found.made
+        seconds = int(min(max(_young(job), 2 * age), job.cache_seconds - age))
+        left = self.shelf.left(job.organization, found.entry)
+        if sealed is None or seconds < 1 or left > seconds / 2 or monotonic() < self._away_until:
+            return
+        try:
+            there = answers.prolong(job.organization, found.entry, seconds=seconds, meeting=meeting)
+        except RedisError as error:
+            self._rest(error)
+            return
+        if there:
+            self.shelf.put(job.organization, found.entry, sealed, seconds=seconds)
+
     def _rest(self, error: RedisError) -> None:
         log.warning("the cache does not answer; answers are made", error=str(error))
         self._away_until = monotonic() + _REST
 
-    def _count(self, model: str, outcome: str) -> None:
+    def count(self, model: str, outcome: str) -> None:
+        """An answer was looked for: `memory`, `redis`, `semantic` or `miss`."""
         metrics.RESPONSE_CACHE.labels(model, outcome).inc()
         with self._lock:
-            counts = self._counts.setdefault(model, [0, 0])
+            counts = self._counts.setdefault(model, [0, 0, 0])
             counts[0] += 1
             counts[1] += outcome != "miss"
+            counts[2] += outcome == SEMANTIC
 
 
 replays = Replays()
-
-
-def joined(deltas: Sequence[Delta]) -> Delta:
-    """A work's deltas, from its first to its last, in one."""
-    return Delta(
-        deltas[0].id,
-        deltas[0].position,
-        tuple(token for each in deltas for token in each.tokens),
-        "".join(each.text for each in deltas),
-        deltas[-1].outcome,
-        tuple(logprob for each in deltas for logprob in each.logprobs),
-    )
 
 
 def entry_of(job: Job, ring: Ring, edition: str) -> str:
@@ -197,33 +226,9 @@ def _opened(job: Job, entry: str, ring: Ring, sealed: bytes | None) -> Replay | 
     # Its organization may want answers kept for a shorter time than when it was made.
     if time() - found["made"] > job.cache_seconds:
         return None
-    return Replay(tuple(map(_loaded, found["works"])))
+    return Replay.load(entry, found)
 
 
-def _dumped(delta: Delta) -> dict[str, Any]:
-    outcome = delta.outcome
-    return {
-        "tokens": delta.tokens,
-        "text": delta.text,
-        "logprobs": [(each.logprob, each.top) for each in delta.logprobs],
-        "reason": outcome.reason.value if outcome else FinishReason.stop.value,
-        "prompt_tokens": outcome.prompt_tokens if outcome else 0,
-        "completion_tokens": outcome.completion_tokens if outcome else len(delta.tokens),
-        "reasoning_tokens": outcome.reasoning_tokens if outcome else 0,
-    }
-
-
-def _loaded(found: dict[str, Any]) -> Delta:
-    logprobs = tuple(
-        Logprob(logprob, tuple((token, each) for token, each in top))
-        for logprob, top in found["logprobs"]
-    )
-    outcome = Outcome(
-        reason=FinishReason(found["reason"]),
-        prompt_tokens=found["prompt_tokens"],
-        cached_tokens=0,
-        completion_tokens=found["completion_tokens"],
-        cache=_EXACT,
-        reasoning_tokens=found["reasoning_tokens"],
-    )
-    return Delta("", 0, tuple(found["tokens"]), found["text"], outcome, logprobs)
+def _young(job: Job) -> int:
+    """Seconds that an adaptive answer has at first."""
+    return max(1, job.cache_seconds // _YOUNG)

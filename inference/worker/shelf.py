@@ -36,6 +36,12 @@ class Shelf:
             mine.move_to_end(entry)
             return sealed
 
+    def left(self, organization: int, entry: str) -> float:
+        """For how many seconds it will lie here."""
+        with self._lock:
+            until, _ = self._kept.get(organization, OrderedDict()).get(entry, (0.0, b""))
+        return max(0.0, until - monotonic())
+
     def put(
         self,
         organization: int,

@@ -4,7 +4,7 @@ import os
 import signal
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from queue import Empty, SimpleQueue
 from threading import Lock, Thread
@@ -16,7 +16,7 @@ from django.db import InterfaceError, OperationalError
 from redis.exceptions import RedisError
 
 from inference.catalog.offers import Offer
-from inference.engine import Delta, EngineClosed, FinishReason, Outcome, Work
+from inference.engine import Delta, EngineClosed, FinishReason, Outcome, Text, Work
 from inference.jobs import Claim, Verdict
 from inference.stream import Part
 from inference.worker.breaker import Breaker
@@ -63,6 +63,19 @@ class Runs(Protocol):
     def unbegun(self) -> frozenset[str]: ...
 
 
+class Seeks(Protocol):
+    """What finds answers to questions that mean the same; see `inference.worker.meanings`."""
+
+    def seek(
+        self,
+        held: Held,
+        *,
+        edition: str,
+        text: Text,
+        then: Callable[[Held, Sequence[Delta]], None],
+    ) -> None: ...
+
+
 class Station:
     """Runs claimed requests of one model, as many at once as the engine has slots.
 
@@ -83,6 +96,7 @@ class Station:
         spare: int = 0,
         group: Sequence[Offer] = (),
         shadowed: Callable[[Original], None] | None = None,
+        meanings: Seeks | None = None,
     ) -> None:
         self.offer = offer
         self._group = deque(each.name for each in group or (offer,))
@@ -92,6 +106,7 @@ class Station:
         self.breaker = Breaker()
         self._sealed = sealed
         self._shadowed = shadowed
+        self._meanings = meanings
         self._hearers: dict[str, Callable[[Delta], None]] = {}
         self._is_draft = not any(each.published for each in group or (offer,))
         self.slots = self._free = slots
@@ -189,18 +204,41 @@ class Station:
 
     def begin(self, held: Held) -> None:
         """Give a leased request to the engine; its slot is free again after its seal."""
-        taken = set[str]()
-        try:
+        with self._beginning(held) as taken:
             with patience(_PATIENCE):
                 held.open()
             if found := held.replay():
                 self._publisher.put(found)
-                return
-            if held.original is not None:
-                self._hearers[held.choices.works[0]] = held.original.answer.note
-            for work in self._works(held):
-                self.engine.submit(work)
-                taken.add(work.id)
+            elif self._meanings is not None and held.entry and held.claim.job.meant:
+                edition = self._editions.get(held.claim.job.model, "")
+                text = self.offer.text
+                self._meanings.seek(held, edition=edition, text=text, then=self._sought)
+            else:
+                self._run(held, taken)
+
+    def _sought(self, held: Held, found: Sequence[Delta]) -> None:
+        """What means the same has been looked for: give what was found, or have it answered."""
+        if held.gone.is_set():
+            return
+        with self._beginning(held) as taken:
+            if found:
+                self._publisher.put(found)
+            else:
+                self._run(held, taken)
+
+    def _run(self, held: Held, taken: set[str]) -> None:
+        if held.original is not None:
+            self._hearers[held.choices.works[0]] = held.original.answer.note
+        for work in self._works(held):
+            self.engine.submit(work)
+            taken.add(work.id)
+
+    @contextmanager
+    def _beginning(self, held: Held) -> Iterator[set[str]]:
+        """What becomes of a request that cannot begin here; the works that the engine took."""
+        taken = set[str]()
+        try:
+            yield taken
         except EngineClosed:
             requeue([held])
             self.drop(held)
@@ -294,6 +332,13 @@ class Station:
         elif outcome.reason in {FinishReason.stop, FinishReason.length}:
             self.breaker.answered()
 
+    def _keep(self, held: Held) -> None:
+        """Have its answer given again; should that go wrong, nobody waits for it."""
+        try:
+            held.keep()
+        except Exception:
+            log.exception("an answer was not kept for others like it")
+
     def _decode(self) -> None:
         try:
             self.engine.run(self._put)
@@ -321,7 +366,7 @@ class Station:
         elif delta.outcome is not None:
             self._judge(delta.outcome)
             if verdict == Verdict.OK:
-                held.keep()
+                self._keep(held)
                 self._compactor.put(held)
                 if held.original is not None and self._shadowed is not None:
                     self._shadowed(held.original)

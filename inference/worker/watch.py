@@ -160,7 +160,7 @@ class Watch:
     def _stats(self, model: str) -> dict[str, float]:
         station = self._stations.running(model)
         stats = station.engine.stats() if station is not None else None
-        looked, found = replays.counts(model)
+        looked, found, alike = replays.counts(model)
         return {
             "well": self._stations.is_well(model),
             "failing": station is not None and station.breaker.is_open,
@@ -172,6 +172,7 @@ class Watch:
             "cached_tokens": stats.cached_tokens if stats else 0,
             "answers_looked_for": looked,
             "answers_found": found,
+            "answers_found_alike": alike,
         }
 
     def _announce_again(self) -> None:

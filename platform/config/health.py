@@ -71,6 +71,7 @@ async def parts() -> dict[str, Any]:
         "cache_hit_rate": round(now.cache_hit_rate if now else 0.0, 4),
         "answer_cache_hit_rate": round(now.answer_hit_rate if now else 0.0, 4),
         "full_queues": [name for name in pushed.full if _is_public(name)] if pushed else [],
+        "semantic_cache_hit_rate": round(now.semantic_hit_rate if now else 0.0, 4),
         "books_behind_seconds": round(pushed.behind) if pushed else 0,
         "redis_nearly_full": bool(pushed and pushed.short),
     }

@@ -1,11 +1,12 @@
 -- Answers that are given no more.
 -- KEYS index, sizes
--- ARGV what the names of answers begin with, entries …
+-- ARGV what the names of answers begin with, what those of vectors begin with, entries …
 -- -> how many were there
 local gone = 0
-for at = 2, #ARGV do
+for at = 3, #ARGV do
   local bytes = tonumber(redis.call('HGET', KEYS[2], ARGV[at]) or 0)
   gone = gone + redis.call('DEL', ARGV[1] .. ARGV[at])
+  redis.call('DEL', ARGV[2] .. ARGV[at])
   redis.call('ZREM', KEYS[1], ARGV[at])
   redis.call('HDEL', KEYS[2], ARGV[at])
   if bytes > 0 then redis.call('HINCRBY', KEYS[2], 'total', -bytes) end

@@ -432,7 +432,7 @@ def test_nobody_is_given_more_than_their_own_answer_to_their_own_question(
         if found is None:
             kept[which] = f"{number} at {clock[0]}"
             end = Outcome(FinishReason.stop, 1, 0, 1)
-            worker.keep(asked, ring, entry, [Delta("", 0, (1,), kept[which], end)])
+            worker.keep(asked, ring, entry, [[Delta("", 0, (1,), kept[which], end)]])
             sealed, _ = answers.fetch(organization, entry) or (b"", 0)
             answers.put(3 - organization, entry, sealed, seconds=60)
             others = replace(asked, organization=3 - organization)

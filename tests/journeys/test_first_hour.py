@@ -88,6 +88,7 @@ def test_the_platform_says_that_it_is_well(stack: Stack) -> None:
     assert health.status_code == 200
     assert health.json() | {"cache_hit_rate": 0} == {
         "answer_cache_hit_rate": 0,
+        "semantic_cache_hit_rate": 0,
         "status": "ok",
         "redis": "ok",
         "database": "ok",
