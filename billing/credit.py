@@ -235,8 +235,8 @@ def _refill(organization: int, only_missing: bool) -> int | None:
         account = Account.objects.select_for_update().filter(organization=organization).first()
         if account is None:
             raise NoAccount("Your organization has no billing account yet. Ask the operator.")
-        if only_missing and _is_current(account):
-            return None
+        if only_missing and (stands := _standing(account)) is not None:
+            return None if stands == "current" else account.credit_epoch
         account.credit_epoch += 1
         account.save(update_fields=["credit_epoch"])
         _load(_keys(organization), _figures(account, _clock()))
@@ -324,12 +324,16 @@ def counters(organization: int) -> Counters | None:
     )
 
 
-def _is_current(account: Account) -> bool:
+def _standing(account: Account) -> str | None:
+    """Whether the counters are of the epoch that was committed last: "current", or "unconfirmed"
+    where whoever loaded them has not said so yet, which anybody may; None where they are not."""
     names = ["epoch", "pending", "until"]
     epoch, pending, until = state().hmget(_keys(account.organization_id)[0], names)
     if until is not None and _clock().timestamp() * 1000 >= int(until):
-        return False
-    return pending is None and epoch is not None and int(epoch) == account.credit_epoch
+        return None
+    if epoch is None or int(epoch) != account.credit_epoch:
+        return None
+    return "current" if pending is None else "unconfirmed"
 
 
 def _keys(organization: int) -> list[str]:

@@ -131,7 +131,7 @@ async def test_the_csv_has_the_usage(invoice: Invoice, key: str) -> None:
     answer = await ask(f"invoices/{NUMBER}.csv", key)
     lines = (await whole(answer)).splitlines()
     assert len(lines) == 2
-    assert lines[1].endswith(",echo,finished,10,5" + ",0" * 8 + ",100.000000000,EUR,my label,,use")
+    assert lines[1].endswith(",echo,finished,10,5" + ",0" * 9 + ",100.000000000,EUR,my label,,use")
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ FILES = [*(ROOT / "billing").rglob("*.py"), ROOT / "platform" / "kit" / "money.p
 SECONDS = {
     "billing/pricing.py": {"_SECONDS"},
     "billing/grants.py": {"made_at"},
-    "billing/credit.py": {"_clock", "_figures", "_is_current"},
+    "billing/credit.py": {"_clock", "_figures", "_standing"},
 }
 """What is divided there is time, not money."""
 

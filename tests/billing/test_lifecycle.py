@@ -329,7 +329,7 @@ def test_a_closing_killed_at_any_statement_and_run_again_makes_one_invoice(
             with connection.execute_wrapper(killer):
                 close(account, month)
             break
-        except Cut:
+        except OperationalError:  # a `Cut`, or that the schema could not be chosen for one
             connection.close()
         assert Invoice.objects.for_org(account.organization_id).count() == 0
         assert not Period.objects.for_org(account.organization_id).exclude(closed_at=None)

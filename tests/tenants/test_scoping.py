@@ -7,6 +7,7 @@ from django.db.models import Count, Exists, Model, OuterRef, Subquery
 from redis import Redis
 
 from billing.models import PriceVersion
+from inference import catalog
 from tenants.models import ApiKey, Domain, Membership, Organization, User
 from tenants.scoping import Unscoped
 from tests import factories
@@ -84,6 +85,7 @@ def test_a_second_membership_of_a_pair_is_found_by_validation(
 
 APART = {
     Domain: "a host is looked up by its name alone",
+    catalog.models.Model: "the catalog is one list, kept in memory; who sees what is said there",
     PriceVersion: "everyone's prices and one organization's are one list, kept in memory",
 }
 """Models with an organization in them that may be read without one, and why."""
