@@ -112,6 +112,15 @@ def test_a_workers_time_is_booked_by_the_hour_and_once(
     assert row.amount == seconds * 500_000
 
 
+def test_an_engine_that_is_ill_holds_no_device(
+    holding: Host, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    until(lambda: bool(redis.keys("held:last:*")))
+    monkeypatch.setattr(holding._stations, "is_well", lambda model: False)
+    [last] = redis.keys("held:last:*")
+    until(lambda: redis.pttl(last) < 3_000)  # said each second, it never comes to that
+
+
 def test_what_is_taken_back_is_held_no_more(holding: Host, redis: Redis) -> None:
     until(lambda: bool(redis.keys("held:last:*")))
     Model.objects.filter(name="acme-1").update(published=False)
